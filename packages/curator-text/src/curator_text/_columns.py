@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -44,6 +46,27 @@ def not_text(stage: object, name: str, kind: pa.DataType) -> UsageError:
         f"{type(stage).__name__} reads text, and the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
         f"before it, or declare the type where the files are read, as schema: {{{name}: string}}, which rejects other values"
     )
+
+
+def require_texts(notes: Sequence[Mapping[str, Any]], column: str) -> None:
+    """Refuse documents of which none can have text, given the notes of their batches: a value that is not text is
+    compared with nothing, so all of them would stay.
+    """
+    if notes and not any(note["texts"] for note in notes):
+        raise UsageError(
+            f"the column {column!r} holds no text in any file, so there is nothing to compare: give the column of the "
+            f"texts (column), or declare its type where the files are read, as schema: {{{column}: string}}"
+        )
+
+
+def texts_put_back(column: pa.ChunkedArray, texts: Mapping[int, str | None]) -> pa.ChunkedArray:
+    """The column with other texts in some rows; all other values stay as they are."""
+    is_json = column.type == JSON
+    values = (column.cast(pa.string()) if is_json else column).to_pylist()
+    for row, text in texts.items():
+        values[row] = json.dumps(text, ensure_ascii=False) if is_json and text is not None else text
+    made = array(values, pa.string() if is_json else column.type)
+    return pa.chunked_array([pa.ExtensionArray.from_storage(JSON, made) if is_json else made])
 
 
 def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:

@@ -157,6 +157,29 @@ def test_a_cut_takes_the_overlap_its_margin_and_whole_words(tests: Path) -> None
     assert stage.recorder.dropped == {"nothing left of it": 1}
 
 
+def test_values_that_are_no_text_stay_and_are_not_searched(tests: Path, tmp_path: Path) -> None:
+    values = [FILLER, 5, None, [PLANET], f"{PLANET} {FILLER}"]
+    kind = pa.json_(pa.utf8())
+    spelled = [None if value is None else json.dumps(value) for value in values]
+    column = pa.ExtensionArray.from_storage(kind, pa.array(spelled, pa.string()))
+    given = DocumentBatch(data=pa.table({"text": column}), task_id="s-1.00000")
+    left = {}
+    for mode in ("drop", "cut", "annotate"):
+        stage = Decontaminate(test_sets=school(tests), mode=mode, margin=0, replacement="")
+        left[mode] = stage.process(given).to_pyarrow()
+        assert left[mode]["text"].type == kind
+    assert [json.loads(value) if value else None for value in left["drop"]["text"].to_pylist()] == values[:4]
+    assert [json.loads(value) if value else None for value in left["cut"]["text"].to_pylist()] == [
+        *values[:4],
+        f"? {FILLER}",
+    ]
+    assert left["annotate"]["overlap_share"].to_pylist() == [0, 0, 0, 0, 1]
+    count = CountTestNgrams(test_sets=school(tests), path=str(tmp_path / "counts"))
+    count.process(given)
+    assert not stage.recorder.rejects
+    assert not count.recorder.rejects
+
+
 def test_a_cut_at_an_end_leaves_no_replacement_and_many_cuts_drop_the_document(tests: Path) -> None:
     options: dict[str, Any] = {"test_sets": school(tests), "mode": "cut", "margin": 0}
     stage = Decontaminate(**options, max_cuts=2)

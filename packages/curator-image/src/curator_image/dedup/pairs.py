@@ -34,7 +34,7 @@ from curator_core.across.shuffle import (
     require_complete,
     write_partitioned,
 )
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
@@ -286,7 +286,7 @@ class _Pairs:
 
     def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The pairs so far."""
-        packed = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._held]))
+        packed = distinct(np.concatenate([np.zeros(0, np.uint64), *self._held]))
         first, second = (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
         loser, winner = np.maximum(first, second), np.minimum(first, second)
         order = np.lexsort((winner, loser))
@@ -352,7 +352,7 @@ class RoutePictures(PartitionStage):
     def _tied(self, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
         tied = np.zeros(len(numbers), np.bool_)
         batches = batches_of(numbers)
-        for batch in np.unique(batches):
+        for batch in distinct(batches):
             rows, _ = groups_of(self.groups, int(batch))
             here = np.flatnonzero(batches == batch)
             tied[here] = np.isin(rows_of(numbers[here]), rows)

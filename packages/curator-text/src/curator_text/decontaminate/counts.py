@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
-from curator_text._columns import with_text
 from curator_text.decontaminate.index import TestIndex, counted
 from curator_text.decontaminate.parameters import TestSetParameters
 from curator_text.dedup.words import Ints
@@ -53,8 +52,7 @@ class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGrou
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         index = self.index()
-        task = with_text(self, task, self.column)
-        found = [np.unique(hits.grams) for hits in index.find(self.texts_in(task))]
+        found = [distinct(hits.grams) for hits in index.find(self.texts_in(task))]
         table = counted(np.concatenate([np.zeros(0, np.int64), *found]), len(index))
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         record = _write(path, table, index)

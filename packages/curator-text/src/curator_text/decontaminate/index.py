@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.errors import UsageError
 from curator_core.formatting import size
 from curator_text.decontaminate.test_sets import Item, TestSet, items_of
@@ -123,7 +123,7 @@ class TestIndex:
     def ngrams_of(self, test_set: int) -> Ints:
         """The n-grams that occur in a test set."""
         inside = self.set_of[self.items_at(self.occurrences)] == test_set
-        return np.unique(np.repeat(np.arange(len(self)), np.diff(self.occurs))[inside])
+        return distinct(np.repeat(np.arange(len(self)), np.diff(self.occurs))[inside])
 
     def find(self, texts: pa.Array | pa.ChunkedArray) -> Iterator[Hits]:
         """The documents that hold n-grams of the index, in order."""

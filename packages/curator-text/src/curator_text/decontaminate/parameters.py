@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from curator_core.arrow.json_column import holds_texts, only_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.files import parse_bytes
-from curator_text._columns import is_text, not_text
+from curator_text._columns import not_text
 from curator_text.decontaminate.index import TestIndex, index_of
 from curator_text.decontaminate.test_sets import checked_test_sets
 
@@ -56,8 +57,8 @@ class TestSetParameters:
         return {key: value for key, value in self.__dict__.items() if key not in ("_index", "_rule")}
 
     def texts_in(self, batch: DocumentBatch) -> pa.ChunkedArray:
-        """The column of texts."""
+        """The texts of the column, null where a value is not text: such a value is not searched."""
         column = column_of(batch.to_pyarrow(), self.column)
-        if not is_text(column.type):
+        if not holds_texts(column.type):
             raise not_text(self, self.column, column.type)
-        return column
+        return only_texts(column)

@@ -12,11 +12,12 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import as_text
+from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileRecord
-from curator_text._columns import with_text
+from curator_text._columns import texts_put_back
 from curator_text.decontaminate.counts import frequent_ngrams
 from curator_text.decontaminate.overlaps import Overlap, Rule, overlap_of, without
 from curator_text.decontaminate.parameters import TestSetParameters
@@ -153,7 +154,6 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     def process(self, task: DocumentBatch) -> DocumentBatch:
         if self.mode == "annotate":
             check_free(type(self).__name__, task.column_names, self.outputs())
-        task = with_text(self, task, self.column)
         overlaps = self.overlaps(self.texts_in(task))
         if overlaps:
             self.record_metric("overlapping", len(overlaps))
@@ -173,9 +173,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         return task.filter(_all_but(task, [overlap.row for overlap in overlaps]))
 
     def _cut(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:
-        texts = self.texts_in(task)
-        kind = texts.type
-        values = texts.to_pylist()
+        cut: dict[int, str | None] = {}
         gone: list[int] = []
         for overlap in overlaps:
             left, cuts = without(overlap.hits.text, overlap, self.margin, self.replacement)
@@ -185,8 +183,8 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
                 )
                 gone.append(overlap.row)
             else:
-                values[overlap.row] = left
-        task = task.append_column(self.column, array(values, kind))
+                cut[overlap.row] = left
+        task = task.append_column(self.column, texts_put_back(column_of(task.to_pyarrow(), self.column), cut))
         return task.filter(_all_but(task, gone)) if gone else task
 
     def _annotated(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:

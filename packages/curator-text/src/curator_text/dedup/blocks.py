@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator_text.dedup.compare import Decisions, Rule, decide
-from curator_text.dedup.texts_in_order import TextsInOrder, taken
-from curator_text.dedup.words import Words, joined
+from curator_text.dedup.texts_in_order import TextsInOrder
+from curator_text.dedup.words import Words, joined, taken
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -23,6 +23,7 @@ from curator_text.dedup.words import (
     Ints,
     Words,
     shingles_of,
+    taken,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -151,6 +152,7 @@ class _Chunk:
         shingles = shingles_of(words, size=size, characters=characters)
         self.bounds, self.counts = shingles.offsets, shingles.counts
         self.word_counts = words.counts
+        self.words = words  # its `joins` says which characters belong to one word
         self.longest = int((shingles.last - shingles.first).max())
         self.sizes = shingles.last - shingles.first
         rows = np.repeat(np.arange(len(documents)), self.counts)
@@ -213,7 +215,12 @@ class _Chunk:
 
     def _new_words(self, rows: Ints, at: Ints, hits: Bools) -> Ints:
         layout = _Layout(self, rows, at)
-        most: Ints = np.maximum.reduceat(layout.in_window(~layout.covered(hits)), layout.bounds)[::2].astype(np.int64)
+        new = ~layout.covered(hits)
+        if self.words.joins is not None:
+            return _most_words(
+                taken(self.words, rows), new[_ranges(layout.starts, self.word_counts[rows])], self.rule.window
+            )
+        most: Ints = np.maximum.reduceat(layout.in_window(new), layout.bounds)[::2].astype(np.int64)
         return most
 
     def record(self, made: Decisions, rows: Ints, witnesses: Ints, found: _Figures) -> None:
@@ -406,7 +413,8 @@ class _Index:
         ]
         chosen &= cost > 0
         row, found = owners[chosen], ids[chosen]
-        if chunk.rule.kind == "nothing_new" and (price > 0).any():
+        # A window of words has any number of characters, so this search is for words alone.
+        if chunk.rule.kind == "nothing_new" and chunk.words.joins is None and (price > 0).any():
             dear = rows[price > 0]
             cheaper, more_row, more = self._window_probes(dear, price[price > 0].astype(np.int64), having)
             keep = ~np.isin(row, cheaper)
@@ -482,13 +490,23 @@ def _least(totals: Ints, threshold: float) -> Ints:
 
 
 def _gathered(words: Words, documents: Ints) -> Words:
-    counts = words.offsets[documents + 1] - words.offsets[documents]
-    at = _ranges(words.offsets[documents], counts)
-    spaceless = None
-    if words.spaceless is not None:
-        spaceless = words.spaceless[at]
-        spaceless = spaceless if spaceless.any() else None
-    return Words(words.hashes[at], np.append(0, np.cumsum(counts)), spaceless)
+    found = taken(words, documents)
+    return replace(found, marks=None) if found.marks is not None and not found.marks.any() else found
+
+
+def _most_words(characters: Words, new: Bools, window: int) -> Ints:
+    """The most new words in a window of each text, given its characters and which of them are new: a word is new if one of
+    its characters is.
+    """
+    assert characters.joins is not None
+    heads = np.flatnonzero(~characters.joins)
+    words = np.append(0, np.cumsum(np.logical_or.reduceat(new, heads)))
+    edges = np.searchsorted(heads, characters.offsets)
+    windows = np.maximum(np.diff(edges) - window, 0) + 1
+    starts = _ranges(edges[:-1], windows)
+    inside = words[np.minimum(starts + window, np.repeat(edges[1:], windows))] - words[starts]
+    most: Ints = np.maximum.reduceat(inside, np.cumsum(windows) - windows)
+    return most
 
 
 def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, Ints]:

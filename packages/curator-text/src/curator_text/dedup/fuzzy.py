@@ -33,7 +33,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     ``keep``, and was compared with it word by word. By the rule ``nothing_new`` a document is removed if the witness
     has at least ``threshold`` (0.8) of its distinct shingles, and no 25 words in a row hold more than ``max_new_words``
     that the witness lacks; by ``containment``, if it has 0.98 of them; by ``jaccard``, if 0.8 of the union are shared.
-    Shingles are runs of ``ngram`` words. Exact copies are removed first, and have the same witness as the document that
+    Shingles are runs of ``ngram`` words (3), or of as many characters (13) with ``unit="characters"``. Exact copies are removed first, and have the same witness as the document that
     they copy.
 
     A sketch of ``bands`` of ``rows`` decides which documents are compared: with 26 of 5, two documents with a Jaccard
@@ -51,8 +51,11 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         super().__post_init__()
         self.the_rule()
         owner = type(self).__name__
-        for name in ("ngram", "bands", "rows"):
+        check_whole(f"{owner}.ngram", self.ngram, optional=True)
+        for name in ("bands", "rows"):
             check_whole(f"{owner}.{name}", getattr(self, name))
+        if self.unit not in ("words", "characters"):
+            raise UsageError(f"{owner}.unit must be 'words' or 'characters', not {self.unit!r}")
         if self.normalize:
             raise UsageError(
                 f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and ignores "
@@ -60,8 +63,11 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             )
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
-        names = ("ngram", "bands", "rows", "seed")
-        return "fuzzy", {"algorithm": ALGORITHM, **{name: getattr(self, name) for name in names}}
+        return "fuzzy", {"algorithm": ALGORITHM, **self._sketch()}
+
+    def _sketch(self) -> dict[str, Any]:
+        names = ("bands", "rows", "seed")
+        return {"unit": self.unit, "ngram": self.shingle, **{name: getattr(self, name) for name in names}}
 
     def chances(self) -> dict[str, float]:
         similarities = [number / 10 for number in range(3, 10)]
@@ -71,7 +77,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     def spans(
         cls, text: str, witness: str, settings: Mapping[str, Any]
     ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
-        pair = compare_pair(text, witness, size=settings.get("ngram", 3))
+        pair = compare_pair(text, witness, kind=settings.get("unit", "words"), size=settings.get("ngram", 3))
         return pair.text, pair.witness
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
@@ -79,7 +85,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             storage.join(work_dir, name) for name in ("keys", "pairs", "groups", "texts", "decided")
         )
         documents, count = self._documents(), self.pieces()
-        sketch: dict[str, Any] = {name: getattr(self, name) for name in ("ngram", "bands", "rows", "seed")}
+        sketch = self._sketch()
         rule: dict[str, Any] = {name: getattr(self, name) for name in ("rule", "threshold", "max_new_words")}
         pieces: dict[str, Any] = {"keep": self.keep, "parts": count}
         the_rule = self.the_rule()
@@ -100,6 +106,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             groups=groups,
             copies=storage.join(pairs, COPIES),
             partitions=count,
+            unit=self.unit,
         )
         inputs = Inputs.read(keys)
         if inputs is not None:

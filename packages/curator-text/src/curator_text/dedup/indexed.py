@@ -55,7 +55,7 @@ class AddTexts(SketchParameters, AddToIndex):
         columns: dict[str, Any] = {
             "id": self.ids(table),
             "collection": self.collections(documents).dictionary_decode(),
-            **word_columns(self.texts(table), np.ones(table.num_rows, np.bool_)),
+            **word_columns(self.texts(table), np.ones(table.num_rows, np.bool_), self.unit),
         }
         made = pa.table(columns)
         path = storage.join(folder, WORDS, f"{documents.task_id or 'batch'}.arrow")
@@ -136,7 +136,7 @@ class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
             "collection": table["collection"].dictionary_encode(),
             **dict.fromkeys(preferred, zeros),
             "words": table["words"],
-            "spaceless": table["spaceless"],
+            "marks": table["marks"],
             "group": array(groups),
             "copy_of": numbers,
         }

@@ -23,22 +23,35 @@ from curator_core.across.copies import (
 )
 from curator_core.across.documents import DocumentParameters, collection_salts
 from curator_core.across.shuffle import Partitions, finish_partitioned
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
+from curator_text._columns import require_texts
 from curator_text.dedup.sketch import near_keys
+from curator_text.dedup.words import LETTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Kind
 
 NEAR, EDGES, COPIES = "near", "edges", "copies"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SketchParameters:
-    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words."""
+    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words or characters.
 
-    ngram: int = 3
+    Without ``ngram`` a shingle has 3 words or 13 characters.
+    """
+
+    unit: Kind = "words"
+    ngram: int | None = None
     bands: int = 26
     rows: int = 5
     seed: int = 0
+
+    @property
+    def shingle(self) -> int:
+        """How many words or characters a shingle has."""
+        if self.ngram is not None:
+            return self.ngram
+        return WORDS_IN_SHINGLE if self.unit == "words" else LETTERS_IN_SHINGLE
 
 
 @dataclass(kw_only=True)
@@ -55,7 +68,8 @@ class FuzzyKeys(SketchParameters, ExactKeys):
         return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [NEAR, EXACT], self.index, type(self).__name__)
+        notes = finish_keys(self.path, outputs, [NEAR, EXACT], self.index, type(self).__name__)
+        require_texts(notes, self.column)
 
 
 def document_keys(
@@ -63,7 +77,9 @@ def document_keys(
 ) -> tuple[pa.Table, NDArray[np.uint64]]:
     """One entry for each band of each document that has words: its row in the batch, and the key."""
     texts = stage.texts(task.to_pyarrow())
-    keys, counts = near_keys(texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, size=sketch.ngram)
+    keys, counts = near_keys(
+        texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, kind=sketch.unit, size=sketch.shingle
+    )
     if stage.scope == "per_collection":
         keys = keys ^ collection_salts(stage.collections(task))[:, :1]
     there = np.flatnonzero(counts)
@@ -129,7 +145,7 @@ class FindCandidates(PartitionStage):
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         if not self._old and self.against != "index":
             return _stars(keys, numbers)
-        theirs = self._old.matching(NEAR, np.unique(keys))
+        theirs = self._old.matching(NEAR, distinct(keys))
         old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
         if self.against == "index":  # a key that only new documents share needs no lookup in the index
             shared = np.isin(keys, old_keys)

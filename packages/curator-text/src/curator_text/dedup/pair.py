@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, distinct
 from curator_text.dedup.compare import Rule
 from curator_text.dedup.places import places_of
 from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bools, Kind, shingles_of, words_of
@@ -52,6 +52,8 @@ def compare_pair(
     rule = rule or Rule()
     words = words_of(array([text, witness], pa.large_string()), kind=kind)
     shingles = shingles_of(words, size=size, characters=characters)
+    begins = np.ones(len(words.hashes), np.bool_) if words.joins is None else ~words.joins
+    all_words, own_words = int(begins.sum()), int(begins[: words.offsets[1]].sum())
     middle, split = int(words.offsets[1]), int(shingles.offsets[1])
     own, others = shingles.hashes[:split], shingles.hashes[split:]
     hits = np.append(np.isin(own, others), np.isin(others, own))
@@ -60,20 +62,21 @@ def compare_pair(
     covered = np.cumsum(edges)[:-1] > 0
     jaccard, containment, new_words, meets = float("nan"), float("nan"), -1, False
     if len(own) and len(others):
-        distinct, other = len(np.unique(own)), len(np.unique(others))
-        shared = len(np.unique(own[hits[:split]]))
-        jaccard, containment = shared / (distinct + other - shared), shared / distinct
-        before = np.append(0, np.cumsum(~covered[:middle]))
-        window = min(rule.window, middle)
-        new_words = int((before[window:] - before[: middle - window + 1]).max())
+        mine, theirs = len(distinct(own)), len(distinct(others))
+        shared = len(distinct(own[hits[:split]]))
+        jaccard, containment = shared / (mine + theirs - shared), shared / mine
+        new = ~covered if words.joins is None else np.logical_or.reduceat(~covered, np.flatnonzero(~words.joins))
+        before = np.append(0, np.cumsum(new[:own_words]))
+        window = min(rule.window, own_words)
+        new_words = int((before[window:] - before[: own_words - window + 1]).max())
         meets = rule.met(jaccard, containment, new_words)
     return Pair(
         meets=meets,
         jaccard=jaccard,
         containment=containment,
         new_words=new_words,
-        words=middle,
-        witness_words=len(words.hashes) - middle,
+        words=own_words,
+        witness_words=all_words - own_words,
         text=_spans(text, covered[:middle], kind),
         witness=_spans(witness, covered[middle:], kind),
     )

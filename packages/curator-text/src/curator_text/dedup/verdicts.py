@@ -15,16 +15,16 @@ from curator_core import storage
 from curator_core.across.copies import PartitionStage
 from curator_core.across.decided import decided_rows
 from curator_core.across.shuffle import MANIFEST, partition_tables
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.model.task import FileGroupTask
 from curator_text.dedup.blocks import BLOCK_WORDS, decide_in_blocks
 from curator_text.dedup.compare import Decisions, Rule, RuleKind
 from curator_text.dedup.keys import SketchParameters
 from curator_text.dedup.sketch import band_keys
-from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrder, taken
-from curator_text.dedup.words import Bools, Ints, Words, joined, shingles_of
+from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrder
+from curator_text.dedup.words import Bools, Ints, Kind, Words, joined, shingles_of, taken
 
-_WORDS = ["words", "spaceless"]
+_WORDS = ["words", "marks"]
 # How many words and numbers of sketches are in memory while shared keys are counted.
 _SKETCHED = 1 << 20
 
@@ -83,7 +83,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         held: list[Words] = []
         total = copied = 0
         for table in self._tables(task):
-            words = _words(table)
+            words = _words(table, self.unit)
             counts.append(words.counts)
             total += len(words.hashes)
             held.append(words)
@@ -112,14 +112,14 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         """The words of these rows in a temporary file."""
         storage.make_folder(self.path)
         folder = storage.local_path(self.path) if storage.is_local(self.path) else None
-        texts = StoredTexts(counts[whole], folder, max(self.memory_words // 2, 1))
+        texts = StoredTexts(counts[whole], folder, max(self.memory_words // 2, 1), kind=self.unit)
         places = np.full(len(counts), -1)
         places[whole] = np.arange(len(whole))
         first = 0
         for table in self._tables(task):
             there = places[first : first + table.num_rows]
             some = np.flatnonzero(there >= 0)
-            texts.write(there[some], taken(_words(table), some))
+            texts.write(there[some], taken(_words(table, self.unit), some))
             first += table.num_rows
         texts.settle()
         return texts
@@ -135,7 +135,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             texts,
             groups,
             self.the_rule(),
-            size=self.ngram,
+            size=self.shingle,
             old=old,
             among_new=self.against != "index",
             block_words=self.memory_words,
@@ -191,9 +191,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             done = int(work[first - 1]) if first else 0
             last = max(int(np.searchsorted(work, done + _SKETCHED, "right")), first + 1)
             ours, theirs = documents[first:last], witnesses[first:last]
-            asked = np.sort(np.concatenate([ours, theirs]))
-            asked = asked[np.flatnonzero(np.diff(asked, prepend=-1))]
-            shingles = shingles_of(taken(words, asked), size=self.ngram)
+            asked = distinct(np.concatenate([ours, theirs]))
+            shingles = shingles_of(taken(words, asked), size=self.shingle)
             keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
             same = keys[np.searchsorted(asked, ours)] == keys[np.searchsorted(asked, theirs)]
             shared[first:last] = np.count_nonzero(same, axis=1)
@@ -201,17 +200,17 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         return shared
 
 
-def _words(lists: pa.Table) -> Words:
-    """The words of all rows; the mark for scripts without spaces is null for rows without such words."""
+def _words(lists: pa.Table, kind: Kind) -> Words:
+    """The words or characters of all rows; their marks are null for rows in which none is marked."""
     hashes, offsets = _flat(lists["words"])
-    marks = lists["spaceless"]
+    marks = lists["marks"]
     if marks.null_count == len(marks):
-        return Words(hashes, offsets, None)
-    spaceless = np.zeros(len(hashes), np.bool_)
+        return Words(hashes, offsets, None, kind)
+    there = np.zeros(len(hashes), np.bool_)
     counts = np.diff(offsets)
     marked = np.repeat(to_numpy(marks.is_valid()), counts)
-    spaceless[marked] = _flat(marks.filter(marks.is_valid()))[0]
-    return Words(hashes, offsets, spaceless)
+    there[marked] = _flat(marks.filter(marks.is_valid()))[0]
+    return Words(hashes, offsets, there, kind)
 
 
 def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:

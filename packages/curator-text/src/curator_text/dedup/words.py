@@ -4,7 +4,8 @@ Both numbers have 64 bits and depend only on the text, so they can be kept and c
 
 A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
 between words, every character with its marks is a word. A *shingle* is a run of three words, or of five such
-characters.
+characters. Where texts are taken apart into characters instead, every character with its marks is a unit in all scripts,
+and a shingle is a run of these, across the gaps between words.
 In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first word until
 these add up to one; the last shingle runs to the end of the text. A text too short for that is one shingle, and a text
 without words has none. So every word is in at least one shingle.
@@ -40,6 +41,9 @@ Kind = Literal["words", "characters"]
 
 WORDS_IN_SHINGLE = 3
 CHARACTERS_IN_SHINGLE = 5
+# Of characters in all scripts: about three words of a European language. Two long texts that have nothing to do with one
+# another share many shorter runs.
+LETTERS_IN_SHINGLE = 13
 # How much text is processed at once, so that intermediate results stay in the cache.
 BLOCK_BYTES = 1 << 18
 
@@ -60,14 +64,24 @@ _OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
+    """The words or characters of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
 
-    ``spaceless`` says which are characters of scripts without spaces, and is None where none is.
+    ``marks`` says of words which are characters of scripts without spaces (`spaceless`), and of characters which belong to the
+    word of the one before (`joins`); it is None where none does.
     """
 
     hashes: Hashes
     offsets: Ints
-    spaceless: Bools | None = None
+    marks: Bools | None = None
+    kind: Kind = "words"
+
+    @property
+    def spaceless(self) -> Bools | None:
+        return self.marks if self.kind == "words" else None
+
+    @property
+    def joins(self) -> Bools | None:
+        return self.marks if self.kind == "characters" else None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -99,14 +113,17 @@ class Shingles:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where words are in the texts of a block: ``data`` is folded UTF-8, and text i has words first[i] to before last[i]."""
+    """Where words or characters are in the texts of a block: ``data`` is folded UTF-8, and text i has words first[i] to
+    before last[i]. ``marks`` are those of `Words`.
+    """
 
     data: npt.NDArray[np.uint8]
     starts: Ints
     ends: Ints
-    spaceless: Bools | None
+    marks: Bools | None
     first: Ints
     last: Ints
+    kind: Kind = "words"
 
 
 def words_of(texts: pa.Array | pa.ChunkedArray, *, kind: Kind = "words") -> Words:
@@ -124,12 +141,24 @@ def joined(parts: list[Words]) -> Words:
         return parts[0]
     counts = [np.diff(part.offsets) for part in parts]
     offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate((*counts, np.zeros(0, np.int64))))))
-    spaceless = None
-    if any(part.spaceless is not None for part in parts):
-        spaceless = np.concatenate(
-            [np.zeros(len(part.hashes), np.bool_) if part.spaceless is None else part.spaceless for part in parts]
+    marks = None
+    if any(part.marks is not None for part in parts):
+        marks = np.concatenate(
+            [np.zeros(len(part.hashes), np.bool_) if part.marks is None else part.marks for part in parts]
         )
-    return Words(np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)]), offsets, spaceless)
+    kind = parts[0].kind if parts else "words"
+    return Words(np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)]), offsets, marks, kind)
+
+
+def taken(words: Words, rows: Ints) -> Words:
+    """The words of some of the texts."""
+    counts = words.counts[rows]
+    offsets = np.append(0, np.cumsum(counts))
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and np.all(rows[1:] > rows[:-1]):  # no copy
+        part = slice(words.offsets[rows[0]], words.offsets[rows[-1] + 1])
+        return Words(words.hashes[part], offsets, None if words.marks is None else words.marks[part], words.kind)
+    at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return Words(words.hashes[at], offsets, None if words.marks is None else words.marks[at], words.kind)
 
 
 def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Iterator[list[memoryview]]:
@@ -195,7 +224,7 @@ def word_numbers(spans: Spans) -> Words:
         memory = memoryview(data)
         pairs = zip(starts[longer].tolist(), ends[longer].tolist(), strict=True)
         hashes[longer] = [xxhash.xxh3_64_intdigest(memory[a:b]) for a, b in pairs]
-    return Words(hashes, np.append(spans.first, len(starts)), spans.spaceless)
+    return Words(hashes, np.append(spans.first, len(starts)), spans.marks, spans.kind)
 
 
 def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int = CHARACTERS_IN_SHINGLE) -> Shingles:
@@ -205,8 +234,9 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
     offsets, hashes = words.offsets, words.hashes
     counts = np.diff(offsets)
     starts = np.arange(len(hashes))
-    if words.spaceless is None or size == characters or words.spaceless.all():
-        size = size if words.spaceless is None else characters
+    spaceless = words.spaceless
+    if spaceless is None or size == characters or spaceless.all():
+        size = size if spaceless is None else characters
         room = np.minimum(counts, size)
         lengths: int | Ints = size
         valid = np.ones(len(hashes), np.bool_)
@@ -219,7 +249,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
             lengths = np.full(len(hashes), size)
             lengths[offsets[:-1][short]] = room[short]
     else:
-        weights = np.where(words.spaceless, size, characters)
+        weights = np.where(spaceless, size, characters)
         whole = size * characters
         before = np.concatenate(([0], np.cumsum(weights)))
         reach = np.append(before, np.full(max(size, characters), before[-1] + whole))
@@ -308,17 +338,25 @@ def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
         gap = ((kinds & MARK) != 0) & (data[at] != 0) & (data[at - 1] == 0)
         if not gap.any():
             break
-    begins, is_alone = _alone(data, at, kinds, sizes, kind)
-    if is_alone is None:
+    begins, is_alone = _alone(data, at, kinds, sizes)
+    if is_alone is None and kind == "words":
         starts, ends = _runs(data)
         return Spans(data, starts, ends, None, *_of_each(block, starts))
     inside = data != 0
     begins[1:] |= ~inside[:-1]
     begins &= inside
+    marks = is_alone
+    if kind == "characters":
+        marks = ~begins
+        begins = inside & (data < 0x80)
+        begins[at[(kinds & MARK) == 0]] = True
+        begins &= inside
     stops = np.zeros(len(data), np.bool_)
     stops[1:] = inside[:-1] & (begins[1:] | ~inside[1:])
     starts, ends = np.flatnonzero(begins), np.flatnonzero(stops)
-    return Spans(data, starts, ends, is_alone[starts], *_of_each(block, starts))
+    assert marks is not None
+    marks = marks[starts]
+    return Spans(data, starts, ends, marks if marks.any() else None, *_of_each(block, starts), kind)
 
 
 def _wide_points(block: Block) -> tuple[Ints, Ints]:
@@ -327,17 +365,13 @@ def _wide_points(block: Block) -> tuple[Ints, Ints]:
 
 
 def _alone(
-    data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints, kind: Kind
+    data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints
 ) -> tuple[Bools, Bools | None]:
     """The bytes at which a word begins regardless of what precedes it, and which of these words are single characters,
     if any.
     """
     is_alone = np.zeros(len(data), np.bool_)
     marks = (kinds & MARK) != 0
-    if kind == "characters":
-        is_alone[:] = (data != 0) & (data < 0x80)
-        is_alone[at[~marks]] = True
-        return is_alone.copy(), is_alone
     single = (kinds & SPACELESS) != 0
     if not single.any():
         return is_alone, None
