@@ -613,13 +613,11 @@ def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, st
     if len(text) > TEXT_KEPT and spans:
         start = max(0, min(spans[0][0] - TEXT_KEPT // 4, len(text) - TEXT_KEPT))
     shown = text[start : start + TEXT_KEPT]
-    size, marks = len(shown), []
-    for a, b in spans:
-        a, b = a - start, b - start
-        if 0 <= a and b <= size:
-            marks += (a, b)
-        elif max(a, 0) < min(b, size):
-            marks += (max(a, 0), min(b, size))
+    marks: list[int] = []
+    for begin, end in spans:
+        first, last = max(begin - start, 0), min(end - start, len(shown))
+        if first < last:
+            marks += (first, last)
     return start, len(text), shown, marks
 
 
