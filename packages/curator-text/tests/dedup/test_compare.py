@@ -186,7 +186,7 @@ def test_no_document_and_no_word_are_no_trouble() -> None:
     ("arguments", "message"),
     [
         ({"kind": "near"}, "rule 'near' does not exist"),
-        ({"threshold": 0}, "threshold is 0: it is a share"),
+        ({"threshold": 0}, "threshold must be a share above 0 and at most 1, not 0"),
         ({"threshold": float("nan")}, "threshold is nan"),
         ({"window": 0}, "window"),
         ({"max_new_words": -1}, "max_new_words"),

@@ -325,7 +325,7 @@ class RepeatParameters:
         if self.mode == "drop" and share is None:
             raise UsageError(f"{owner}.mode 'drop' needs max_share: the share of a document above which it is dropped")
         if not isinstance(self.replacement, str):
-            raise UsageError(f"{owner}.replacement must be a text, not {self.replacement!r}")
+            raise UsageError(f"{owner}.replacement must be text, not {self.replacement!r}")
         for name in ("share_column", "spans_column"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise UsageError(f"{owner}.{name} must be the name of a column, not {getattr(self, name)!r}")
