@@ -46,7 +46,7 @@ from curator_core.across.shuffle import (
 )
 from curator_core.across.stored_vectors import StoredVectors
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 
@@ -521,7 +521,7 @@ def groups_of_numbers(folder: str, numbers: NDArray[np.uint64]) -> NDArray[np.ui
     """The group of each document; a document without ties is a group of its own."""
     group = numbers.copy()
     batches = batches_of(numbers)
-    for batch in np.unique(batches):
+    for batch in distinct(batches):
         rows, found = groups_of(folder, int(batch))
         if not len(rows):
             continue

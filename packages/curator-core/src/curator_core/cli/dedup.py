@@ -152,7 +152,10 @@ def exact_command(normalize: bool, **given: Any) -> int:
     type=click.IntRange(min=0),
     help="The most new words among 25 in a row (nothing_new). [default: 12]",
 )
-@click.option("--ngram", type=click.IntRange(min=1), help="Words per shingle. [default: 3]")
+@click.option("--unit", type=click.Choice(["words", "characters"]), help="What shingles are made of. [default: words]")
+@click.option(
+    "--ngram", type=click.IntRange(min=1), help="Words or characters per shingle. [default: 3 words, 13 characters]"
+)
 @click.option("--bands", type=click.IntRange(min=1), help="Keys per document. [default: 26]")
 @click.option("--rows", type=click.IntRange(min=1), help="Hashes per key. [default: 5]")
 def fuzzy_command(**given: Any) -> int:
@@ -160,7 +163,7 @@ def fuzzy_command(**given: Any) -> int:
 
     INPUT is one or more files, folders or patterns of any format that an installed reader knows.
     """
-    names = ("rule", "threshold", "max_new_words", "ngram", "bands", "rows")
+    names = ("rule", "threshold", "max_new_words", "unit", "ngram", "bands", "rows")
     return _run("fuzzy", "FuzzyDedup", given, {name: given.pop(name) for name in names})
 
 
