@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from curator_core import Pipeline, ProcessingStage
+from curator_core.cli import run_command
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.executors.local import LocalExecutor
 from curator_image import BlurFilter, ImageBatch, ImageReader, ImageWriter, ResolutionFilter
@@ -30,6 +31,7 @@ from browser import Browser, chromium
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "text"
 IMAGES = Path(__file__).parent.parent / "examples" / "images-basic"
+ALIKE = Path(__file__).parent.parent / "examples" / "images-alike"
 HOSTILE_FILE = "'><img src=x onerror=hacked=1>"
 HOSTILE = "\"><img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 NAME = "x'><img src=x onerror=hacked=1>.jsonl"
@@ -318,3 +320,27 @@ def assert_axe_finds_nothing(browser: Browser) -> None:
         "[v.id, v.nodes.slice(0, 3).map(n => JSON.stringify([n.html.slice(0, 200), n.any.map(a => a.data)]))]))"
     )
     assert found == []
+
+
+def test_a_removed_picture_is_beside_the_one_that_stays(tmp_path: Path, browser: Browser) -> None:
+    runpy.run_path(str(ALIKE / "make_data.py"))["main"](str(tmp_path / "made"))
+    run_dir, page = str(tmp_path / "run"), tmp_path / "pair.html"
+    given = ["dedup", "image", str(tmp_path / "made"), str(tmp_path / "out"), "--workers", "0", "--quiet"]
+    assert run_command([*given, "--run-dir", run_dir]) == 0
+    assert run_command(["dedup", "show", run_dir, "scene-02-bordered", "--html", str(page)]) == 0
+    browser.requests.clear()
+    for width in (1280, 390):
+        browser.open(page, width, 900)
+        boxes = browser.value(
+            "[...document.images].map(i => [i.naturalWidth, ...['left', 'right', 'top'].map(s => i.getBoundingClientRect()[s])])"
+        )
+        (wide, left, right, top), (other_wide, other_left, other_right, other_top) = boxes
+        assert (wide, other_wide) == (344, 320)
+        assert 0 <= left < right < other_left < other_right <= width
+        assert abs(top - other_top) < 1
+        assert browser.value("document.documentElement.scrollWidth") <= width
+    differ = browser.value("[...document.querySelectorAll('mark')].map(m => m.textContent)")
+    assert {"scene-02-bordered", "scene-02", "344", "320", "264", "240"} <= set(differ)
+    assert "jpeg" not in differ
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+    assert browser.errors == []

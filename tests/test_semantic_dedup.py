@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -401,6 +402,45 @@ def test_files_without_a_vector_change_nothing(tmp_path: Path) -> None:
     assert kept == {f"d{n}" for n in by_brute_force(made, np.arange(60), EPS)} | {"x", "y", "z"}
 
 
+def test_rows_without_a_vector_are_counted_by_reason_and_the_first_is_named(tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "in", embedded(vectors(20, size=3)), files=1))
+    nan, some = float("nan"), pa.list_(pa.float64())
+    odd = [[1.0, nan, 2.0], None, [0.0, 0.0, 0.0], [], [1.0, None, 2.0], [1e60, 1.0, 1.0], [1e-60, 0.0, 0.0]]
+    table = pa.table({"id": [*"abcdefg"], "embedding": pa.array(odd, some)})
+    pq.write_table(table, folder / "1.parquet")
+    place = folder / "1.parquet"
+    expected = (
+        "7 rows have no vector in 'embedding' and {}: "
+        f"2 null or empty (first: 'b', row 2 of '{place}'); "
+        f"3 with NaN, infinity or null among the numbers (first: 'a', row 1 of '{place}'); "
+        f"2 all zeros (first: 'c', row 3 of '{place}')"
+    )
+    for number, work in enumerate((SemanticDedup, Clusters)):
+        run = tmp_path / f"run{number}"
+        result = work(paths=str(folder), path=str(tmp_path / f"out{number}")).run(
+            LocalExecutor(workers=0), run_dir=str(run)
+        )
+        assert result.summary.notes == [expected.format("take no part")]
+        assert json.loads((run / "report.json").read_text())["notes"] == result.summary.notes
+        assert json.loads((run / "run.json").read_text())["summary"]["notes"] == result.summary.notes
+        record = json.loads((run / "steps/01-vectors/run.json").read_text())
+        assert [stage["metrics"].get("without_vector") for stage in record["summary"]["stages"]] == [None, 7.0]
+
+
+def test_pairs_and_passages_without_a_vector_are_counted(tmp_path: Path) -> None:
+    table, *_ = pairs(20)
+    lacking = pa.array([None, *table["passage_embedding"].to_pylist()[1:]], table["passage_embedding"].type)
+    at = table.column_names.index("passage_embedding")
+    place = Path(write(tmp_path / "in", table.set_column(at, "passage_embedding", lacking), files=1)) / "0.parquet"
+    work = HardNegatives(paths=str(tmp_path / "in"), path=str(tmp_path / "out"), negatives=1)
+    notes = work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run")).summary.notes
+    assert notes == [
+        f"1 row has no vector in 'passage_embedding' and is no negative: 1 null or empty (first: row 1 of '{place}')",
+        "1 pair dropped: no vector or no text in one of 'query', 'passage', 'query_embedding', 'passage_embedding' "
+        f"(first: row 1 of '{place}')",
+    ]
+
+
 def test_an_input_without_any_vector_is_kept(tmp_path: Path) -> None:
     data = write(tmp_path / "in", pa.table({"id": ["x", "y"], "embedding": [[0.0], None]}), files=1)
     for number, work in enumerate((SemanticDedup, Clusters)):
@@ -413,7 +453,8 @@ def test_an_input_without_any_vector_is_kept(tmp_path: Path) -> None:
 def test_files_of_two_models_are_refused(tmp_path: Path) -> None:
     folder = Path(write(tmp_path / "in", embedded(vectors(10, size=4)), files=1))
     pq.write_table(embedded(vectors(10, size=5)), folder / "1.parquet")
-    with pytest.raises(Exception, match="some of 4 and some of 5 numbers"):
+    names = (f"{size} numbers ('d0', row 1 of '{folder}/{number}.parquet')" for number, size in enumerate((4, 5)))
+    with pytest.raises(Exception, match=re.escape(" and some of ".join(names).replace("5 numbers", "5"))):
         SemanticDedup(paths=str(folder)).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
 
 

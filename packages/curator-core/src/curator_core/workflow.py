@@ -362,6 +362,7 @@ class _Run:
         self.summaries: list[StepSummary] = []
         self.marks = dict(earlier.marks)
         self.warnings: list[str] = []
+        self.notes: list[str] = []  # what the stages of all steps conclude
         self.freed: list[str] = []  # all folders that were freed
         self.counting: RunSummary | None = None
         self.results_in = ""  # the run directory of the step that counts
@@ -410,6 +411,7 @@ class _Run:
             result = self._pipeline(step.of, record, summary, place)
         found = result.summary
         self._note(summary, found)
+        self.notes += found.notes
         if found.state == "quarantined" and not step.counts:
             self.warnings.append(
                 f"step {step.name!r} is done with work set aside ({count(found.rows_rejected, 'row')} rejected, "
@@ -595,6 +597,7 @@ class _Run:
             opened_after=self.session.opened_after,
             worked_after=self.session.worked_after,
             warnings=[*self.earlier.warnings, *self.warnings, *found.warnings],
+            notes=list(self.notes),
             steps=list(self.summaries),
         )
 

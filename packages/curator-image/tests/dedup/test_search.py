@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from curator_image.dedup import search
 from curator_image.dedup.search import bits_of_words, near_pairs
+
+
+@pytest.fixture(params=["buckets", "each with each"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to search."""
+    monkeypatch.setattr(search, "_FEW_PAIRS", 0 if request.param == "buckets" else 1 << 40)
 
 
 def hashes(seed: int, count: int) -> np.ndarray:
@@ -20,6 +27,7 @@ def hashes(seed: int, count: int) -> np.ndarray:
     return made
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("radius", [0, 6, 10, 11])
 def test_all_pairs_within_the_radius_are_found_once(radius: int) -> None:
     made = hashes(radius, 300)
@@ -31,6 +39,7 @@ def test_all_pairs_within_the_radius_are_found_once(radius: int) -> None:
     assert sorted(found) == list(zip(*np.nonzero(near[:100]), strict=True))
 
 
+@pytest.mark.usefixtures("way")
 def test_a_word_that_many_hashes_share_is_searched_as_well() -> None:
     """Beyond the width of a row, hashes are looked up one by one."""
     made = np.unique(hashes(1, 900) & np.uint64(0xFFFF_FFFF_0000_F000) | np.uint64(0x1234))

@@ -178,5 +178,11 @@ def test_repeated_parts_are_counted_and_shown(tmp_path: Path, capsys: pytest.Cap
     assert "word0 word1" in said
     assert run_command(["dedup", "show", run, "two", "--json"]) == 0
     assert [part["witness_id"] for part in json.loads(capsys.readouterr().out)] == ["one"]
+    page = tmp_path / "parts.html"
+    assert run_command(["dedup", "show", run, "two", "--html", str(page)]) == 0
+    # Both documents, read again, with the part marked where it is cut and where it stays.
+    assert f"<pre>before <mark>{TEXT}</mark></pre>" in page.read_text()
+    assert f"<pre><mark>{TEXT}</mark> the end</pre>" in page.read_text()
+    capsys.readouterr()
     assert run_command(["dedup", "show", run, "one"]) == 2
     assert "has none of 'one': nothing in it is repeated" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from curator_core.across.index import Index, OldDocuments
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.workflows.exact import ExactDedup
 from curator_text.dedup.fuzzy import FuzzyDedup
+from curator_text.dedup.verdicts import DecideGroups
 
 HERE = LocalExecutor(workers=0)
 WORDS = [f"w{number}" for number in range(900)]
@@ -95,14 +96,16 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (2, 3))])
 def test_two_halves_one_after_the_other_are_as_one_run_that_prefers_the_first(
-    tmp_path: Path, make: type, seed: int
+    tmp_path: Path, make: type, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = documents(seed)
     first, second = write(tmp_path / "both" / "a", old), write(tmp_path / "both" / "b", new)
     index = str(tmp_path / "index")
     stays = dedup(make, tmp_path / "first", first, index=index)
     assert Index.read(index).documents == len(stays)
-    also = dedup(make, tmp_path / "second", second, index=index)
+    with monkeypatch.context() as little:
+        little.setattr(DecideGroups, "memory_words", 1000)  # less than the words of a partition
+        also = dedup(make, tmp_path / "second", second, index=index)
     assert Index.read(index).documents == len(stays) + len(also)
     assert [run.documents for run in Index.read(index).runs] == [len(stays), len(also)]
     at_once = dedup(make, tmp_path / "whole", str(tmp_path / "both"), keep=[{"rank": ["a", "b"]}, "longest", "first"])

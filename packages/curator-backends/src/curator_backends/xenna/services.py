@@ -1,8 +1,8 @@
-"""Saves time that Xenna's own ways cost a run: what it does without on a local Ray, and when it balances workers.
+"""Makes Xenna faster: leaves out services that a local Ray does not need, and balances workers sooner.
 
-It does without the monitor on each node and the list of actors from Ray's dashboard. Both serve status reports and
-metrics that are shown with ``verbose`` alone; they cost an actor and the ten processes of the dashboard. Attributes of
-Xenna are replaced by name; a version with other names gets the dashboard, as `needs_dashboard` says. This module
+It leaves out the monitor on each node and the list of actors from Ray's dashboard. Both serve status reports and
+metrics that only ``verbose`` shows; they cost an actor and the ten processes of the dashboard. Attributes of
+Xenna are replaced by name; a version with other names gets the dashboard (see `needs_dashboard`). This module
 imports Xenna, so it is
 imported when a run starts.
 """
@@ -43,10 +43,10 @@ def no_services(minimal: bool, dashboard: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def balanced_when_there_is_news(news: Callable[[], int]) -> Iterator[None]:
-    """Let Xenna balance its workers whenever ``news`` has grown, and not only at its interval.
+    """Let Xenna balance its workers whenever the number from ``news`` has increased, and not only at its interval.
 
-    Otherwise a slow stage keeps its first number of workers for three minutes, although its rate is measured, and the CPUs of
-    a finished reader stay idle: in a short run, to its end.
+    Otherwise a slow stage keeps its initial number of workers for three minutes, although its rate is known, and the
+    CPUs of a finished reader stay idle, in a short run until its end.
     """
 
     class OrAtNews(timing.RateLimitChecker):
@@ -84,10 +84,10 @@ class _ActorsIfListed:
 
 
 class _AskedHere:
-    """Stands in for the Ray task that measures a node's resources, where that node is this machine.
+    """Stands in for the Ray task that measures a node's resources, if that node is this machine.
 
-    The task would hold one of the workers that Ray has started, so Ray would start another, with all its imports, for a
-    stage.
+    The task would occupy one of the workers that Ray has started, so Ray would start another one for a stage, with all
+    its imports.
     """
 
     def __init__(self, module: Any) -> None:

@@ -1,8 +1,8 @@
-"""Decisions about documents, on their way from the partitions that decide to the table of decisions."""
+"""How do decisions get from the partitions that decide to the table of decisions?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 
 ROLL = "roll.arrow"
+# The number of decisions in one table.
+TOGETHER = 1 << 17
 # The figures that a rule may give, and their types; a figure that it does not give is null.
 FIGURES = {
     "jaccard": pa.float64(),
@@ -45,46 +47,55 @@ def decided_rows(
     rules: pa.Array,
     copy_at: NDArray[np.int64] | None = None,
     component_sizes: NDArray[np.int64] | None = None,
-) -> pa.Table:
-    """A row for each removed document and one for each witness.
+    most: int = TOGETHER,
+) -> Iterator[pa.Table]:
+    """A row for each removed document and one for each witness, in tables of at most ``most`` rows.
 
     ``numbers`` are the removed documents and ``witnesses`` the document that each was removed for. ``names`` holds
-    ``id`` and ``collection`` of all documents; ``at`` and ``witness_at`` are the rows of the two in it. ``figures`` and
-    ``rules`` describe the removed documents. ``copy_at`` is the row of the document that each is an exact copy of,
-    where that document was removed too, and otherwise its own row. ``component_sizes`` covers all documents.
+    ``id`` and ``collection`` of all documents; ``at`` and ``witness_at`` are their rows in it. ``figures`` and
+    ``rules`` describe the removed documents. ``copy_at`` is the row of the document that each is an exact copy of, if
+    that document was removed as well; otherwise it is the row of the document itself. ``component_sizes`` covers all
+    documents.
     """
     kept, first, sizes = np.unique(witnesses, return_index=True, return_counts=True)
     size_of = sizes[np.searchsorted(kept, witnesses)]
-    both = np.concatenate([at, witness_at[first]])
-    ids, collections = (names[column].combine_chunks().take(array(both)) for column in ("id", "collection"))
-    witness_ids = names["id"].combine_chunks().take(array(np.concatenate([witness_at, witness_at[first]])))
-    removed = len(numbers)
-    columns: dict[str, Any] = {
-        "number": array(np.concatenate([numbers, kept])),
-        "witness_number": array(np.concatenate([witnesses, kept])),
-        "removed": array(np.arange(removed + len(kept)) < removed),
-        "id": ids,
-        "witness_id": witness_ids,
-        "collection": collections,
-        "cluster_size": array(np.concatenate([size_of, sizes]).astype(np.int64) + 1),
-        "rule": pa.concat_arrays([rules, pa.nulls(len(kept), pa.string())]),
-    }
-    copied = np.concatenate([at if copy_at is None else copy_at, witness_at[first]])
-    is_copy = array(copied != both)
-    columns["copy_of"] = pc.if_else(is_copy, names["number"].combine_chunks().take(array(copied)), null(pa.uint64()))
-    columns["copy_of_id"] = pc.if_else(is_copy, names["id"].combine_chunks().take(array(copied)), null(pa.string()))
-    columns["component_size"] = (
-        pa.nulls(len(both), pa.int64()) if component_sizes is None else array(component_sizes[both])
-    )
-    for name, kind in FIGURES.items():
-        given = figures.get(name)
-        values = (
-            pa.nulls(removed, kind)
-            if given is None
-            else array(np.broadcast_to(given, removed).astype(kind.to_pandas_dtype()))
-        )
-        columns[name] = pa.concat_arrays([values, pa.nulls(len(kept), kind)])
-    return pa.table(columns)
+    removed, count = len(numbers), len(numbers) + len(kept)
+    given = {name: values for name, values in figures.items() if values is not None}
+    names = names.select(["number", "id", "collection"]).combine_chunks()
+    for low in range(0, max(count, 1), most):
+        high = min(low + most, count)
+        # Rows from `low` to `high` of the removed documents, and of the witnesses after them.
+        gone, stay = slice(min(low, removed), min(high, removed)), slice(max(low - removed, 0), max(high - removed, 0))
+        again = first[stay]
+        rows = np.concatenate([at[gone], witness_at[again]])
+        copied = np.concatenate([(at if copy_at is None else copy_at)[gone], witness_at[again]])
+        own, theirs = names.take(array(rows)), np.concatenate([witness_at[gone], witness_at[again]])
+        copies = names.select(["number", "id"]).take(array(copied))
+        is_copy = array(copied != rows)
+        here = gone.stop - gone.start
+        columns: dict[str, Any] = {
+            "number": array(np.concatenate([numbers[gone], kept[stay]])),
+            "witness_number": array(np.concatenate([witnesses[gone], kept[stay]])),
+            "removed": array(np.arange(high - low) < here),
+            "id": own["id"],
+            "witness_id": names["id"].take(array(theirs)),
+            "collection": own["collection"],
+            "cluster_size": array(np.concatenate([size_of[gone], sizes[stay]]).astype(np.int64) + 1),
+            "rule": pa.concat_arrays([rules[gone], pa.nulls(high - low - here, pa.string())]),
+            "copy_of": pc.if_else(is_copy, copies["number"], null(pa.uint64())),
+            "copy_of_id": pc.if_else(is_copy, copies["id"], null(pa.string())),
+            "component_size": (
+                pa.nulls(high - low, pa.int64()) if component_sizes is None else array(component_sizes[rows])
+            ),
+        }
+        for name, kind in FIGURES.items():
+            values = (
+                array(np.broadcast_to(given[name], removed)[gone].astype(kind.to_pandas_dtype()))
+                if name in given
+                else pa.nulls(here, kind)
+            )
+            columns[name] = pa.concat_arrays([values, pa.nulls(high - low - here, kind)])
+        yield pa.table(columns)
 
 
 @dataclass(kw_only=True)

@@ -1,13 +1,15 @@
-"""Which passages are near to a query and are not what it asks for? Search in blocks, exact, with the same result on every machine.
+"""Which passages are near to a query without being an answer to it? An exact search in blocks, with the same result on
+every machine.
 
-Products of whole numbers (see `curator_core.across.vectors`) say which passages may be among the nearest ones; their
-cosines are computed in float64 in a fixed order, and these decide. Passages are laid out by the hash of their text, so
-the same text counts once, and the result does not depend on the files.
+Products of whole numbers (see `curator_core.across.vectors`) find the passages that may be among the nearest. Cosines
+in float64, computed in a fixed order, then decide. Passages are sorted by the hash of their text, so the same text
+counts once, and the result does not depend on the files.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.alike import mixed
 from curator_core.across.digests import digests
+from curator_core.across.lacking import Lacking, row_namer
 from curator_core.across.products import MultipliesVectors, Products, products_for
 from curator_core.across.shuffle import (
     MANIFEST,
@@ -32,18 +35,22 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
+from curator_core.formatting import count
 from curator_core.model.stage import FanOut, ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 
 Sampling = Literal["top", "random"]
 Form = Literal["tuple", "triplet"]
 _VECTOR, _PASSAGE_VECTOR = "vector", "passage_vector"
+# Under this key a file says which rows of its batch are left out.
+_LACKING = b"curator.lacking"
+_NO_PAIR = "no vector or no text"
 type _Places = Sequence[tuple[Manifest, int]]
 
-# The queries and the passages in a block: their products take 32 MiB.
+# The number of queries and of passages in a block; their products take 32 MiB.
 _QUERIES, _PASSAGES = 512, 1 << 14
 # The memory for pairs and the nearest passages of each; all passages are read once for as many pairs as fit.
 _HELD_BYTES = 1 << 27
@@ -52,7 +59,7 @@ _FOUND_BYTES = 48
 
 @dataclass(kw_only=True)
 class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each passage of a batch with its vector, laid out by the hash of its text."""
+    """Writes each passage of a batch with its vector, sorted by the hash of its text."""
 
     path: str
     column: str
@@ -70,10 +77,14 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        texts = column_of(table, self.column)
+        texts, values = column_of(table, self.column), column_of(table, self.vector_column)
         found = digests(texts)
-        vectors, rows = vectors_of(column_of(table, self.vector_column), f"the column {self.vector_column!r}")
+        name = row_namer(task)
+        vectors, rows = vectors_of(values, f"the column {self.vector_column!r}", name)
+        lacking = Lacking.of(values, vectors, rows, name)
         present = found.present[rows]
+        if len(present) < task.num_rows or not present.all():
+            self.record_metric("no_vector_or_no_text", task.num_rows - int(present.sum()))
         rows, vectors = rows[present], vectors[present]
         made = pa.table(
             {
@@ -81,20 +92,24 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
                 "text": texts.cast(pa.large_string()).take(array(rows)),
                 _VECTOR: packed(vectors),
             }
-        )
+        ).replace_schema_metadata({_LACKING: json.dumps(lacking.note())})
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         self.record_output(write_partitioned(path, made, found.high[rows], self.partitions))
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
+        self._lacking = Lacking.added(map(_lacking_in, outputs), f"the column {self.vector_column!r}")
         finish_partitioned(self.path, outputs)
+
+    def conclusion(self) -> str:
+        return self._lacking.text(self.vector_column, "is no negative", "are no negatives")
 
 
 @dataclass(kw_only=True)
 class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each pair of a query and its passage with both vectors, laid out by the hash of the query.
+    """Writes each pair of a query and its passage with both vectors, sorted by the hash of the query.
 
-    A pair that lacks a text or a vector is dropped.
+    A pair without a text or a vector is dropped.
     """
 
     path: str
@@ -117,15 +132,20 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
         table = task.to_pyarrow()
         queries, passages = (column_of(table, name) for name in (self.query_column, self.passage_column))
         asked, given = digests(queries), digests(passages)
-        vectors, rows = vectors_of(column_of(table, self.query_vector), f"the column {self.query_vector!r}")
-        theirs, their_rows = vectors_of(column_of(table, self.passage_vector), f"the column {self.passage_vector!r}")
+        name = row_namer(task)
+        vectors, rows = vectors_of(column_of(table, self.query_vector), f"the column {self.query_vector!r}", name)
+        theirs, their_rows = vectors_of(
+            column_of(table, self.passage_vector), f"the column {self.passage_vector!r}", name
+        )
         if len(rows) and len(their_rows) and vectors.shape[1] != theirs.shape[1]:
             raise UsageError(
                 f"the vectors of {self.query_vector!r} have {vectors.shape[1]} numbers and those of "
                 f"{self.passage_vector!r} {theirs.shape[1]}: both must come from one model"
             )
         whole = np.intersect1d(np.intersect1d(rows, their_rows), np.flatnonzero(asked.present & given.present))
-        self.record_dropped("no vector or no text", task.num_rows - len(whole))
+        rest = np.setdiff1d(np.arange(task.num_rows), whole)
+        self.record_dropped(_NO_PAIR, len(rest), which=rest)
+        note = [len(rest), name(int(rest[0])) if len(rest) else ""]
         chosen = array(whole)
         made = pa.table(
             {
@@ -137,24 +157,37 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
                 _VECTOR: packed(vectors[np.searchsorted(rows, whole)]),
                 _PASSAGE_VECTOR: packed(theirs[np.searchsorted(their_rows, whole)]),
             }
-        )
+        ).replace_schema_metadata({_LACKING: json.dumps(note)})
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         self.record_output(write_partitioned(path, made, asked.high[whole], self.partitions))
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
+        notes = [found for found in map(_lacking_in, outputs) if found[0]]
+        self._dropped = sum(rows for rows, _ in notes), notes[0][1] if notes else ""
         finish_partitioned(self.path, outputs)
+
+    def conclusion(self) -> str:
+        rows, first = self._dropped
+        columns = ", ".join(map(repr, self.inputs()))
+        return f"{count(rows, 'pair')} dropped: {_NO_PAIR} in one of {columns} (first: {first})" if rows else ""
+
+
+def _lacking_in(record: FileRecord) -> Any:
+    """Which rows of its batch a file says are left out."""
+    with storage.open_input(record.path) as stream, pa.ipc.open_file(stream) as file:
+        return json.loads(file.schema.metadata[_LACKING])
 
 
 @dataclass(kw_only=True)
 class MineParameters:
     """Which passages are hard negatives of a query.
 
-    Ranks count the passages that are not what the query asks for, from 1, the nearest; those from ``first_rank`` to
-    ``last_rank`` are examined. ``margin``: how much lower than the cosine of query and positive that of query and
-    negative must be; ``ratio``: or at most this part of it. A passage with a cosine of 1 - ``eps`` or more with a
-    positive says the same, and is no negative. ``negatives`` of the others are taken: the nearest ones (``top``), or
-    ``random`` ones by ``seed``.
+    The passages that are not positives of the query are ranked from 1, the nearest; those from ``first_rank`` to
+    ``last_rank`` are examined. The cosine of query and negative must be lower than that of query and positive by at
+    least ``margin``, and at most ``ratio`` times as high. A passage with a cosine of 1 - ``eps`` or more with a
+    positive says the same, so it is not a negative. Of the remaining passages ``negatives`` are taken: the nearest ones
+    (``top``), or ``random`` ones by ``seed``.
     """
 
     negatives: int = 5
@@ -193,8 +226,8 @@ class MineParameters:
 
 @dataclass(slots=True)
 class _Found:
-    """Candidates: the pair that each is for, its passage as a place and a row there, and its cosines with the query and
-    with the query's nearest positive.
+    """Candidates: for each its pair, its passage (a place and a row there), and the passage's cosines with the query
+    and with the nearest positive of the query.
     """
 
     pair: NDArray[np.int64]
@@ -214,7 +247,9 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Different passages: their vectors, their whole numbers where they are multiplied, both halves of their hashes, and where they lie: a place and a row there."""
+    """Different passages: their vectors, the whole numbers on the device that multiplies them, both halves of their
+    hashes, and the place and the row that each comes from.
+    """
 
     vectors: Vectors
     whole: Whole
@@ -226,8 +261,8 @@ class _Block:
 
 
 class _Search:
-    """For each of some pairs, the ``last_rank`` nearest passages that are not positives of its query, the nearest
-    first: ``best`` comes from the blocks that were examined.
+    """Finds for each pair the ``last_rank`` nearest passages that are not positives of its query. ``best`` holds those
+    of the blocks examined so far, the nearest first.
     """
 
     def __init__(self, pairs: pa.Table, last_rank: int, products: Products) -> None:
@@ -237,20 +272,20 @@ class _Search:
         self._numbers = products.put(self._whole.numbers)
         self._group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
         group = self._group
-        self._own = np.unique(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
+        self._own = distinct(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
         self._begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
         self._ends = np.append(self._begins[1:], len(group))
         self._most_own = int((self._ends - self._begins).max())
-        self._least = np.full(len(group), -np.inf)  # what is farther away is not among the nearest
+        self._least = np.full(len(group), -np.inf)  # passages with a lower cosine are not among the nearest
         none = np.zeros(0, np.int64)
         self.best = _Found(none, none, none, np.zeros(0, np.uint64), np.zeros(0), np.zeros(0))
 
     def look_at(self, block: _Block) -> None:
-        """Add what is near in a block."""
+        """Examine a block."""
         passages = block.whole
         scale = self._whole.scale * passages.scale
         wrong = 2 * (self._whole.error + passages.error) * scale
-        # This many are near by their products, and at least last_rank of them are no positives.
+        # Among this many passages with the highest products, at least last_rank are not positives.
         enough = self.last_rank + self._most_own
         by_rank = np.isinf(self._least).any() and enough < len(passages.numbers)
         limits = self._least * scale - wrong
@@ -313,7 +348,7 @@ class MineNegatives(MineParameters, MultipliesVectors, FanOut[FileGroupTask, Doc
                 search.look_at(block)
         asked = [cosines(search.queries, search.positives) for search in searches]
         found = [self._hard(search, towards) for search, towards in zip(searches, asked, strict=True)]
-        texts = _texts(places, _Found.joined(found))  # for all at once, since each search reads all passages
+        texts = _texts(places, _Found.joined(found))  # for all pairs at once, since each search reads all passages
         first = 0
         for search, towards, mine in zip(searches, asked, found, strict=True):
             table = self._table(search.pairs, towards, mine, texts.slice(first, len(mine.pair)))
@@ -365,7 +400,7 @@ class MineNegatives(MineParameters, MultipliesVectors, FanOut[FileGroupTask, Doc
 
 
 def _groups(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """One number for each set of equal queries, which are together."""
+    """Number the queries; equal queries are adjacent and get the same number."""
     changes = np.append(False, (high[1:] != high[:-1]) | (low[1:] != low[:-1])) if len(high) else np.zeros(0, np.bool_)
     return np.cumsum(changes)
 
@@ -384,12 +419,12 @@ def _cuts(pairs: pa.Table, most: int) -> list[tuple[int, int]]:
 
 
 def _marks(group: NDArray[np.int64], high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One number for a query and a passage."""
+    """A hash for each pair of a query and a passage."""
     return mixed(mixed(group.astype(np.uint64)) ^ high) ^ low
 
 
 def _ranks(pair: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each within its pair, from 0; those of a pair are together."""
+    """The place of each candidate within its pair, from 0; the candidates of a pair are adjacent."""
     if not len(pair):
         return np.zeros(0, np.int64)
     begins = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
@@ -414,7 +449,7 @@ def _nearest_positive(
 
 
 def _blocks(places: _Places, products: Products) -> Iterator[_Block]:
-    """The different passages of all partitions, about as many at a time as a block has; the same text counts once."""
+    """The different passages of all partitions, in blocks; the same text counts once."""
     held: list[tuple[Any, ...]] = []
     for number, place in enumerate(places):
         tables = _tables(place)

@@ -1,4 +1,4 @@
-"""``curate card``: what should stand beside data that a run has written."""
+"""``curate card``: a description to publish with the data that a run has written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def card_command(
 ) -> None:
     """Print a dataset card (README.md with YAML for Hugging Face) of what the run in RUN_DIR has written.
 
-    Counts, stages and versions are those of the run, columns those of the data. The licence is yours to state.
+    Counts, stages and versions are those of the run; columns are those of the data. You must state the licence.
     """
     from curator_core.data.card import make_card  # imports pyarrow
 

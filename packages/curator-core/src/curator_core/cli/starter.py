@@ -1,6 +1,7 @@
-"""A pipeline file for the user's data: format, columns and the column with the text are detected in the data.
+"""A pipeline file for the user's data: the format, the columns and the column with the text are detected.
 
-Core has no modality, so this module holds only names: a reader for each ending, and filters that a package registers.
+Core has no modality, so this module contains only names: a reader for each file ending, and filters that packages
+register.
 If the package is not installed, the error names the command that installs it.
 """
 
@@ -25,16 +26,16 @@ _ROWS = 200
 
 
 def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
-    """The text of a pipeline file that runs on ``data``, and what was found there in a few words.
+    """The text of a pipeline file that runs on ``data``, and a short description of the data.
 
-    ``folder`` is where the file will lie: its paths are relative to it.
+    ``folder`` is where the file will be; its paths are relative to it.
     """
     found = look_at(data)
     reader, kind = reader_of(found)
     if template not in (None, kind):
         raise UsageError(
             f"{data!r} holds {_named(found)}: that is for `curate init {kind}`, not for {template!r}; leave the "
-            "template out to have it chosen"
+            "template out to let Curator choose"
         )
     params: dict[str, Any] = {"paths": found.paths}
     if kind == "image":
@@ -58,7 +59,7 @@ def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
 
 
 def _run_name(data: str) -> str:
-    """The name of the run: that of the folder or file, without endings and without characters that break a path or
+    """The name of the run: the name of the folder or file, without endings and without characters that break a path or
     YAML.
     """
     base = storage.fixed_base(data) if storage.has_magic(data) else data
@@ -122,7 +123,7 @@ def _text_file(name: str, reader: str, params: Mapping[str, Any], found: Data, p
         "",
     ]
     if "id" in columns:
-        lines += ["  # The data has ids in `id`, which stay as they are.", ""]
+        lines += ["  # The data have ids in `id`, which stay as they are.", ""]
     else:
         wanted = {"columns": [column], "prefix": "doc-"}
         lines += [

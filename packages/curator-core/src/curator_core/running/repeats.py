@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ import pyarrow.compute as pc
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
 
+# Beside the parts of the table: how the documents were read.
+SETTINGS = "_spans.json"
+_FOLDER = "spans"
 _SHOWN = 10
 # Beyond this many different parts the rarer half is forgotten, so memory does not grow with the table.
 _MOST_PARTS = 100_000
@@ -65,9 +69,20 @@ def repeats_in(run_dir: str, name: str) -> list[dict[str, Any]] | None:
     return found if there else None
 
 
+def write_settings(folder: str, settings: Mapping[str, Any]) -> None:
+    """Record beside the table of spans how its documents were read."""
+    storage.write_bytes_atomic(storage.join(folder, SETTINGS), json.dumps(settings, indent=1, sort_keys=True).encode())
+
+
+def settings_of(run_dir: str) -> dict[str, Any]:
+    """How the documents of the table of spans of a run were read; empty where that is not recorded."""
+    place = storage.join(run_dir, _FOLDER, SETTINGS)
+    return dict(json.loads(storage.read_bytes(place))) if storage.exists(place) else {}
+
+
 def _tables(run_dir: str) -> Iterator[pa.Table]:
     """The parts of the table of spans, if there is one."""
-    folder = storage.join(run_dir, "spans")
+    folder = storage.join(run_dir, _FOLDER)
     files = (
         sorted(path for path in storage.list_files(folder) if path.endswith(".parquet"))
         if storage.is_folder(folder)

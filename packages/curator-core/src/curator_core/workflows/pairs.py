@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import yaml
 
@@ -19,6 +20,7 @@ from curator_core.arrow.json_column import values_of
 from curator_core.config.build import build_stage
 from curator_core.config.dump import dump_pipeline
 from curator_core.errors import CuratorError, UsageError
+from curator_core.model.places import places_of
 from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.pipeline import Pipeline
@@ -69,6 +71,39 @@ def removed_pair(folder: str, wanted: str) -> RemovedPair:
     """
     decisions = Decisions.open(folder)
     return Pairs(folder, decisions.settings).pair(_decision(decisions, wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedParts:
+    """A document with parts that repeat others: its text, the parts in order, and the texts of the documents in which they
+    begin, by place.
+    """
+
+    place: Place
+    text: str
+    parts: list[dict[str, Any]]
+    witnesses: dict[tuple[str, int], tuple[Place, str]]
+
+
+def repeated_parts(parts: list[dict[str, Any]], settings: Mapping[str, Any]) -> RepeatedParts:
+    """The document of some rows of the table of spans, and those that it repeats, read again from the input."""
+    documents, column = _Documents(_reader(settings)), settings["column"]
+    ordered = sorted(parts, key=lambda part: (part["start"], part["end"]))
+    first = ordered[0]
+
+    def read(id_: str | None, source: str, row: int) -> tuple[Place, str]:
+        place = Place(id_, documents.files_of(source), source, row)
+        document, _ = documents.read(place)
+        return place, text_of(document, column)
+
+    place, text = read(first["id"], first["source"], first["row"])
+    witnesses = {
+        (part["witness_source"], part["witness_row"]): read(
+            part["witness_id"], part["witness_source"], part["witness_row"]
+        )
+        for part in ordered
+    }
+    return RepeatedParts(place, text, ordered, witnesses)
 
 
 class Pairs:
@@ -163,6 +198,11 @@ class _Documents:
     def _sources(self) -> dict[str, FileGroupTask]:
         return {task.task_id: task for task in self._naming.process(EmptyTask(task_id="sources")) or ()}
 
+    def files_of(self, source: str) -> list[str]:
+        """The files of a source."""
+        task = self._sources.get(source)
+        return [] if task is None else list(task.data)
+
     def _by_line(self, task: FileGroupTask, place: Place) -> tuple[dict[str, Any], bytes | None] | None:
         """The document, where it is alone on the line of its row and has the id; None where only reading all can tell."""
         range_of = getattr(self._reading, "range_of", None)
@@ -172,20 +212,31 @@ class _Documents:
         span = range_of(path, "line", place.row + 1)
         if span is None:
             return None
-        line = FileGroupTask(data=[path], ranges=[span], task_id=task.task_id)
-        batches = [batch for batch in self._batches(line) if batch.num_rows]
-        if len(batches) != 1 or batches[0].num_rows != 1:
-            return None
-        document, picture = _document(batches[0], 0)
-        # A line that is blank or was rejected is no row, so that rows after it are on later lines.
-        named = any(str(value) == place.id for value in document.values() if isinstance(value, (str, int)))
-        return (document, picture) if named else None
+        # One line, or all rows of a part of a file, such as a row group of Parquet.
+        part = FileGroupTask(data=[path], ranges=[span], task_id=task.task_id)
+        for batch in self._batches(part):
+            row = _row_of(batch, place.row + 1)
+            if row is not None:
+                document, picture = _document(batch, row)
+                # What is blank or was rejected is no row, so that rows after it are on later lines.
+                named = any(str(value) == place.id for value in document.values() if isinstance(value, (str, int)))
+                return (document, picture) if named else None
+        return None
 
     def _batches(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
         for made in self._reading.process(task) or ():
             batch = functools.reduce(lambda so_far, stage: stage.process(so_far), self._more, made)
             assert isinstance(batch, DocumentBatch)
             yield batch
+
+
+def _row_of(batch: DocumentBatch, number: int) -> int | None:
+    """Which row of a batch from a part of a file is the one of this number in the file, from 1."""
+    places = places_of(batch)
+    if places is not None and places.unit == "row" and not places.masks:
+        found = np.flatnonzero(np.asarray(places.found) == number)
+        return int(found[0]) if len(found) else None
+    return 0 if batch.num_rows == 1 else None
 
 
 def _document(batch: DocumentBatch, row: int) -> tuple[dict[str, Any], bytes | None]:

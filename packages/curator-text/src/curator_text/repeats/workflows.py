@@ -13,6 +13,7 @@ from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.ends import Ends
+from curator_core.workflows.pairs import reader_text
 from curator_core.workflows.pieces import pieces_of
 from curator_text.repeats.stages import (
     ANCHORS,
@@ -58,7 +59,7 @@ class _Repeats(RepeatParameters, DocumentParameters, Ends):
         names = ("mode", "max_share", "replacement", "share_column", "spans_column", "column", "id_column")
         spans = self.spans or storage.join(storage.parent(work_dir), _SPANS)
         how = {name: getattr(self, name) for name in names}
-        apply = ApplyRepeats(**how, **units, path=repeats, keys=keys, spans=spans)
+        apply = ApplyRepeats(**how, **units, path=repeats, keys=keys, spans=spans, reader=reader_text(self._reader()))
         writer = self._writer()
         assert writer is not None  # checked at the beginning
         return Step(Pipeline([self._reader(), apply, writer], name="apply"), frees=[work_dir], counts=True)
