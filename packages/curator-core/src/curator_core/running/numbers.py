@@ -155,7 +155,11 @@ def make_numbers(
     work = work_of(times, [stage["name"] for stage in stages], None if found["steps"] else found["started"])
     found["time"] = _time(found, summary, last, work, step)
     found["alarms"] = alarms_of(found)
-    plain: dict[str, Any] = _plain(found)
+    # Samples are plain as they were read, and they are most of all that there is.
+    samples = [stage["samples"] for stage in stages]
+    plain: dict[str, Any] = _plain({**found, "stages": [{**stage, "samples": []} for stage in stages]})
+    for stage, mine in zip(plain["stages"], samples, strict=True):
+        stage["samples"] = mine
     return plain
 
 
