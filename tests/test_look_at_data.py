@@ -169,7 +169,8 @@ def test_where_no_package_brings_the_reader_the_message_names_it(tmp_path, curat
 def test_what_is_no_data_is_refused_with_a_remedy(tmp_path, curate):
     assert "no such file" in curate("head", tmp_path / "a.jsonl", code=BAD_USAGE)
     (tmp_path / "x.bin").write_bytes(b"123")
-    assert "which no reader of Curator takes" in curate("head", tmp_path / "x.bin", code=BAD_USAGE)
+    said = curate("head", tmp_path / "x.bin", code=BAD_USAGE)
+    assert "x.bin': 1 file with '.bin'. Curator reads files that end with .avif, " in said
     (tmp_path / "run/ledger").mkdir(parents=True)
     (tmp_path / "run/run.json").write_text("{}")
     assert "curate report" in curate("head", tmp_path / "run", code=BAD_USAGE)

@@ -2,7 +2,7 @@
 
     python make_data.py FOLDER
 
-The same bytes every time. Needs Pillow, which curator-image brings.
+The same bytes every time. Needs Pillow, which curator-image installs.
 """
 
 from __future__ import annotations

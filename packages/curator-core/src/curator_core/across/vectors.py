@@ -1,10 +1,11 @@
-"""Vectors of a column: which rows have one, at length one, and as whole numbers whose products no order of sums can round.
+"""How are vectors compared with the same result everywhere? They are scaled to length one and rounded to whole numbers,
+whose products are exact in any order of sums.
 
-BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product differ
-from machine to machine. Here a vector of length one is rounded to whole numbers, 12 bits of them: then each product and each
-partial sum of products is a whole number below 2²⁴, which float32 holds exactly, and BLAS computes it at full speed with the
-same bits everywhere. How far off such a product may be is known (`Whole.error`). Whatever depends on more digits is
-computed again from the vectors themselves, in float64 and in a fixed order (`cosines`).
+BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product
+differ from machine to machine. Here a vector of length one is rounded to whole numbers of 12 bits. Each product and
+each partial sum of products is then a whole number below 2²⁴, which is exact in float32, and BLAS computes it at full
+speed with the same bits everywhere. The error of such a product has a known bound (`Whole.error`). Decisions that need
+more digits are made from the vectors themselves, in float64 and in a fixed order (`cosines`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _BLOCK = 256  # rows at a time that stay in the cache
 def vectors_of(
     values: pa.ChunkedArray, what: str, name: Callable[[int], str] = lambda row: f"row {row + 1:,}"
 ) -> tuple[Vectors, NDArray[np.int64]]:
-    """The vectors of a column at length one, and the rows that have one; ``name`` names a row for an error.
+    """The vectors of a column, scaled to length one, and the rows that have one; ``name`` names a row for an error.
 
-    Null, a vector of zeros, and one with a null, NaN or infinity have no direction: such rows have none.
+    A null, a vector of zeros, and one with a null, NaN or infinity have no direction, so these rows have no vector.
     """
     kind = values.type
     if pa.types.is_null(kind):
@@ -69,14 +70,14 @@ def vectors_of(
 
 
 def _unit(block: Vectors, made: Vectors, memory: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Write vectors at length one into ``made``; returns which of them have a direction."""
+    """Write vectors, scaled to length one, to ``made``; return which of them have a direction."""
     wide, squares = memory[0, : len(block)], memory[1, : len(block)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        # Squares of numbers that float32 holds are neither infinite nor zero in float64, unless the number is.
+        # In float64, the squares of float32 numbers are neither infinite nor zero, unless the number itself is.
         np.multiply(block, block, out=squares, dtype=np.float64)
         lengths = np.sqrt(_added(squares))
         np.divide(block, lengths[:, None], out=wide, dtype=np.float64)
-        # 0 is added so that -0 becomes 0: vectors that are equal have the same bytes.
+        # 0 is added so that -0 becomes 0 and equal vectors have the same bytes.
         wide += 0.0
         made[:] = wide
     good: NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
@@ -108,8 +109,8 @@ type Rows = NDArray[np.int64]
 def cosines(
     one: Vectors, other: Vectors, rows: Rows | None = None, other_rows: Rows | None = None
 ) -> NDArray[np.float64]:
-    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere. With ``rows`` and
-    ``other_rows``, those of these rows: they are gathered a block at a time, since all together would leave the cache.
+    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere. ``rows`` and
+    ``other_rows`` select rows; these are gathered one block at a time to stay in the cache.
     """
     found = np.empty(len(one) if rows is None else len(rows))
     memory = np.empty((min(_BLOCK, len(found)), one.shape[1]))
@@ -125,8 +126,8 @@ def cosines(
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded
-    off, in units of the vector.
+    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of the difference
+    from the vector, relative to its length.
 
     The cosine of two vectors differs from the product of their whole numbers over ``scale`` squared by at most the sum
     and the product of their errors.
@@ -146,12 +147,14 @@ class Whole:
             part = slice(start, start + _BLOCK)
             np.multiply(vectors[part] if rows is None else vectors[rows[part]], np.float32(scale), out=numbers[part])
             np.rint(numbers[part], out=numbers[part])
-        # A half in each place, and a little more: float32 rounds before that, and vectors have length one only to
-        # within 1e-6.
+        # The error is up to 0.5 in each place, and a little more: float32 rounds before that, and the length of vectors
+        # is one only to within 1e-6.
         return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
 
     def least(self, cosine: float, other: Whole) -> float:
-        """No pair of vectors of these two with a cosine of ``cosine`` or more has a smaller product of whole numbers."""
+        """The lowest possible product of whole numbers for a pair of vectors from these two with a cosine of ``cosine``
+        or more.
+        """
         wrong = self.error + other.error + self.error * other.error
         return float(np.floor((cosine - wrong) * self.scale * other.scale))
 
@@ -178,7 +181,9 @@ def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
 
 
 def scale_of(size: int) -> float:
-    """The length at which vectors of ``size`` numbers have exact products: rounding may make them a little longer."""
+    """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little
+    longer.
+    """
     scale = _EXACT - np.ceil(np.sqrt(size) / 2) - 1
     if scale < _EXACT // 4:
         raise UsageError(f"vectors of {size:,} numbers are too long: their products would not be exact")
@@ -186,7 +191,7 @@ def scale_of(size: int) -> float:
 
 
 def packed(vectors: Vectors) -> pa.Array:
-    """Vectors as bytes, for files beside which there may be others whose rows have no vectors."""
+    """Vectors as bytes, so that files with vectors and files without any have the same column type."""
     data = np.ascontiguousarray(vectors, "<f4")
     offsets = np.arange(len(data) + 1, dtype=np.int64) * (data.shape[1] * data.itemsize)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
@@ -194,7 +199,7 @@ def packed(vectors: Vectors) -> pa.Array:
 
 
 def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Vectors:
-    """What `packed` has put into a column; all vectors must be of one length."""
+    """The vectors that `packed` has put into a column; they must all have the same length."""
     parts = unpacked_pieces(column, what)
     if not parts:
         return np.zeros((0, 1), np.float32)
@@ -202,7 +207,7 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
 
 
 def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors") -> list[Vectors]:
-    """The same in the pieces in which it lies, without a copy."""
+    """The same in the pieces in which they lie, without a copy."""
     parts, sizes = [], set()
     for chunk in column.chunks:
         if not len(chunk):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -134,12 +134,13 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         """
         return found_scores(self)
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        """The passages for which a text was dropped with ``reason``: starts and ends, in characters.
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
+        """The passages for which a text was dropped with ``reason``, in order: starts and ends, in characters.
 
-        Called only for the few rows that a run keeps to be seen.
+        Called only for the few rows that a run keeps to be seen, and read no further than the part of the text that is
+        shown: a generator saves the search in the rest.
         """
-        return []
+        return ()
 
     # For users -----------------------------------------------------------------------------------------------------
 

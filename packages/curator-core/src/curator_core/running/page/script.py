@@ -1,4 +1,4 @@
-"""What moves in the page: handles of histograms, and buttons that copy a command. The only script that the page runs."""
+"""The only script of the page: it moves the handles of histograms, shows the rows of a map, and copies commands."""
 
 SCRIPT = """
 'use strict';

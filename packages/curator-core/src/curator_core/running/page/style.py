@@ -1,4 +1,4 @@
-"""How the page looks: one calm design for a desktop, a phone, the dark and paper."""
+"""The style of the page: one calm design for desktops, phones, dark mode and paper."""
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2330;--soft:#566073;--line:#e3e7ee;--wash:#f5f7fa;--kept:#2f6fde;--dropped:#f0a43a;
