@@ -197,7 +197,9 @@ def test_pictures_stand_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, br
         "[...d.querySelectorAll('summary')].map(s => +s.textContent.split(' ').pop().replace(/,/g, ''))])"
     )
     (dropped_said, dropped), (kept_said, scores) = kept
-    assert dropped_said.startswith("Dropped 12 of 12, nearest to the limit first")
+    rows = sum(pictures.numbers["stages"][blur]["dropped"].values())
+    assert rows > 2
+    assert dropped_said.startswith(f"Dropped {min(12, rows)} of {rows}, nearest to the limit first")
     assert kept_said.startswith("Kept 12 of ")
     assert max(dropped) < 50 <= min(scores) == scores[0]
     browser.value("document.querySelector('.shot summary').click()")
