@@ -289,6 +289,13 @@ def test_nothing_is_cut_off(demo: Demo, browser: Browser, width: int) -> None:
     assert_nothing_is_cut_off(browser, width)
 
 
+def test_nothing_is_cut_off_on_paper(demo: Demo, browser: Browser) -> None:
+    browser.open(demo.page)
+    browser.on_paper()
+    assert_nothing_is_cut_off(browser, 718)
+    assert browser.value("[...document.querySelectorAll('details')].every(d => d.open || d.matches('.shot'))")
+
+
 def assert_nothing_is_cut_off(browser: Browser, width: int) -> None:
     assert browser.value("document.documentElement.scrollWidth") <= width
     outside = browser.value(

@@ -114,7 +114,9 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .plain th,.plain td{padding:5px 8px 5px 0;border-bottom:1px solid var(--line)}.plain tr{border:0}
 .facts th,.facts td{display:block;width:auto}.facts th{border:0;padding-bottom:0}
 svg text{font-size:20px}.timeline svg text{font-size:18px}.handle circle{r:11px}}
-@media print{body{max-width:none;padding:0}nav,button.copy{display:none}.filter,.card,li{break-inside:avoid}
+@media print{body{max-width:none;padding:0;font-size:13px}th,td{padding:4px 6px}.wide{overflow:visible}
+.funnel th{min-width:8em}.funnel thead td{white-space:normal}td.bars{width:20%;min-width:60px}td.time{width:0;min-width:0;padding:0}td.time div{display:none}
+nav,button.copy{display:none}.filter,.card,li{break-inside:avoid}
 *{print-color-adjust:exact}}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 """
