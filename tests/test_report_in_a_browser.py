@@ -282,7 +282,7 @@ def test_hostile_texts_and_names_stay_texts(demo: Demo, browser: Browser) -> Non
     assert browser.errors == []
 
 
-@pytest.mark.parametrize("width", [390, 1100])
+@pytest.mark.parametrize("width", [390, 800, 1100])
 def test_nothing_is_cut_off(demo: Demo, browser: Browser, width: int) -> None:
     browser.open(demo.page, width, 844)
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
