@@ -120,7 +120,7 @@ def head_command(
 @click.command("show", short_help="Show one whole row of data.")
 @click.argument("data", type=click.Path())
 @click.argument("row_id", metavar="[ID]", required=False)
-@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url and the like]")
+@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url or similar]")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
 @click.option("--mark", metavar="REGEX", help="Mark matches in the text.")
 @click.option(
@@ -128,7 +128,7 @@ def head_command(
     "filters",
     multiple=True,
     metavar="FILTER",
-    help="Show the decision of this filter about the row; --set gives it parameters.",
+    help="Show the decision of this filter about the row; --set sets its parameters.",
 )
 @click.option("--every", is_flag=True, help="Show every row with the id, not only the first.")
 @click.option(
@@ -242,8 +242,10 @@ def _refuse_missing(data: str) -> None:
 @click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Read about this many rows.")
 @click.option("--all", "everything", is_flag=True, help="Read every row.")
 @click.option("--text", "text_column", metavar="NAME", help="The column with the text. [default: the likely one]")
-@click.option("--tokenizer", metavar="NAME", help="Count tokens with it: a tokenizer.json, or a name on the hub.")
-@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, on a page 24]")
+@click.option(
+    "--tokenizer", metavar="NAME", help="Count tokens with a tokenizer: a tokenizer.json, or a name on the hub."
+)
+@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, or 24 on a page]")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Also write it as a page, with images as thumbnails.")
 @_reading
 def inspect_command(

@@ -28,7 +28,7 @@ _SHOWN = 300  # the number of characters shown of a text
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="The number of rows of each stage and reason, those nearest to the limit first.",
+    help="The number of rows for each stage and reason, those nearest to the limit first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all of the stored text.")
 def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int, as_json: bool) -> None:
