@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _COLUMN_WIDTH = 24
 _THUMBNAIL_SIDE = 160
+_SAMPLES, _PAGE_SAMPLES = 3, 24
 # `inspect` examines every row of up to this many bytes of files, and this many rows of larger data.
 _ALL_BYTES = 64_000_000
 _SOME_ROWS = 10_000
@@ -83,7 +84,13 @@ def head_command(
         if len(shown) >= wanted:
             break
     if html is not None:
-        _write_page(html, f"The first {formatting.count(len(shown), 'row')} of {data}", shown)
+        _write_page(
+            html,
+            f"The first {formatting.count(len(shown), 'row')} of {data}",
+            shown,
+            [],
+            "\n".join(_reject_lines(rows, "among them")),
+        )
         for row in shown:
             row["columns"].pop("thumbnail", None)
         schema.pop("thumbnail", None)
@@ -102,7 +109,8 @@ def head_command(
     for row in shown:
         click.echo("")
         _echo_row(row)
-    _echo_rejects(rows, "among them")
+    for line in _reject_lines(rows, "among them"):
+        click.echo(line)
     if not shown:
         click.echo("there are no rows")
     if html is not None:
@@ -268,13 +276,20 @@ def inspect_command(
         with_thumbnails(rows, _THUMBNAIL_SIDE)
     if wanted is None and not everything and rows.found.bytes > _ALL_BYTES:
         wanted = _SOME_ROWS
+    asked = samples
     if samples is None:
-        samples = 3 if html is None else 24
+        samples = _SAMPLES if html is None else _PAGE_SAMPLES
     found = make_profile(rows, wanted, samples=samples, text_column=text_column, tokenizer=tokenizer)
     found.columns.pop("thumbnail" if html is not None else "", None)
     lines = profile_lines(found, _width())
     if html is not None:
-        _write_page(html, f"What {data} holds", found.samples, [_heading(data, rows)], "\n".join(lines))
+        _write_page(
+            html,
+            f"What {data} holds",
+            found.samples,
+            [_heading(data, rows)],
+            "\n".join([*lines, *_reject_lines(rows, "among them")]),
+        )
         for row in found.samples:
             row["columns"].pop("thumbnail", None)
     if as_json:
@@ -300,10 +315,13 @@ def inspect_command(
     click.echo(_heading(data, rows))
     for line in lines:
         click.echo(line)
-    _echo_rejects(rows, "among them")
-    if found.samples:
-        click.echo(f"\n{formatting.count(len(found.samples), 'row')} of them:")
-    for row in found.samples:
+    for line in _reject_lines(rows, "among them"):
+        click.echo(line)
+    # A page has more rows, which a terminal need not repeat.
+    shown = found.samples if asked is not None else found.samples[:_SAMPLES]
+    if shown:
+        click.echo(f"\n{formatting.count(len(shown), 'row')} of them:")
+    for row in shown:
         click.echo("")
         _echo_row(row)
     if html is not None:
@@ -420,15 +438,14 @@ def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return "".join([*parts, formatting.printable(text[end:], one_line=False)])
 
 
-def _echo_rejects(rows: Rows, where: str) -> None:
+def _reject_lines(rows: Rows, where: str) -> list[str]:
     if not rows.rejected:
-        return
+        return []
     from curator_core.cli.runs import example_line
 
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(rows.rejected.items()))
-    click.echo(f"\nnot read {where}: {formatting.printable(reasons)}")
-    for reject in rows.examples:
-        click.echo(f"    {example_line(_as_example(reject))}")
+    examples = (f"    {example_line(_as_example(reject))}" for reject in rows.examples)
+    return ["", f"not read {where}: {formatting.printable(reasons)}", *examples]
 
 
 def _echo_reject(reject: Reject, as_json: bool) -> None:
