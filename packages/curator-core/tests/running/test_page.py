@@ -280,7 +280,7 @@ def test_the_page_of_a_workflow_draws_its_steps_and_names_the_slowest() -> None:
         ("step 3 · apply", ["Read"]),
     ]
     assert found["models"] == [{"stage": "Embed", "model": "m.bin", "model_sha256": "ab"}]
-    assert found["time"]["bottleneck"].startswith("Step vectors takes most of the run: 20.0 s of 25.0 s (80.0 %).")
+    assert found["time"]["bottleneck"].startswith("Step vectors takes the most time: 20.0 s of 25.0 s (80.0 %).")
     page = report_page(found)
     assert page.count("<li><div><small>step ") == 3
     assert "vectors: Embed: " in page
@@ -318,3 +318,31 @@ def test_the_folder_of_dropped_rows_is_named_as_such_and_one_file_is_one() -> No
     assert "The rows that Words dropped are in 1 file in " in page
     assert "<b>1</b><span>source</span>" in page
     assert "<b>1</b><span>file written</span>" in page
+
+
+def removal(rule: str, containment: float) -> dict[str, Any]:
+    ends = {
+        f"{end}{name}": value for end in ("", "witness_") for name, value in (("id", "a"), ("source", "s"), ("row", 0))
+    }
+    return {**ends, "rule": rule, "containment": containment, "similarity": None, "new_words": 0, "cluster_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("rule", "removed", "said"),
+    [
+        ("exact", 1, "Some of the copies</h3><ul><li>a for a: exact<br>"),
+        (
+            "nothing_new",
+            1,
+            "Least similar removals</h3><ul><li>a for a: nothing_new, 90.0% of its shingles are in the other,",
+        ),
+        ("exact", 0, "<h2>Duplicates</h2><p>No document is removed.</p></section>"),
+    ],
+)
+def test_duplicates_are_described_by_what_their_rule_measures(rule: str, removed: int, said: str) -> None:
+    found = numbers([READ])
+    found["duplicates"] = {"run_dir": "/run", "removed": removed, "rules": {rule: removed}, "sizes": {"2": removed}}
+    found["duplicates"] |= {"largest": [], "least_alike": [removal(rule, 0.9)] * removed}
+    page = report_page(found)
+    assert said in page
+    assert ("curate dedup show /run a" in page) == bool(removed)

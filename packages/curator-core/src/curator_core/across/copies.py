@@ -20,7 +20,8 @@ from curator_core.across.inputs import noted, write_inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
+from curator_core.arrow.json_column import holds_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
@@ -86,7 +87,7 @@ def exact_keys(
         chosen = array(rows.astype(np.int64))
         columns["id"] = stage.ids(table).take(chosen)
         columns["collection"] = collections.take(chosen)
-    made = noted(pa.table(columns), task, collections)
+    made = noted(pa.table(columns), task, collections, texts=holds_texts(column_of(table, stage.column).type))
     hashes = (rows, scoped.high[rows], scoped.low[rows], found.lengths[rows])
     return described(made, column_of(table, stage.column).type, hashes), scoped.high[rows]
 
@@ -172,7 +173,7 @@ class Copies:
 
 def with_old_copies(table: pa.Table, old: OldDocuments, preference: Preference) -> pa.Table:
     """A partition of exact keys, with the keys of old documents that share a hash with one of them."""
-    theirs = old.matching(EXACT, np.unique(to_numpy(table["place"])))
+    theirs = old.matching(EXACT, distinct(to_numpy(table["place"])))
     if theirs is None:
         return table
     for name in preference.names:  # old documents come first whatever the order of preference

@@ -15,7 +15,7 @@ from curator_core import storage
 from curator_core.across.digests import Digests, digests
 from curator_core.across.preference import Preference
 from curator_core.arrow.arrays import array, scalar
-from curator_core.arrow.json_column import JSON, as_text, texts_in
+from curator_core.arrow.json_column import as_text, only_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
@@ -64,9 +64,8 @@ class DocumentParameters:
         return ids_of(self, table, self.id_column)
 
     def texts(self, table: pa.Table) -> pa.ChunkedArray:
-        """The column of texts. In a column of mixed values, those that are not text are null."""
-        column = column_of(table, self.column)
-        return texts_in(column)[0] if column.type == JSON else column
+        """The texts of the column, null where a value is not text: such a value has no words and is near no other."""
+        return only_texts(column_of(table, self.column))
 
     def collections(self, task: DocumentBatch) -> pa.Array:
         """The collection of each row, as a dictionary of names."""

@@ -96,7 +96,7 @@ class KeepTop(_Limited):
         high, low, endless = (to_numpy(self._limits[name])[group] for name in ("high", "low", "endless"))
         keep = endless | (keys < high) | ((keys == high) & (numbers < low))
         gone = np.flatnonzero(~keep)
-        self.record_dropped(self.reason, len(gone))
+        self.record_dropped(self.reason, len(gone), which=gone)
         columns = {
             "decision": pa.repeat(REMOVED, len(gone)),
             "rule": pa.repeat(RULE, len(gone)),

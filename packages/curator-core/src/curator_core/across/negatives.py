@@ -35,7 +35,7 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count
@@ -272,7 +272,7 @@ class _Search:
         self._numbers = products.put(self._whole.numbers)
         self._group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
         group = self._group
-        self._own = np.unique(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
+        self._own = distinct(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
         self._begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
         self._ends = np.append(self._begins[1:], len(group))
         self._most_own = int((self._ends - self._begins).max())

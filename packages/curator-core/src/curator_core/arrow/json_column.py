@@ -35,6 +35,21 @@ def texts_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
     return pa.chunked_array([array([v if isinstance(v, str) else None for v in values], _TEXT)]), others
 
 
+def holds_texts(kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold texts: one of text, of JSON, or of nulls alone."""
+    if pa.types.is_dictionary(kind):
+        return holds_texts(kind.value_type)
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return kind == JSON or any(test(kind) for test in tests)
+
+
+def only_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The texts of a column of any type; null where a value is not text."""
+    if column.type == JSON:
+        return texts_in(column)[0]
+    return column if holds_texts(column.type) else pa.chunked_array([pa.nulls(len(column), _TEXT)])
+
+
 def as_text(values: pa.Array) -> pa.Array:
     """Values as text. In a column of JSON, texts lose their quotation marks and other values stay JSON."""
     if values.type != JSON:

@@ -28,9 +28,9 @@ _SHOWN_SCORES = 8
 @click.command("diff", short_help="Compare two runs.")
 @click.argument("run_a", type=click.Path())
 @click.argument("run_b", type=click.Path())
-@click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare configuration and counts alone.")
+@click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare only configuration and counts.")
 @click.option(
-    "--id-column", metavar="NAME", help="The column with the ids. [default: id, key and the like, or the text]"
+    "--id-column", metavar="NAME", help="The column with the ids. [default: id, key or similar, otherwise the text]"
 )
 @click.option(
     "--examples", type=click.IntRange(min=0), default=3, show_default=True, help="How many rows of each kind to show."

@@ -10,6 +10,7 @@ import shlex
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,26 +43,32 @@ _COMMAND_FILE = "command.json"
     "--seen/--no-seen", default=None, help="Keep samples and histograms in the run directory. [default: seen]"
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
-@click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
-@click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
+@click.option("--fresh", is_flag=True, help="Discard the run in the run directory and start over.")
+@click.option("--allow-changed", is_flag=True, help="Resume even if the stages have changed.")
 @click.option(
-    "--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises. [default: fail]"
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    help="What to do if a stage raises an error. [default: fail]",
 )
 @click.option("--retries", type=click.IntRange(min=0), help="How often to retry a failing stage first. [default: 0]")
-@click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option(
+    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop if a larger share of the rows is set aside."
+)
 @click.option(
     "--max-reject-fraction",
     type=click.FloatRange(0, 1),
-    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+    help="Exit with code 3 if a larger share of a source's rows is rejected. [default: 0.05]",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Lowest level of stages' log messages to keep in log.txt. [default: warning]",
 )
-@click.option("--metrics-file", metavar="FILE.prom", help="Keep the numbers of the run in a file for Prometheus.")
+@click.option("--metrics-file", metavar="FILE.prom", help="Write the numbers of the run to a file for Prometheus.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve the numbers at 127.0.0.1:PORT/metrics.")
-@click.option("--spans", is_flag=True, default=None, help="OpenTelemetry spans of the run, its steps and stages.")
+@click.option(
+    "--spans", is_flag=True, default=None, help="Write OpenTelemetry spans of the run, its steps and its stages."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the engine's own messages.")
@@ -79,17 +86,19 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
 
 @click.command("retry", short_help="Run the sources with quarantined work again.")
 @click.argument("run_dir", type=click.Path())
-@click.option("--allow-changed", is_flag=True, help="Retry although the stages have changed since, as after a fix.")
+@click.option("--allow-changed", is_flag=True, help="Retry even if the stages have changed, for example after a fix.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process.")
-@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises again.")
-@click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that.")
 @click.option(
-    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when a larger share of rows than this is set aside."
+    "--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do if a stage raises an error again."
+)
+@click.option("--retries", type=click.IntRange(min=0), help="How often to retry a failing stage first.")
+@click.option(
+    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop if a larger share of the rows is set aside."
 )
 @click.option(
     "--max-reject-fraction",
     type=click.FloatRange(0, 1),
-    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+    help="Exit with code 3 if a larger share of a source's rows is rejected. [default: 0.05]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -139,12 +148,13 @@ def run_and_report(
     flags: dict[str, Any],
     after: Callable[[str], None] | None = None,
     executor: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> int:
     """Load the pipeline or workflow, run it, and show the outcome; return the exit code.
 
     ``words`` are the user's command, and ``command`` is the part that a retry needs. ``after`` gets the run directory
     of a run that succeeded and prints more about it. ``executor`` is given if no file can name another executor, so
-    that its workers start while the rest is loaded.
+    that its workers start while the rest is loaded. ``inputs`` are paths that must exist.
     """
     run_dir: str | None = flags.get("run_dir")
     try:
@@ -154,12 +164,16 @@ def run_and_report(
             if executor is not None:
                 from curator_core.config.build import load_executor
 
-                ahead = _ready(load_executor(executor)(config=_workers(executor, flags)), held)
+                ahead = load_executor(executor)(config=_workers(executor, flags))
+                if not _is_refused(run_dir, flags, inputs):
+                    _get_ready(ahead, held)
             file = load()
             run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
             if ahead is None:
                 chosen = flags.get("executor") or file.executor
-                ahead = _ready(file.make_executor(chosen, **_workers(chosen, flags)), held)
+                ahead = file.make_executor(chosen, **_workers(chosen, flags))
+                if not _is_refused(run_dir, flags):
+                    _get_ready(ahead, held)
             summary, place = _carry_out(file, ahead, command, quiet, flags)
     except CuratorError as error:
         if as_json:
@@ -204,13 +218,22 @@ def _workers(chosen: str, flags: Mapping[str, Any]) -> dict[str, int]:
     return {"workers": flags["workers"]}
 
 
-def _ready(executor: BaseExecutor, held: contextlib.ExitStack) -> BaseExecutor:
-    """The executor. If opening it takes no time, it is opened, and its workers begin to import modules."""
+def _is_refused(run_dir: str | None, flags: Mapping[str, Any], inputs: Sequence[str] = ()) -> bool:
+    """Whether local files already show that the run will be refused, so that no worker starts for it: the run directory
+    holds a run, or an input is missing. Other reasons to refuse it are found later.
+    """
+    continues = any(flags.get(name) for name in ("resume", "fresh", "retry"))
+    if run_dir is not None and not continues and Path(run_dir, "run.json").exists():
+        return True
+    return any(not (Path(path).exists() or set(path) & set("*?[{:")) for path in inputs)
+
+
+def _get_ready(executor: BaseExecutor, held: contextlib.ExitStack) -> None:
+    """If opening the executor takes no time, open it, so that its workers begin to import modules."""
     if executor.opens_at_once:
         executor.open()
         held.callback(executor.close)
         executor.get_ready()
-    return executor
 
 
 def _carry_out(

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts.seen import Seen
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, distinct
 from curator_core.data.rows import open_rows
 from curator_core.data.sides import Numbers, key_numbers
 from curator_core.errors import CuratorError
@@ -59,7 +59,7 @@ def fates_of(keys: Numbers, by: str, named: bool, dropped: Mapping[str, str], se
     dropped rows that the run has written.
     """
     found = Fates(rows=len(keys), written=bool(dropped))
-    wanted = np.unique(keys)
+    wanted = distinct(keys)
     for folder in dropped.values():
         for table in dropped_tables(folder):
             if by not in table.column_names:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from curator_core import storage
 from curator_core.errors import UsageError
+from curator_core.formatting import count
 from curator_core.stages.files import is_data, is_pattern
 
 _COMPRESSED = (".gz", ".bgz", ".zst", ".bz2", ".xz", ".lz4")
@@ -69,9 +70,10 @@ def look_at(data: str) -> Data:
         spellings.setdefault(ending, set()).add(full)
     known = [ending for ending in sizes if ending in READERS]
     if not known:
+        endings = ", ".join(repr(f".{ending}") if ending else "no ending" for ending in sorted(counts)[:5])
         raise UsageError(
-            f"{data!r} holds files of {', '.join(repr(ending) for ending in sorted(counts)[:5])}, which no reader of "
-            f"Curator supports; it reads {', '.join(sorted(READERS))}"
+            f"no reader takes {data!r}: {count(len(files), 'file')} with {endings}. Curator reads files that end with "
+            f"{', '.join(f'.{ending}' for ending in sorted(READERS))}"
         )
     # Image files and the captions beside them belong together, so a text file is then not a format of its own.
     best = max(known, key=lambda ending: (sizes[ending], ending))

@@ -37,6 +37,7 @@ _COLUMNS = [
     "new_words",
     "similarity",
     "rule",
+    "copy_of",
     "cluster",
     "cluster_size",
 ]
@@ -44,7 +45,7 @@ _COLUMNS = [
 
 def duplicates_of(run_dir: str) -> dict[str, Any]:
     """The sizes of clusters, the largest clusters, and the least similar removals; empty if there is no table of
-    decisions.
+    decisions, or if no document stays for any of its removals, as in a fraction of the rows.
     """
     folder = storage.join(run_dir, "decisions")
     if not storage.exists(storage.join(folder, _MANIFEST)):
@@ -54,16 +55,23 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
     largest: list[dict[str, Any]] = []
     least: list[dict[str, Any]] = []
     held: list[pa.Table] = []  # the table itself, if it is small
+    alone = 0
     for number, table in enumerate(_tables(folder)):
-        removed = table.filter(pc.equal(table["decision"], scalar("removed")))
+        gone = pc.equal(table["decision"], scalar("removed"))
+        removed = table.filter(pc.and_(gone, pc.is_valid(table["witness_row"])))
+        alone += table.filter(gone).num_rows - removed.num_rows
         kept = table.filter(pc.equal(table["decision"], scalar("kept")))
         sizes.update(size for size in kept["cluster_size"].to_pylist() if size is not None)
-        rules.update(rule or "" for rule in removed["rule"].to_pylist())
+        # The copy of a document that was removed for a third one counts as a copy, as in the accounts of the rows.
+        by = pc.if_else(pc.is_valid(removed["copy_of"]), scalar("exact"), removed["rule"])
+        rules.update(rule or "" for rule in by.to_pylist())
         largest = sorted([*largest, *_top(kept, "cluster_size", "descending")], key=_size)[:_SHOWN]
         alike = pc.coalesce(removed["similarity"], removed["containment"], removed["jaccard"])
         removed = removed.append_column("alike", alike).filter(pc.is_valid(alike))
         least = sorted([*least, *_top(removed, "alike", "ascending")], key=_alike)[:_SHOWN]
         held = [] if number else [table]
+    if alone and not rules:
+        return {}
     settings = json.loads(storage.read_bytes(storage.join(folder, _MANIFEST))).get("settings") or {}
     members = _members(held or _tables(folder), [entry["cluster"] for entry in largest])
     for entry in largest:
@@ -73,6 +81,7 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
     for entry in shown:
         entry.update(_texts(folder, entry, settings, pairs))
     return {
+        "run_dir": run_dir,
         "removed": sum(rules.values()),
         "stay": sum(sizes.values()),
         "rules": dict(sorted(rules.items())),

@@ -26,7 +26,7 @@ from curator_core.running.duplicates import duplicates_of
 from curator_core.running.embedding_map import map_of
 from curator_core.running.repeats import repeats_of
 from curator_core.running.so_far import so_far
-from curator_core.running.steps import pipelines_in
+from curator_core.running.steps import counting_folder, pipelines_in, workflows_in
 from curator_core.running.work import work_of
 
 FORMAT = 1
@@ -62,7 +62,10 @@ def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]
     groups = group_rejects(directory.url, _EXAMPLES, accounts)
     for step, place in steps.items():
         groups += [replace(group, stage=f"{group.stage} of step {step!r}") for group in group_rejects(place, _EXAMPLES)]
-    seen, problem = _seen(list(steps.values())[-1] if steps else directory.url, accounts)
+    step, place = _counting(directory.url, steps)
+    seen, problem = _seen(place, accounts)
+    # The tables of a workflow within a workflow are in its own folder; the last one is shown.
+    folders = [directory.url, *reversed(workflows_in(directory.url))]
     unfinished = {}
     if "summary" not in record:
         unfinished = {name: so_far(place).as_dict() for name, place in (steps or {"": directory.url}).items()}
@@ -75,10 +78,11 @@ def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]
         unfinished,
         configuration=str(command.get("file") or ""),
         run_dir=directory.url,
-        duplicates=duplicates_of(directory.url),
-        repeats=repeats_of(directory.url),
+        step=step,
+        duplicates=next(filter(None, map(duplicates_of, folders)), None),
+        repeats=next(filter(None, map(repeats_of, folders)), None),
         problems=[problem] if problem else [],
-        times=list(read_times(list(steps.values())[-1] if steps else directory.url, int(record.get("attempt") or 1))),
+        times=list(read_times(place, int(record.get("attempt") or 1))),
     )
 
 
@@ -91,12 +95,13 @@ def make_numbers(
     *,
     configuration: str = "",
     run_dir: str = "",
+    step: str = "",
     duplicates: Mapping[str, Any] | None = None,
     repeats: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
     times: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Like `numbers_of`, from records that have been read."""
+    """Like `numbers_of`, from records that have been read. ``step`` is the step of a workflow whose stages are shown."""
     seen = seen or Seen()
     summary = record.get("summary") or {}
     state = str(record.get("state"))
@@ -148,14 +153,29 @@ def make_numbers(
         "steps": summary.get("steps") or [],
     }
     work = work_of(times, [stage["name"] for stage in stages], None if found["steps"] else found["started"])
-    found["time"] = _time(found, summary, last, work)
+    found["time"] = _time(found, summary, last, work, step)
     found["alarms"] = alarms_of(found)
-    plain: dict[str, Any] = _plain(found)
+    # Samples are plain as they were read, and they are most of all that there is.
+    samples = [stage["samples"] for stage in stages]
+    plain: dict[str, Any] = _plain({**found, "stages": [{**stage, "samples": []} for stage in stages]})
+    for stage, mine in zip(plain["stages"], samples, strict=True):
+        stage["samples"] = mine
     return plain
 
 
+def _counting(run_dir: str, steps: Mapping[str, str]) -> tuple[str, str]:
+    """The step of a workflow whose rows count as those of the run, with its run directory; before it begins, the last
+    step that has begun. For a pipeline, no step and the run directory itself.
+    """
+    place = run_dir
+    while (deeper := counting_folder(place)) is not None:
+        place = deeper
+    found = next((name for name, folder in steps.items() if folder == place), None)
+    return (found, place) if found else list(steps.items())[-1] if steps else ("", run_dir)
+
+
 def _seen(place: str, accounts: Accounts | None) -> tuple[Seen, str]:
-    """What the run, or the last step of a workflow, shows of its data. If it cannot be read, only the samples are
+    """What the run, or the step of a workflow that counts, shows of its data. If it cannot be read, only the samples are
     missing on the page.
     """
     try:
@@ -342,7 +362,7 @@ def _step_groups(steps: Any, above: str) -> Iterator[dict[str, Any]]:
 
 
 def _time(
-    numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[str, Any], work: dict[str, Any]
+    numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[str, Any], work: dict[str, Any], step: str
 ) -> dict[str, Any]:
     stages = numbers["stages"]
     whole = sum(stage["seconds"] for stage in stages)
@@ -366,7 +386,8 @@ def _time(
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
         "timeline": {key: work[key] for key in ("begins", "ends", "of", "workers")},
-        "bottleneck": _of_steps(numbers["steps"], wall) or _bottleneck(each, whole, wall, summary.get("worked_after")),
+        "bottleneck": _of_steps(numbers["steps"], wall, step)
+        or _bottleneck(each, whole, wall, summary.get("worked_after")),
     }
 
 
@@ -386,16 +407,15 @@ def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> di
     }
 
 
-def _of_steps(steps: Sequence[Mapping[str, Any]], wall: float | None) -> str:
+def _of_steps(steps: Sequence[Mapping[str, Any]], wall: float | None, shown: str) -> str:
     """Which step of a workflow takes most of the time."""
     if not steps or not wall:
         return ""
     slowest = max(steps, key=lambda step: (step["seconds"], step["name"]))
-    name, last = printable(slowest["name"]), printable(steps[-1]["name"])
     return (
-        f"Step {name} takes most of the run: {duration(slowest['seconds'])} of {duration(wall)} "
-        f"({percent(slowest['seconds'], wall)}). The stages below are those of the last step, {last}; every step has a "
-        "page of its own."
+        f"Step {printable(slowest['name'])} takes the most time: {duration(slowest['seconds'])} of {duration(wall)} "
+        f"({percent(slowest['seconds'], wall)}). The stages below are those of step {printable(shown or steps[-1]['name'])}; "
+        "every step has a page of its own."
     )
 
 
@@ -404,7 +424,7 @@ def _bottleneck(each: Sequence[Mapping[str, Any]], whole: float, wall: float | N
         return ""
     slowest = max(each, key=lambda stage: (stage["seconds"], stage["name"]))
     said = (
-        f"{printable(slowest['name'])} takes most of the time of the workers: {duration(slowest['seconds'])} of "
+        f"{printable(slowest['name'])} takes the most time of all stages: {duration(slowest['seconds'])} of "
         f"{duration(whole)} ({percent(slowest['seconds'], whole)})."
     )
     waited = sum(stage["waited"] or 0.0 for stage in each)

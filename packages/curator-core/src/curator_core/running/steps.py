@@ -158,6 +158,15 @@ def pipelines_in(run_dir: str, above: str = "") -> dict[str, str]:
     return found
 
 
+def workflows_in(run_dir: str) -> list[str]:
+    """The run directories of the workflows among the steps of a workflow, in order, with those within them."""
+    found: list[str] = []
+    for place in step_folders(run_dir):
+        if step_folders(place):
+            found += [place, *workflows_in(place)]
+    return found
+
+
 def marks_in(run_dir: str) -> dict[str, str]:
     """The checksums of the success files that a run or one of its steps has written, by folder."""
     directory = RunDirectory(run_dir)

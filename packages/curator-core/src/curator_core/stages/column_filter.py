@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -136,12 +136,13 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         """
         return found_scores(self)
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        """The passages for which a text was dropped with ``reason``, as pairs of start and end in characters.
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
+        """The passages for which a text was dropped with ``reason``, in order, as pairs of start and end in characters.
 
-        Called only for the few rows that a run keeps as samples.
+        Called only for the few rows that a run keeps as samples. The result is read only up to the end of the part of
+        the text that is shown, so a generator need not search the rest.
         """
-        return []
+        return ()
 
     # For users -----------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,15 @@
-"""Which hashes differ in few bits? All pairs of two lists within a radius, without comparing each with each.
+"""Finds all pairs of hashes from two lists that differ in few bits, without comparing each hash with each.
 
-64 bits are four words of 16. Of two hashes that differ in at most 11 bits, one word differs in at most two; of those that differ in
-10, two bits in three of the words or one bit in the other. So of each word in turn, the hashes whose word is the same or differs in
-that few bits are looked up, and compared whole. A pair is given for the first such word only, so it is found once.
+A hash of 64 bits has four words of 16 bits. If two hashes differ in at most 11 bits, at least one word differs in at
+most two bits. If they differ in at most 10 bits, the first word differs in at most one bit, or another word in at most
+two. So for each word in turn, the hashes whose word is equal or differs in that few bits are looked up and compared
+whole. A pair is returned only for the first such word, so it is found once.
 
-Two short lists are compared each with each, which takes less time than laying buckets out.
+In two short lists, each hash is compared with each, which takes less time than making buckets.
 
-The hashes of one word are a bucket. Most buckets have about as many, so they are laid out in rows of one width, which are compared
-without an index for each pair; what a bucket has more than that is looked up one by one.
+Hashes with the same word form a bucket. Most buckets have about the same size, so they are stored in rows of equal
+width, which are compared without an index for each pair. Hashes that do not fit into the row of their bucket are looked
+up one by one.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ MOST_RADIUS = 11
 _WORD = 16
 _WORDS = 1 << _WORD
 _AT_ONCE = 1 << 22
-# Comparisons in rows: what is held of them stays in the cache.
+# How many comparisons of rows are held at once, so that they stay in the cache.
 _IN_CACHE = 1 << 16
 _MOST_WIDTH = 128
-# Up to this many pairs are compared each with each.
+# Up to this many pairs are compared directly.
 _FEW_PAIRS = 1 << 25
-# A comparison that needs an index takes as long as this many in rows.
+# A comparison that needs an index takes as long as this many comparisons in rows.
 _DEARER = 3
 
 type Hashes = NDArray[np.uint64]
@@ -36,10 +38,10 @@ type Indices = NDArray[np.int64]
 
 
 def bits_of_words(radius: int) -> tuple[int, ...]:
-    """In how many bits each word may differ, so that of two hashes within the radius one word does not differ in more; -1 for a
-    word that need not be looked at.
+    """The number of bits in which each word may differ, or -1 for a word that need not be looked up. Two hashes within
+    the radius have at least one word that differs in at most its number of bits.
 
-    The first word, which has a bit less, gets the smaller number.
+    The first word gets the smaller number.
     """
     each, more = divmod(radius + 1, TABLES)
     return tuple(each - 1 + (table >= TABLES - more) for table in range(TABLES))
@@ -49,7 +51,7 @@ def near_pairs(
     left: Hashes, right: Hashes | None, radius: int, tables: range = range(TABLES)
 ) -> Iterator[tuple[Indices, Indices]]:
     """Pairs (i, j) where ``left[i]`` and ``right[j]`` differ in at most ``radius`` bits; i < j within ``left`` if ``right`` is
-    None. ``tables`` are the words that are looked up: all of them find all pairs, each some.
+    None. ``tables`` are the words to look up: all of them together find all pairs, and each finds some.
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")
@@ -82,11 +84,11 @@ def _in_table(
     if most[table] < 0 or not len(left) or not len(right):
         return
     buckets = _Buckets(right, table)
-    mine = np.argsort(_word(left, table), kind="stable")  # neighbours look the same places up
+    mine = np.argsort(_word(left, table), kind="stable")  # neighbours look up the same places
     sorted_left = left[mine]
     words = _word(sorted_left, table)
     for flip in _flips(most[table]):
-        if within and flip:  # each pair of buckets once
+        if within and flip:  # visit visit each pair of buckets once
             at = np.flatnonzero(words < words ^ flip)
             asked, theirs = sorted_left[at], words[at] ^ flip
         else:
@@ -96,7 +98,7 @@ def _in_table(
             fresh = _first_found(sorted_left[i] ^ buckets.hashes[other], most[:table])
             i, j = mine[i[fresh]], buckets.order[other[fresh]]
             if within:
-                if not flip:  # both ways in one bucket, and each with itself
+                if not flip:  # one bucket yields each pair in both orders, and each hash with itself
                     upward = i < j
                     i, j = i[upward], j[upward]
                 i, j = np.minimum(i, j), np.maximum(i, j)
@@ -105,7 +107,7 @@ def _in_table(
 
 
 class _Buckets:
-    """The hashes of a list by one word: sorted, and the first few of each word in a row of one width."""
+    """The hashes of a list by one word: sorted, and with the first few hashes of each word in a row of equal width."""
 
     def __init__(self, hashes: Hashes, table: int) -> None:
         words = _word(hashes, table)
@@ -118,7 +120,9 @@ class _Buckets:
         self.rows = self.hashes[np.minimum(at, len(hashes) - 1)]
 
     def near(self, asked: Hashes, words: Indices, radius: int) -> Iterator[tuple[Indices, Indices]]:
-        """Which of ``asked`` differ in at most ``radius`` bits from which of the bucket of the word beside each."""
+        """Pairs of a hash in ``asked`` and a hash in the bucket of its word in ``words`` that differ in at most
+        ``radius`` bits.
+        """
         step = max(1, _IN_CACHE // self.width)
         shape = (min(step, len(asked)), self.width)
         held, bits = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
@@ -140,7 +144,7 @@ class _Buckets:
         yield from self._beyond(asked, words, radius)
 
     def _beyond(self, asked: Hashes, words: Indices, radius: int) -> Iterator[tuple[Indices, Indices]]:
-        """The same for what the rows do not hold."""
+        """The same pairs for the hashes that the rows do not hold."""
         number = np.maximum(self.counts - self.width, 0)[words]
         for first, stop in _lots(number):
             each = number[first:stop]
@@ -154,7 +158,7 @@ class _Buckets:
 
 
 def _width(counts: NDArray[np.int64]) -> int:
-    """How long the rows are with which a comparison of the list with itself takes the least time."""
+    """The width of rows with which comparing the list with itself takes the least time."""
     sizes, number = np.unique(counts, return_counts=True)
     members = sizes * number
     widths = np.arange(1, _MOST_WIDTH + 1)
@@ -163,12 +167,12 @@ def _width(counts: NDArray[np.int64]) -> int:
 
 
 def _flips(most: int) -> list[int]:
-    """All differences of two words in at most that many bits."""
+    """All differences between two words in at most ``most`` bits."""
     return [sum(1 << bit for bit in bits) for n in range(most + 1) for bits in itertools.combinations(range(_WORD), n)]
 
 
 def _lots(number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges of rows with about as many pairs as fit the memory."""
+    """Ranges of rows with about as many pairs as fit into memory."""
     ends = np.cumsum(number)
     if not len(ends) or not ends[-1]:
         return
@@ -177,7 +181,7 @@ def _lots(number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _first_found(difference: Hashes, most: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Whether no word before finds the pair too."""
+    """Whether no earlier word also finds the pair."""
     fresh = np.ones(len(difference), np.bool_)
     for before, bits in enumerate(most):
         fresh &= np.bitwise_count(_word(difference, before)) > bits
@@ -185,7 +189,9 @@ def _first_found(difference: Hashes, most: tuple[int, ...]) -> NDArray[np.bool_]
 
 
 def _word(hashes: Hashes, table: int) -> NDArray[np.int64]:
-    """The bits of a table: every fourth, so that no table has the lowest frequencies alone."""
+    """The word of a table in each hash. It takes every fourth bit, so that the lowest frequencies are spread over all
+    tables.
+    """
     found = np.zeros(len(hashes), np.int64)
     for bit in range(_WORD):
         found |= ((hashes >> np.uint64(TABLES * bit + table)).astype(np.int64) & 1) << bit

@@ -57,7 +57,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("duplicates", "Duplicates", _duplicates(numbers)),
         ("repeats", "Repeated parts", _repeats(numbers["repeats"])),
         ("map", "Map of embeddings", scatter(numbers["embeddings"]) if numbers["embeddings"] else ""),
-        ("time", "Time", _time(numbers["time"], "the last step" if numbers["steps"] else "the run")),
+        ("time", "Time", _time(numbers["time"], "the step" if numbers["steps"] else "the run")),
         ("plans", "Rows by plan", _plans(numbers["plans"])),
         ("plan", "The plan", _plan(numbers["plan"])),
         ("run", "The run", _facts(numbers)),
@@ -328,8 +328,8 @@ def _overlap(stage: Mapping[str, Any]) -> str:
     said = []
     if stage.get("alone") is not None:
         said.append(
-            f"On its own it would drop {stage['alone']:,} of the rows that reach the first of its neighbours. It drops "
-            f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
+            f"On its own it would drop {stage['alone']:,} of the rows that reach the first filter of this "
+            f"sequence. It drops {stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
         )
     found = stage.get("overlap")
     if found:
@@ -626,8 +626,10 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     found = numbers["duplicates"]
     if not found:
         return ""
+    if not found["removed"]:
+        return "<p>No document is removed.</p>"
     rules = ", ".join(f"{rows:,} by the rule {rule}" for rule, rows in found["rules"].items())
-    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
+    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each because of a document that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
         [("documents that are one", ""), ("", ""), ("clusters", "")],
@@ -637,7 +639,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
             for size, rows in list(found["sizes"].items())[:20]
         ),
     )
-    run = numbers["run_dir"]
+    run = found["run_dir"]
     largest = "".join(
         f"<details><summary><b>{entry['cluster_size']:,}</b> documents: {escape(_document(entry))} stays</summary>"
         f'<p class="soft">{len(entry["removed"]):,} of the {entry["cluster_size"] - 1:,} that are removed for it</p>'
@@ -645,7 +647,8 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
         for entry in found["largest"]
     )
     least = "".join(f"<li>{_removed(entry, run)}</li>" for entry in found["least_alike"])
-    least = f"<h3>Least similar removals</h3><ul>{least}</ul>" if least else ""
+    title = "Some of the copies" if set(found["rules"]) == {"exact"} else "Least similar removals"
+    least = f"<h3>{title}</h3><ul>{least}</ul>" if least else ""
     return f"{lead}{sizes}<h3>Largest clusters</h3>{largest}{least}"
 
 
@@ -686,7 +689,7 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
             ("similarity", f"a similarity of {(entry['similarity'] or 0):.4f}"),
             ("new_words", f"at most {entry['new_words']} new words in 25"),
         )
-        if entry[key] is not None
+        if entry[key] is not None and entry["rule"] != "exact"  # of an exact copy they are all 1
     ]
     witness = _document(entry, "witness_")
     said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
@@ -762,12 +765,12 @@ def _rate(value: float | None) -> str:
 def _plans(plans: Sequence[Mapping[str, Any]]) -> str:
     """The number of rows made under each plan, if there were earlier plans."""
     rows = (
-        f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the present plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
+        f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the current plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
         f"{_cell('sources', f'{share["sources"]:,}')}{_cell('rows in', f'{share["rows_in"]:,}')}{_cell('kept', f'{share["rows_out"]:,}')}</tr>"
         for share in plans
     )
     columns = [
-        ("differences from the present plan", ""),
+        ("differences from the current plan", ""),
         ("since attempt", ""),
         ("sources", ""),
         ("rows in", ""),
