@@ -60,7 +60,7 @@ def changed(run_dir: Path, **changes: Any) -> str:
 def test_the_card_has_the_counts_of_the_run_and_says_that_the_licence_is_open(run_dir: Path) -> None:
     card = make_card(str(run_dir))
     _, front, text = card.readme.split("---\n", 2)
-    assert "# license: is yours to state" in front
+    assert "# license: you must state it" in front
     head = yaml.safe_load(front)
     assert "license" not in head
     assert head["size_categories"] == ["n<1K"]

@@ -130,7 +130,7 @@ def test_a_template_that_does_not_suit_the_data_is_refused(here: Path, capfd: py
 def test_data_that_no_reader_takes_is_named(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (here / "a.xlsx").write_bytes(b"PK")
     assert run_command(["init", "--data", "a.xlsx"]) == BAD_USAGE
-    assert "'xlsx', which no reader of Curator takes" in capfd.readouterr().err
+    assert "1 file with '.xlsx'. Curator reads files that end with .avif" in capfd.readouterr().err
 
 
 def test_a_plan_names_the_column_that_looks_like_the_text(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

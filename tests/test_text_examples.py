@@ -80,6 +80,15 @@ def test_a_recipe_across_rows_loses_what_it_says_at_each_step(
     assert summary.state == "done"
     steps = [(step.name, step.rows_in, step.rows_out) for step in summary.steps]
     assert [step for step in steps if step[1] >= 100] == ACROSS_ROWS[name]
+    # The page shows the tables of steps that are workflows, and samples of the stages that it shows.
+    numbers = json.loads((tmp_path / "run" / "report.json").read_text())
+    removed = {"dedup": 179, "dedup-semantic": 100, "fineweb-minhash": 82, "refinedweb": 30, "dclm": 120}
+    assert numbers["duplicates"].get("removed") == removed.get(name)
+    assert bool(numbers["repeats"]) == (name == "dedup-parts")
+    for report in (tmp_path / "run").rglob("report.json"):
+        for stage in json.loads(report.read_text())["stages"]:
+            if stage["name"].startswith(("Apply", "Keep", "Add")):
+                assert stage["samples_of"]["dropped"] == stage["dropped"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("curator_text")
 
 from curator_core import AddId, LocalExecutor, Pipeline
+from curator_core.accounts import seen
 from curator_core.executors.base import BaseExecutor
 from curator_text import JsonlReader, JsonlWriter, ShuffleReader, ShuffleWriter, SplitByHash, WebEnglish
 
@@ -74,6 +75,7 @@ def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes],
             for totals in summary.stages
         ]
         records.append({"stage": name, "shares": summary.shares, "rows_written": summary.rows_written})
+    records.append(what_is_seen(out / "scatter"))
     files = {
         path.relative_to(out).as_posix(): path.read_bytes()
         for folder in ("parts", "files")
@@ -81,6 +83,24 @@ def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes],
         if path.name not in ("_SUCCESS", ".packed.json")
     }
     return files, records
+
+
+def what_is_seen(run_dir: Path) -> dict[str, Any]:
+    """The histograms, samples and counts by source of a run."""
+    found: dict[str, Any] = json.loads(json.dumps(seen.read_seen(str(run_dir)).to_json(), default=str))
+    for stage in found["stages"].values():
+        del stage["settings"]  # they name the folder of the output
+    return found
+
+
+@pytest.fixture
+def summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The driver of the run in `tmp_path` adds up the counts that its workers have kept by task."""
+    monkeypatch.setattr(seen, "SUM_BYTES", 0)
+    monkeypatch.setattr(seen, "_WORTH", 1.0)
+    yield
+    for name in ("scatter", "gather"):
+        assert [path.name for path in (tmp_path / name / "seen").iterdir()] == ["0001-sums.parquet"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +137,7 @@ def test_several_processes_give_what_one_does(
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_ray_data_gives_what_one_process_does(
-    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
+    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import RayDataExecutor
 
@@ -127,7 +147,7 @@ def test_ray_data_gives_what_one_process_does(
 @pytest.mark.xenna
 @pytest.mark.timeout(400)
 def test_xenna_gives_what_one_process_does(
-    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
+    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import XennaExecutor
 

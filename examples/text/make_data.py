@@ -64,30 +64,51 @@ def note(random_: random.Random) -> str:
     return "\n\n".join(paragraphs)
 
 
+def words(text: str, most: int) -> str:
+    return " ".join(text.split()[:most])
+
+
 def junk(kind: str, random_: random.Random) -> str:
+    """Text of one kind, from plain cases to some that a limit only just keeps or drops."""
     if kind == "short":
-        return random_.choice(("Home", "Page not found", "Click here", "", "Log in to continue"))
+        if random_.random() < 0.5:
+            return random_.choice(("Home", "Page not found", "Click here", "", "Log in to continue"))
+        return words(note(random_), random_.randint(20, 90))
     if kind == "symbols":
-        return " ".join("".join(random_.choice("#$%&*{}<>|~^=+") for _ in range(6)) for _ in range(120))
+        marks = " ".join("".join(random_.choice("#$%&*{}<>|~^=+") for _ in range(6)) for _ in range(60))
+        return f"{marks}\n{words(note(random_), random_.randint(0, 600))}"
     if kind == "repeated lines":
-        return "\n".join(["Subscribe to our newsletter for more news like this"] * random_.randint(20, 40))
+        lines = ["Subscribe to our newsletter for more news like this"] * random_.randint(4, 30)
+        lines += [
+            random_.choice(MIDDLES) + f", as {random_.choice(SUBJECTS)} shows" for _ in range(random_.randint(2, 20))
+        ]
+        return "\n".join(lines)
     if kind == "numbers":
-        return "\n".join(" ".join(str(random_.randint(0, 10**6)) for _ in range(8)) for _ in range(30))
+        rows = [" ".join(str(random_.randint(0, 10**4)) for _ in range(8)) for _ in range(random_.randint(2, 12))]
+        return words(note(random_), random_.randint(0, 250)) + "\n" + "\n".join(rows)
     if kind == "bullets":
-        return "\n".join(f"- {random_.choice(SUBJECTS)} and {random_.choice(SUBJECTS)}" for _ in range(30))
-    return random_.choice(LANGUAGES) * random_.randint(12, 30)
+        points = [f"• {random_.choice(SUBJECTS)} and {random_.choice(SUBJECTS)}" for _ in range(30)]
+        return "\n".join(points + random_.sample(MIDDLES, random_.randint(0, 6)))
+    if kind == "keywords":
+        between = random_.randint(5, 16)
+        return " ".join(
+            f"cheap tickets {words(random_.choice(MIDDLES), between)}" for _ in range(random_.randint(20, 40))
+        )
+    foreign = random_.choice(LANGUAGES) * random_.randint(12, 30)
+    return foreign + words(random_.choice(MIDDLES), random_.randint(0, 12))
 
 
 def main(folder: str) -> None:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     random_ = random.Random(7)
-    kinds = ("short", "symbols", "repeated lines", "numbers", "bullets", "other language")
+    kinds = ("short", "symbols", "repeated lines", "numbers", "bullets", "keywords", "other language")
     number = 0
-    for part in range(4):
+    # The last part of the crawl is worse than the others.
+    for part, good in enumerate((0.76, 0.7, 0.72, 0.45)):
         lines = []
         for _ in range(250):
-            kind = "note" if random_.random() < 0.7 else random_.choice(kinds)
+            kind = "note" if random_.random() < good else random_.choice(kinds)
             text = note(random_) if kind == "note" else junk(kind, random_)
             # The id has leading zeros on purpose: it must stay unchanged.
             lines.append(json.dumps({"id": f"{number:06d}", "kind": kind, "text": text}, ensure_ascii=False))

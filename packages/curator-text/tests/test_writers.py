@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -324,3 +325,19 @@ def test_files_go_to_and_come_from_an_s3_store(monkeypatch):
             assert got.to_pyarrow().equals(table)
     finally:
         moto.stop()
+
+
+def test_vectors_are_written_without_a_dictionary_and_other_columns_with_one(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    batch = DocumentBatch(
+        task_id="a", data=pa.table({"lang": ["en"] * 50, "tags": [["x"]] * 50, "embedding": list(vectors)})
+    )
+    for target_size in (None, "1MB"):
+        writer = ParquetWriter(path=str(tmp_path / str(target_size)), target_size=target_size)
+        standing = writer.finish(writer.process(batch).records)
+        (path,) = [record.path for record in standing or ()] or list((tmp_path / "None").glob("*.parquet"))
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        names = [group.column(number).path_in_schema.partition(".")[0] for number in range(3)]
+        assert names == ["lang", "tags", "embedding"]
+        assert [group.column(number).has_dictionary_page for number in range(3)] == [True, True, False]
+        assert pq.read_table(path)["embedding"].to_pylist() == vectors.tolist()

@@ -1,4 +1,4 @@
-"""What can go wrong, as types: every error that a user sees says what happened, to which thing, and what to do."""
+"""What can go wrong? Every error that a user sees says what happened, to which thing, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# How many lines of an error's text a notebook shows.
+# The number of lines of an error's text that a notebook shows.
 _NOTEBOOK_LINES = 12
 _FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 
@@ -17,7 +17,7 @@ class CuratorError(Exception):
     """Base of every error that Curator raises on purpose; its text is written for the user."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython and notebooks show instead of forty frames of ours: the message; ``%tb`` has the frames."""
+        """IPython and notebooks show this message instead of forty frames of Curator; ``%tb`` shows the frames."""
         first, *rest = str(self).splitlines() or [""]
         if len(rest) > _NOTEBOOK_LINES:
             rest = [f"  … {len(rest) - _NOTEBOOK_LINES} lines are in str(error) …", *rest[-_NOTEBOOK_LINES:]]
@@ -33,18 +33,19 @@ class PlanError(CuratorError):
 
 
 class MissingDependency(CuratorError):
-    """A package that an extra brings is not installed; the text is the command that adds it."""
+    """A package of an extra is not installed; the text is the command that installs it."""
 
 
 class AccountingError(CuratorError):
-    """Rows or shares do not add up: something was lost, or counted twice."""
+    """Rows or shares do not add up: some were lost or counted twice."""
 
 
 class StageError(CuratorError):
-    """A stage raised: in the hook ``hook`` (``setup``, ``teardown``), or on the task ``task_id`` under the policy ``fail``.
+    """A stage raised an error: in the hook ``hook`` (``setup``, ``teardown``), or on the task ``task_id`` under the
+    policy ``fail``.
 
-    ``details`` is the traceback of the user's code as text, without the engine's frames; ``source`` is the file that the
-    task was made of, with its range of bytes if it was not the whole file.
+    ``details`` is the traceback of the user's code as text, without the engine's frames; ``source`` is the file that
+    the task was made from, with its range of bytes if it is not the whole file.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class StageError(CuratorError):
         self.source = source
 
     def __reduce__(self) -> tuple[type[StageError], tuple[Any, ...]]:
-        # Constructed again where it arrives, instead of copying its attributes: the source lines may be known there.
+        # The receiving process calls the constructor instead of copying attributes, since it may know the source lines.
         return type(self), self.args
 
     def __str__(self) -> str:
@@ -86,17 +87,17 @@ class TaskTimeout(CuratorError):
 
     def __str__(self) -> str:
         return (
-            f"stage {self.stage!r} worked on task {self.task_id!r} for longer than task_timeout_s={self.limit_s:g}: raise "
-            "the limit if the task is a good one"
+            f"stage {self.stage!r} worked on task {self.task_id!r} for longer than task_timeout_s={self.limit_s:g}: "
+            "raise the limit if the task is valid"
         )
 
 
 class WorkerDied(CuratorError):
-    """A worker process ended without an answer: a crash in native code, a kill, or no memory left."""
+    """A worker process ended without an answer: it crashed in native code, was killed, or ran out of memory."""
 
     @classmethod
     def of_task(cls, task_id: str, deaths: int, stage: str = "", how: str = "") -> WorkerDied:
-        """A task that has killed so many workers that it goes to the error policy; ``how`` says how the last of them
+        """A task that has killed so many workers that it goes to the error policy; ``how`` says how the last worker
         ended.
         """
         where = f"stage {stage!r} worked on task {task_id!r}" if stage else f"they worked on task {task_id!r}"
@@ -113,15 +114,17 @@ class OutputError(CuratorError):
 
 
 class TooManyErrors(CuratorError):
-    """More was set aside than ``max_error_fraction`` allows."""
+    """More rows were set aside than ``max_error_fraction`` allows."""
 
 
-# These end a run under every policy: setting rows aside would not help.
+# These errors end a run under every policy: setting rows aside would not help.
 FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused, StageError, TooManyErrors, WorkerDied)
 
 
 def remember_code(kind: type) -> None:
-    """Remember where the functions of a class are: sent to a worker by value, they lose the name of their file."""
+    """Remember the files of the functions of a class: functions that are sent to a worker by value lose the name of
+    their file.
+    """
     for value in vars(kind).values():
         function = getattr(value, "__func__", getattr(value, "fget", value))
         code = getattr(function, "__code__", None)
@@ -130,16 +133,16 @@ def remember_code(kind: type) -> None:
             _sent_code.setdefault(code.co_name, {})[code.co_filename, min(lines)] = max(lines)
 
 
-# By name of the function, its files and first lines, with its last line.
+# For each function name: the files and first lines of such functions, with the last line of each.
 _sent_code: dict[str, dict[tuple[str, int], int]] = {}
-# What cloudpickle calls the file of code that it has sent by value.
+# The file name that cloudpickle gives to code sent by value.
 _SENT = "<dynamic-code>"
 
 
 def with_source_lines(details: str) -> str:
-    """A traceback with the source lines that this process has but the process that wrote it had not.
+    """Add the source lines to a traceback that this process has and the process that wrote it did not have.
 
-    Code of a notebook's cell, or of a script, is in no file that a worker could read.
+    A worker cannot read the code of a notebook's cell or of a script from a file.
     """
     lines = details.split("\n")
     filled = []
@@ -167,7 +170,8 @@ def _file_of_code(file: str, line: int, function: str) -> str:
 def check_whole(what: str, value: object, *, least: int = 1, optional: bool = False) -> None:
     """Raise `UsageError` unless ``value`` is a whole number of ``least`` or more; ``optional`` also allows None.
 
-    ``what`` names the value as the user wrote it: ``Limit.rows``. ``True`` is not a number here, though it is an int.
+    ``what`` names the value as the user wrote it: ``Limit.rows``. ``True`` does not count as a number, although it is
+    an int.
     """
     if value is None and optional:
         return
@@ -176,7 +180,7 @@ def check_whole(what: str, value: object, *, least: int = 1, optional: bool = Fa
 
 
 def check_free(what: str, there: Iterable[str], added: Iterable[str | None]) -> None:
-    """Raise `UsageError` if a column that a stage adds is there already: its values would be lost silently.
+    """Raise `UsageError` if a column that a stage adds exists already: its values would be lost silently.
 
     ``what`` names the stage; None among ``added`` stands for a column that is not added.
     """

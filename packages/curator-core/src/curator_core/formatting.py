@@ -1,4 +1,4 @@
-"""Numbers, sizes and times as people read them."""
+"""How are numbers, sizes, times and texts shown to people?"""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def duration(seconds: float) -> str:
 
 
 def is_binary(raw: bytes) -> bool:
-    """Whether bytes are not text: an image, an archive."""
+    """Whether bytes are not text, such as an image or an archive."""
     return b"\0" in raw[:512]
 
 
 def beginning(raw: bytes, width: int) -> str:
-    """The first characters of some bytes; for what is not text (an image, an archive) only how much there is."""
+    """The first characters of some bytes; if they are not text (an image, an archive), only their size."""
     if is_binary(raw):
         return f"({size(len(raw))} of binary data)"
     text = raw.decode("utf-8", "backslashreplace")
@@ -57,7 +57,7 @@ def beginning(raw: bytes, width: int) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """``12.3 %``; nothing of nothing is an empty string."""
+    """``12.3 %``; an empty string if ``whole`` is zero."""
     if not whole:
         return ""
     share = 100 * part / whole
@@ -65,12 +65,12 @@ def percent(part: float, whole: float) -> str:
 
 
 def plain(text: str) -> str:
-    """A text as it can be written: what is not a character, as in a file name that is not UTF-8, becomes an escape."""
+    """A text that can be encoded: lone surrogates, as in a file name that is not UTF-8, become escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-# Characters that control a terminal or hide what is in a text: control characters, marks of direction, tags, halves of
-# surrogate pairs. Joiners stay, without which some scripts are not written.
+# Characters that control a terminal or hide parts of a text: control characters, direction marks, tags, lone
+# surrogates. Joiners stay, since some scripts need them.
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
@@ -78,16 +78,16 @@ _STEERING = re.compile(
 
 
 def printable(text: str, *, one_line: bool = True) -> str:
-    """A text from outside as a terminal may show it: what would control the terminal becomes an escape.
+    """A text from outside that is safe for a terminal: characters that would control the terminal become escapes.
 
-    In one line, line ends and tabs are escaped too.
+    With ``one_line``, line breaks and tabs are escaped as well.
     """
     text = _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
     return text.replace("\n", "\\n").replace("\t", "\\t") if one_line else text
 
 
 def cut(text: str, cells: int) -> str:
-    """The beginning of a text that takes this many cells of a terminal; with an ellipsis if the text is longer."""
+    """The beginning of a text that fits in this many cells of a terminal, with an ellipsis if the text is longer."""
     if len(text) * 2 <= cells:
         return text
     taken = 0
@@ -99,5 +99,5 @@ def cut(text: str, cells: int) -> str:
 
 
 def text_html(text: str) -> str:
-    """Text that was made for a terminal, as it is."""
+    """Text for a terminal as HTML that shows it unchanged."""
     return f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>'

@@ -1,4 +1,6 @@
-"""How modules load late and quickly: names of a package load on first use, and imports collect no garbage."""
+"""How do modules load late and quickly? Names of a package load on first use, and no garbage is collected during
+imports.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], A
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Turn off Python's search for cycles inside: imports make many objects that stay, and searching them takes a tenth to a
-    fifth of the time.
+    """Turn off Python's garbage collector in the block: imports make many objects that stay, and visiting them takes a
+    tenth to a fifth of the time.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""How does a process end whose work is done, without taking itself apart first?"""
+"""How does a process exit quickly when its work is done?"""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import NoReturn
 
 
 def leave(code: int) -> NoReturn:
-    """End this process as the interpreter does, except that modules and objects are not freed one by one.
+    """Exit as the interpreter does, but without freeing modules and objects one by one.
 
-    Threads that are not daemons are waited for, what is registered with `atexit` runs, and the streams are flushed. After a
-    run the rest of the interpreter's end takes a tenth of a second, for memory that the kernel frees anyway.
+    Threads that are not daemons are joined, `atexit` functions run, and the streams are flushed. After a run the other
+    steps of the interpreter's exit would take a tenth of a second, for memory that the kernel frees anyway.
     """
-    threading._shutdown()  # type: ignore[attr-defined]  # as `multiprocessing` ends its processes
+    threading._shutdown()  # type: ignore[attr-defined]  # `multiprocessing` does the same
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            with contextlib.suppress(OSError, ValueError):  # the stream is closed, or its reader is gone
                 stream.flush()
     os._exit(code)

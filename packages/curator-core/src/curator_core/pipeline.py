@@ -1,4 +1,4 @@
-"""A pipeline: stages in a row, a plan of what they will do, and a run."""
+"""A pipeline: consecutive stages that can be planned and run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from curator_core.running.telemetry import MetricsOptions, metrics_options
 
 
 class Pipeline:
-    """Stages in order. Nothing of a stage is changed by building, planning or running it."""
+    """Stages in order. Building, planning and running a pipeline does not change its stages."""
 
     def __init__(self, stages: Sequence[ProcessingStage[Any, Any]] = (), *, name: str = "pipeline") -> None:
         if isinstance(stages, ProcessingStage):
@@ -35,7 +35,7 @@ class Pipeline:
         self.name = name
 
     def add_stage(self, stage: ProcessingStage[Any, Any]) -> Self:
-        """Append a stage; returns the pipeline, so calls can be chained."""
+        """Append a stage and return the pipeline, so that calls can be chained."""
         self.stages.extend(check_stage_list([stage]))
         return self
 
@@ -46,7 +46,9 @@ class Pipeline:
         machine: Machine | None = None,
         initial_tasks: Sequence[Task[Any]] | None = None,
     ) -> Plan:
-        """What would run on ``executor`` (LocalExecutor if none), or on a described ``machine``; starts nothing."""
+        """Plan the run on ``executor`` (the default is LocalExecutor), or on a described ``machine``. Nothing is
+        started.
+        """
         tasks = checked_tasks(initial_tasks)
         return make_plan(
             self.stages,
@@ -58,7 +60,7 @@ class Pipeline:
         )
 
     def describe(self) -> str:
-        """The plan on this machine as text; a pipeline that cannot run says why."""
+        """The plan on this machine as text, or the reason why the pipeline cannot run."""
         try:
             return self.plan().describe()
         except PlanError as error:
@@ -94,23 +96,26 @@ class Pipeline:
         metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
-        """Run the pipeline and prove that nothing was lost.
+        """Run the pipeline, and verify that nothing was lost.
 
         ``executor``: an executor, or its registered name (``local``, ``ray_data``, ``xenna``).
         ``run_dir``: a folder or URL for the ledger, rejects and report; with it a run can be resumed.
-        ``resume``: continue the run in ``run_dir``: complete sources are skipped, others start again. With
-        ``allow_changed`` even though the stages have changed. ``fresh``: forget what is in ``run_dir``, and replace
-        finished output, which is refused otherwise.
-        ``retry``: resume, and run sources with quarantined work again too.
+        ``resume``: continue the run in ``run_dir``: complete sources are skipped, others start again.
+        ``allow_changed``: resume even if the stages have changed. ``fresh``: discard the content of ``run_dir``, and
+        replace finished output; without it, finished output raises an error.
+        ``retry``: resume, and also run sources with quarantined work again.
         ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and continues.
-        ``retries``: how often a stage is called again before that. ``max_error_fraction``: the share of rows that may
+        ``retries``: how often a failing stage is called again first. ``max_error_fraction``: the share of rows that may
         be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
         than this to rejects is named in the summary, and the exit code is 3. ``log_level``: the lowest level of log
-        records that is kept in ``log.txt`` of the run directory, beside what stages print. ``limit``: only the first N
+        records that is kept in ``log.txt`` of the run directory, together with what stages print. ``limit``: only the
+        first N
         sources.
-        ``dropped``: a folder or URL to which the rows that stages drop are written, as Parquet, with the reason.
-        ``seen``: what is kept in ``run_dir`` to be seen, such as ``{"samples": 20, "by": ["language"]}`` (see `SeenOptions`), or
-        False for nothing. ``metrics``: where numbers go while it runs, such as ``{"file": "run.prom"}`` or ``{"port": 9109}`` (see
+        ``dropped``: a folder or URL for the rows that stages drop, written as Parquet with the reason.
+        ``seen``: which samples and counts are kept in ``run_dir`` for views of the data, such as ``{"samples": 20,
+        "by": ["language"]}`` (see `SeenOptions`), or
+        False for nothing. ``metrics``: where numbers are sent during the run, such as ``{"file": "run.prom"}`` or
+        ``{"port": 9109}`` (see
         `MetricsOptions`); nowhere by default.
         """
         options = RunOptions(
@@ -139,10 +144,11 @@ class Pipeline:
         progress: Progress | None = None,
         **options: Any,
     ) -> RunStream:
-        """The results one by one, as they reach the end, in any order; takes the same options as `run`.
+        """Run the pipeline and yield the results one by one, as they arrive, in any order; the options are those of
+        `run`.
 
-        Memory holds only the results that the executor has ready. After the last one the accounts are closed, as at the
-        end of `run`, and ``summary`` is set::
+        Only the results that the executor has ready are in memory. After the last one the accounts are closed, as at
+        the end of `run`, and ``summary`` is set::
 
             with Pipeline([...]).iterate("ray_data") as results:
                 for batch in results:
@@ -174,7 +180,7 @@ class Pipeline:
 
 
 def checked_tasks(tasks: Any) -> list[Task[Any]] | None:
-    """The tasks as a list, or `UsageError` if they are not tasks; the usual slip is a table or frame in their place."""
+    """The tasks as a list; raise `UsageError` if they are not tasks. The usual mistake is to pass a table or frame."""
     if tasks is None:
         return None
     kind = type(tasks).__name__
@@ -184,7 +190,7 @@ def checked_tasks(tasks: Any) -> list[Task[Any]] | None:
         raise UsageError(
             f"initial_tasks is a list of tasks, not a {kind}: wrap it, [DocumentBatch(data={_said(tasks)})]"
         )
-    found = list(tasks)  # once: a generator yields its items only once
+    found = list(tasks)  # a generator can be iterated only once
     for task in found:
         if isinstance(task, Task):
             continue
@@ -199,7 +205,7 @@ def _said(value: Any) -> str:
 
 
 def executor_of(given: BaseExecutor | str | None) -> BaseExecutor:
-    """The executor itself, the one with that registered name, or LocalExecutor."""
+    """The executor itself, the one with this registered name, or LocalExecutor."""
     if given is None:
         return LocalExecutor()
     if isinstance(given, str):

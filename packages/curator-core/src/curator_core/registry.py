@@ -1,11 +1,11 @@
-"""Names for stages and executors that installed packages bring, found without importing the packages.
+"""Which stages and executors do installed packages provide? Their names are found without importing the packages.
 
 A package registers with entry points::
 
     [project.entry-points."curator.stages"]
     JsonlReader = "curator_text.readers:JsonlReader"
 
-Anything else can be named by its dotted path, ``my_package.stages.MyStage``.
+Other stages and executors are named by their dotted paths, ``my_package.stages.MyStage``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ EXECUTORS = "curator.executors"
 WORKFLOWS = "curator.workflows"
 _KIND = {STAGES: "stage", EXECUTORS: "executor", WORKFLOWS: "workflow"}
 
-# Where to look for a name that is missing here; advice for people, nothing is imported.
+# Advice on where to look for a name that is not registered; nothing is imported.
 _MORE = {
     STAGES: " Stages for text come with curator-text, for images with curator-image.",
     EXECUTORS: ' ray_data comes with pip install "curator-backends[ray]", xenna with "curator-backends[xenna]".',
 }
-# Executors of packages that may not be installed: how they are spelled, and the command that brings them.
+# Executors of packages that may not be installed: their names, and the commands that install them.
 _ELSEWHERE = {
     "ray_data": 'pip install "curator-backends[ray]"',
     "xenna": 'pip install "curator-backends[xenna]"',
@@ -39,7 +39,7 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A registered name: where its code is, and the package that owns it."""
+    """A registered name: the location of its code, and the package that owns it."""
 
     name: str
     target: str
@@ -47,7 +47,7 @@ class Entry:
 
 
 def entries(group: str) -> dict[str, list[Entry]]:
-    """All registered names of a group in order, each with its owners; more than one owner is a clash."""
+    """All registered names of a group in order, each with its owners; a name with more than one owner is a conflict."""
     return _entries(group, tuple(sys.path))
 
 
@@ -57,15 +57,15 @@ def _entries(group: str, path: tuple[str, ...]) -> dict[str, list[Entry]]:
     for point in _points(path).select(group=group):
         entry = Entry(point.name, point.value, point.dist.name if point.dist else "an unnamed package")
         owners = found.setdefault(entry.name, [])
-        # A package that is on the path twice (a checkout and its installation) is one owner.
+        # A package that is on the path twice (a checkout and its installation) counts as one owner.
         if all(entry.target != other.target for other in owners):
             owners.append(entry)
     return dict(sorted(found.items()))
 
 
 @lru_cache(maxsize=1)
-def _points(path: tuple[str, ...]) -> EntryPoints:  # noqa: ARG001 - what is installed follows sys.path
-    # 30 ms where a hundred packages are installed, whatever the group.
+def _points(path: tuple[str, ...]) -> EntryPoints:  # noqa: ARG001 - the cache depends on sys.path
+    # This takes 30 ms with a hundred installed packages, so all groups are read at once.
     return entry_points()
 
 
@@ -96,7 +96,7 @@ def load(group: str, name: str) -> Any:
 
 
 def _nearest_name(group: str, name: str, known: Iterable[str]) -> str:
-    """A hint at the spelling. Executors are written in many ways: ``RayData``, ``ray-data``, ``ray``."""
+    """A hint at the spelling. Users write executors in many ways: ``RayData``, ``ray-data``, ``ray``."""
     if group != EXECUTORS:
         return nearest(name, known)
     spellings = {_letters(key): key for key in (*_ELSEWHERE, *known)}

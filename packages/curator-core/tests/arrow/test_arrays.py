@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core.arrow.arrays import array, scalar, to_numpy
+from curator_core.arrow.arrays import array, distinct, scalar, to_numpy
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -126,3 +126,9 @@ def test_pandas_is_left_alone() -> None:
         "assert 'pandas' in sys.modules, 'pyarrow has mended it: curator_core.arrow.arrays can go'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=40))
+def test_distinct_numbers_are_those_of_numpy(numbers: list[int]) -> None:
+    values = np.array(numbers, np.uint64)
+    np.testing.assert_array_equal(distinct(values), np.unique(values))

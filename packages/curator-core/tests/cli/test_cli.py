@@ -305,7 +305,7 @@ def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project
     assert curate("run", "p.yaml") == FAILED
     assert "error: stage 'Check' failed on task 'f2-" in curate.err
     assert f", made of '{curate.folder}/in/f2.txt': " in curate.err
-    assert "set the rows at fault aside and keep the others: --resume --on-error quarantine" in curate.err
+    assert "set the failing rows aside and keep the others: --resume --on-error quarantine" in curate.err
     assert "22 is poison" in curate.err
     assert curate.err.count("Traceback") == 1
     assert "cli/run.py" not in curate.err

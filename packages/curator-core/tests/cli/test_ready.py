@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -50,3 +51,30 @@ def test_workers_start_before_what_to_run_is_read_and_end_if_it_is_wrong(
     name = executor and f"{__name__}.{executor}"
     code = run_and_report(wrong, ["dedup"], {}, as_json=False, quiet=True, flags={"workers": 1}, executor=name)
     assert (code, HAPPENED) == (BAD_USAGE, expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "inputs", "starts"),
+    [
+        ({}, ["."], True),
+        ({}, ["*.jsonl", "s3://bucket/crawl/*.jsonl"], True),
+        ({}, ["nowhere"], False),
+        ({"run_dir": "used"}, ["."], False),
+        ({"run_dir": "used", "resume": True}, ["."], True),
+        ({"run_dir": "used", "fresh": True}, ["."], True),
+        ({"run_dir": "new"}, ["."], True),
+    ],
+)
+def test_no_worker_starts_for_a_run_that_a_look_at_its_files_shows_to_be_refused(
+    flags: dict[str, Any], inputs: list[str], starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.HAPPENED", [])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "run.json").write_text("{}")
+    given = {"workers": 1, **flags}
+    name = f"{__name__}.Watched"
+    code = run_and_report(wrong, ["dedup"], {}, as_json=False, quiet=True, flags=given, executor=name, inputs=inputs)
+    assert code == BAD_USAGE
+    assert ("get ready" in HAPPENED) == starts
+    assert "read" in HAPPENED

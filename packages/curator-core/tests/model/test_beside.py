@@ -109,7 +109,7 @@ def test_a_column_stays_beside_the_table_from_the_stage_that_makes_it_to_one_tha
     assert run(Make(), Keep(), Take(), Look()) == (expected, [3])
     # Where a stage that takes nothing beside the table comes first there is nothing to gain.
     plan = Pipeline([Make(), Keep(), Take()]).plan(initial_tasks=[batch()])
-    assert "y of Make stay where they are made, beside the table, until Take takes them" in plan.decisions
+    assert "column y of Make stays where it is made, beside the table, until Take takes it" in plan.decisions
     assert not any("beside" in text for text in Pipeline([Make(), Keep()]).plan(initial_tasks=[batch()]).decisions)
 
 

@@ -37,6 +37,6 @@ def test_the_plan_says_what_becomes_of_the_option() -> None:
     assert auto == (
         "E compiles its model once a worker has computed for 30 s, about the time that compiling takes (compile: auto)"
     )
-    assert always == "E compiles its model when a worker starts, as compile: always says"
+    assert always == "E compiles its model when a worker starts (compile: always)"
     with pytest.raises(UsageError, match=r"E.compile must be one of auto, always, never, not 'sometimes'"):
         check_compile("E.compile", "sometimes")

@@ -223,7 +223,7 @@ def test_files_of_one_folder_are_named_by_what_tells_them_apart() -> None:
     assert ">de/a.jsonl</th>" in page
     assert ">en/a.jsonl</th>" in page
     assert ">(others)</th>" in page
-    assert "de/a.jsonl lost most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
+    assert "File de/a.jsonl lost the most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
     assert [entry["value"] for entry in found["by"]["source"]] == [*files, "(others)"]
 
 
@@ -280,7 +280,69 @@ def test_the_page_of_a_workflow_draws_its_steps_and_names_the_slowest() -> None:
         ("step 3 · apply", ["Read"]),
     ]
     assert found["models"] == [{"stage": "Embed", "model": "m.bin", "model_sha256": "ab"}]
-    assert found["time"]["bottleneck"].startswith("Step vectors takes most of the run: 20.0 s of 25.0 s (80.0 %).")
+    assert found["time"]["bottleneck"].startswith("Step vectors takes the most time: 20.0 s of 25.0 s (80.0 %).")
     page = report_page(found)
     assert page.count("<li><div><small>step ") == 3
     assert "vectors: Embed: " in page
+
+
+def test_a_stage_that_marks_rows_says_which_pass_and_drops_none() -> None:
+    entry = StageSeen("Words", mode="annotate", scores=[score([3, 4, 8], 5)], of={"dropped": {"words": 2}, "kept": 1})
+    entry.samples = [sample(row, value, near=True) for row, value in enumerate((3, 4, 8))]
+    stages = [StageTotals("Read", 1, 3, 3), StageTotals("Words", 1, 3, 3)]
+    page = report_page(numbers(stages, Seen(stages={"Words": entry})))
+    assert "marked 3 rows, dropped none" in page
+    assert "<output>1</output> of 3 rows <span>passes</span></b> this filter" in page
+    assert "Failed <span>2 of 2, " in page
+    assert "Passed <span>1 of 1, " in page
+
+
+def test_kept_rows_are_ordered_by_the_nearest_limit_of_their_score() -> None:
+    one = score([50, 51, 700], 50)
+    one.limits = [*one.limits, Limit("max_words", 100_000.0, "at most")]
+    entry = StageSeen("Words", scores=[one], of={"dropped": {}, "kept": 3})
+    near = [("min_words", 50), ("min_words", 51), ("max_words", 700)]
+    entry.samples = [
+        replace(sample(row, value, near=True), side="kept", limit=limit) for row, (limit, value) in enumerate(near)
+    ]
+    page = report_page(numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": entry})))
+    examples = page.partition('class="sides')[2].partition("</article>")[0]
+    assert [text.partition("<")[0] for text in examples.split("<p>words ")[1:]] == ["50", "51", "700"]
+
+
+def test_the_folder_of_dropped_rows_is_named_as_such_and_one_file_is_one() -> None:
+    summary = RunSummary("x", sources=1, stages=[READ], seconds=1.0, files=1).as_dict()
+    outputs = {"Writer": {"folder": "/out", "files": 4}, "Words: dropped rows": {"folder": "/lost", "files": 1}}
+    page = report_page(make_numbers({"state": "done", "attempt": 1, "summary": summary, "outputs": outputs}, {}))
+    assert "Writer wrote 4 files to " in page
+    assert "The rows that Words dropped are in 1 file in " in page
+    assert "<b>1</b><span>source</span>" in page
+    assert "<b>1</b><span>file written</span>" in page
+
+
+def removal(rule: str, containment: float) -> dict[str, Any]:
+    ends = {
+        f"{end}{name}": value for end in ("", "witness_") for name, value in (("id", "a"), ("source", "s"), ("row", 0))
+    }
+    return {**ends, "rule": rule, "containment": containment, "similarity": None, "new_words": 0, "cluster_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("rule", "removed", "said"),
+    [
+        ("exact", 1, "Some of the copies</h3><ul><li>a for a: exact<br>"),
+        (
+            "nothing_new",
+            1,
+            "Least similar removals</h3><ul><li>a for a: nothing_new, 90.0% of its shingles are in the other,",
+        ),
+        ("exact", 0, "<h2>Duplicates</h2><p>No document is removed.</p></section>"),
+    ],
+)
+def test_duplicates_are_described_by_what_their_rule_measures(rule: str, removed: int, said: str) -> None:
+    found = numbers([READ])
+    found["duplicates"] = {"run_dir": "/run", "removed": removed, "rules": {rule: removed}, "sizes": {"2": removed}}
+    found["duplicates"] |= {"largest": [], "least_alike": [removal(rule, 0.9)] * removed}
+    page = report_page(found)
+    assert said in page
+    assert ("curate dedup show /run a" in page) == bool(removed)

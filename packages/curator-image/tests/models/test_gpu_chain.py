@@ -146,7 +146,7 @@ def test_pixels_that_stay_on_the_device_give_the_same_vectors_and_records(
     monkeypatch.setattr(PixelsBeside, "landed", lambda self: landings.append(len(self.tensor)) or landed(self))
     result, beside = embedded(images, siglip, "dali", ResolutionFilter(min_width=50))
     assert not landings
-    assert any("pixels of ImageDecode stay where they are made" in text for text in result.summary.decisions)
+    assert any("column pixels of ImageDecode stays where it is made" in text for text in result.summary.decisions)
     # A stage that reads pixels but cannot take them from a device finds them in the table.
     looked, column = embedded(images, siglip, "dali", ResolutionFilter(min_width=50), Look())
     assert column.drop_columns(["seen"]) == beside

@@ -113,7 +113,7 @@ def test_pixels_that_nobody_chose_and_no_plan_fitted_are_refused_at_the_first_ba
     stage = ImageEmbedding(model=str(siglip))
     stage.setup(WorkerMetadata())
     with pytest.raises(
-        UsageError, match=r"these are 224 x 224 \(crop, bicubic\).*give the reader size: 32, mode: squash"
+        UsageError, match=r"the pixels are 224 x 224 \(crop, bicubic\).*give the reader size: 32, mode: squash"
     ):
         stage.process(ImageDecode(columns=["pixels"]).process(batch))
     chosen = ImageDecode(columns=["pixels"], size=32, mode="crop").process(batch)
@@ -181,7 +181,7 @@ def test_of_several_sizes_the_largest_is_made() -> None:
     assert derived.picture == Picture(336, 336)
     (warning,) = derived.warnings
     assert warning.startswith("A needs pixels of 224 x 224 (crop, bicubic), but ImageDecode makes 336 x 336")
-    assert warning.endswith("Put an ImageDecode before 'A', which makes them again")
+    assert warning.endswith("Put an ImageDecode before 'A', to make them again")
 
 
 def test_what_a_column_says_of_itself_is_judged_by_what_the_user_chose() -> None:

@@ -85,7 +85,7 @@ def test_the_converter_says_what_is_wrong_with_its_input(tmp_path: Path, capsys:
     path = tmp_path / "head.txt"
     path.write_text("not weights")
     assert convert([str(path), str(tmp_path / "out.safetensors")]) == 2
-    assert "of a format that is not read" in capsys.readouterr().err
+    assert "have an unsupported format" in capsys.readouterr().err
 
 
 @pytest.mark.models

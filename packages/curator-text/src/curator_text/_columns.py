@@ -1,7 +1,9 @@
-"""Checks that the columns of a stage exist and are text, and that the names it gets differ."""
+"""Checks that the columns of a stage exist and are text, and that their names differ."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +20,8 @@ _RAW_KEPT = 1 << 16
 
 
 def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) -> DocumentBatch:
-    """The batch with the column as text. A column of JSON holds both text and other values. Rows with other values are
-    rejected here: a reader keeps them, and only a stage that needs text cannot use them.
+    """The batch with the column as text. A column of JSON may contain both text and other values. Rows with other
+    values are rejected here, not in the reader, because only a stage that needs text cannot use them.
     """
     table = task.to_pyarrow()
     column = column_of(table, name)
@@ -28,7 +30,10 @@ def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) 
     texts, others = texts_in(column)
     for row in others:
         value = column[row].as_py()
-        message = f"column {name!r} holds {value[:60]}, which is not text: Cast(columns={{{name!r}: 'string'}}) keeps it as text"
+        message = (
+            f"column {name!r} contains {value[:60]}, which is not text: "
+            f"Cast(columns={{{name!r}: 'string'}}) makes it text"
+        )
         stage.record_rejected("not text", message=message, raw=value.encode()[:_RAW_KEPT])
     task = task.append_column(name, texts)
     if not others:
@@ -39,15 +44,36 @@ def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) 
 
 
 def not_text(stage: object, name: str, kind: pa.DataType) -> UsageError:
-    """The error for a column that should be text and holds something else altogether."""
+    """The error for a column that should be text and has another type."""
     return UsageError(
         f"{type(stage).__name__} reads text, and the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
         f"before it, or declare the type where the files are read, as schema: {{{name}: string}}, which rejects other values"
     )
 
 
+def require_texts(notes: Sequence[Mapping[str, Any]], column: str) -> None:
+    """Refuse documents of which none can have text, given the notes of their batches: a value that is not text is
+    compared with nothing, so all of them would stay.
+    """
+    if notes and not any(note["texts"] for note in notes):
+        raise UsageError(
+            f"the column {column!r} holds no text in any file, so there is nothing to compare: give the column of the "
+            f"texts (column), or declare its type where the files are read, as schema: {{{column}: string}}"
+        )
+
+
+def texts_put_back(column: pa.ChunkedArray, texts: Mapping[int, str | None]) -> pa.ChunkedArray:
+    """The column with other texts in some rows; all other values stay as they are."""
+    is_json = column.type == JSON
+    values = (column.cast(pa.string()) if is_json else column).to_pylist()
+    for row, text in texts.items():
+        values[row] = json.dumps(text, ensure_ascii=False) if is_json and text is not None else text
+    made = array(values, pa.string() if is_json else column.type)
+    return pa.chunked_array([pa.ExtensionArray.from_storage(JSON, made) if is_json else made])
+
+
 def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
-    """The texts of a column, or an error that says what it holds instead."""
+    """The texts of a column; raises an error that names its type if it is not text."""
     column = column_of(table, name)
     if not is_text(column.type):
         raise not_text(stage, name, column.type)
@@ -55,14 +81,14 @@ def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts, in any of Arrow's types, or only nulls."""
+    """Whether a column contains text, in any of Arrow's types, or only nulls."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(test(kind) for test in tests)
 
 
 def check_different(stage: object, *names: str | None) -> None:
-    """Refuse names of columns if two are equal or one is empty; None stands for a column that is not used."""
+    """Raise if two names of columns are equal or one is empty; None means that a column is not used."""
     given = [name for name in names if name is not None]
     if not all(isinstance(name, str) and name for name in given) or len(set(given)) < len(given):
         raise UsageError(f"{type(stage).__name__}'s columns need different names: {', '.join(map(str, given))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +27,32 @@ def write_table(out: storage.AtomicFile, table: pa.Table, *, compression: str, r
     rows = max(1, table.num_rows)
     per_group = max(1, rows * row_group_bytes // max(1, table.get_total_buffer_size()))
     # Counts and page statistics are written; the time of writing and the like are not, so files are repeatable.
-    with pq.ParquetWriter(out, table.schema, compression=compression) as writer:
+    with pq.ParquetWriter(
+        out, table.schema, compression=compression, use_dictionary=_dictionaries(table.schema)
+    ) as writer:
         if table.num_rows:
             writer.write_table(table, row_group_size=min(rows, per_group))
+
+
+def _dictionaries(schema: pa.Schema) -> bool | list[str]:
+    """Which columns of a file are written as dictionaries, if that is shorter: all but vectors. The numbers of vectors hardly
+    repeat, and looking up each takes as long as writing it.
+    """
+    vectors = [field.name for field in schema if _is_vector(field.type)]
+    if not vectors:
+        return True
+    import pyarrow.parquet as pq
+
+    # Parquet has names of its own for what is inside of a column, which only a file can tell.
+    empty = io.BytesIO()
+    pq.ParquetWriter(empty, schema).close()
+    leaves = (part.path for part in pq.read_metadata(empty).schema)
+    return [path for path in leaves if not any(path.startswith(f"{name}.") for name in vectors)]
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    listed = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(listed and pa.types.is_floating(kind.value_type))
 
 
 def write_packed(
@@ -37,7 +61,7 @@ def write_packed(
     """Several files as one of this schema, with row groups of at most ``row_group_bytes``, unless one of theirs is larger."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(out, schema, compression=compression) as writer:
+    with pq.ParquetWriter(out, schema, compression=compression, use_dictionary=_dictionaries(schema)) as writer:
         for table in _row_groups(parts, schema, row_group_bytes):
             writer.write_table(table, row_group_size=table.num_rows)
 

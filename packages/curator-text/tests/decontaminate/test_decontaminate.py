@@ -157,6 +157,29 @@ def test_a_cut_takes_the_overlap_its_margin_and_whole_words(tests: Path) -> None
     assert stage.recorder.dropped == {"nothing left of it": 1}
 
 
+def test_values_that_are_no_text_stay_and_are_not_searched(tests: Path, tmp_path: Path) -> None:
+    values = [FILLER, 5, None, [PLANET], f"{PLANET} {FILLER}"]
+    kind = pa.json_(pa.utf8())
+    spelled = [None if value is None else json.dumps(value) for value in values]
+    column = pa.ExtensionArray.from_storage(kind, pa.array(spelled, pa.string()))
+    given = DocumentBatch(data=pa.table({"text": column}), task_id="s-1.00000")
+    left = {}
+    for mode in ("drop", "cut", "annotate"):
+        stage = Decontaminate(test_sets=school(tests), mode=mode, margin=0, replacement="")
+        left[mode] = stage.process(given).to_pyarrow()
+        assert left[mode]["text"].type == kind
+    assert [json.loads(value) if value else None for value in left["drop"]["text"].to_pylist()] == values[:4]
+    assert [json.loads(value) if value else None for value in left["cut"]["text"].to_pylist()] == [
+        *values[:4],
+        f"? {FILLER}",
+    ]
+    assert left["annotate"]["overlap_share"].to_pylist() == [0, 0, 0, 0, 1]
+    count = CountTestNgrams(test_sets=school(tests), path=str(tmp_path / "counts"))
+    count.process(given)
+    assert not stage.recorder.rejects
+    assert not count.recorder.rejects
+
+
 def test_a_cut_at_an_end_leaves_no_replacement_and_many_cuts_drop_the_document(tests: Path) -> None:
     options: dict[str, Any] = {"test_sets": school(tests), "mode": "cut", "margin": 0}
     stage = Decontaminate(**options, max_cuts=2)
@@ -238,12 +261,12 @@ def noted(path: Path, task: DocumentBatch, **options: Any) -> list[dict[str, Any
 
 def test_counts_of_other_test_sets_are_refused(tests: Path, tmp_path: Path) -> None:
     counts = counted(tmp_path, school(tests), [batch(CLIPS)])
-    with pytest.raises(UsageError, match="of other test sets, or of n-grams of other lengths"):
+    with pytest.raises(UsageError, match="belong to other test sets, or to n-grams of other lengths"):
         marked(tests, CLIPS, counts_path=counts, words=12)
     tests.write_text(json.dumps(ITEMS[0]))
     with pytest.raises(UsageError, match="count again with CountTestNgrams"):
         Decontaminate(test_sets={"school": {"paths": str(tests), "fields": "question"}}, counts_path=counts).rule()
-    with pytest.raises(UsageError, match="holds no complete counts"):
+    with pytest.raises(UsageError, match="contains no complete counts"):
         marked(tests, CLIPS, counts_path=str(tmp_path))
 
 
@@ -304,10 +327,10 @@ def test_test_sets_that_make_no_sense_are_refused_when_they_are_named(given: Any
             "a.jsonl",
             b'{"question": {"b": null}}',
             {"fields": ["question.b.c"]},
-            "'question.b.c' holds no text in any row",
+            "'question.b.c' contains no text in any row",
         ),
-        ("a.jsonl", b'{"question": 3}', {}, "the field 'question' holds no text in any row of .*a.jsonl"),
-        ("a.jsonl", b'{"question": "a"}', {"id": "key"}, "a.jsonl:1 has no field 'key', which is to be its id"),
+        ("a.jsonl", b'{"question": 3}', {}, "the field 'question' contains no text in any row of .*a.jsonl"),
+        ("a.jsonl", b'{"question": "a"}', {"id": "key"}, "a.jsonl:1 has no field 'key', which is declared as the id"),
         ("a.parquet", b"PAR1 and no more", {}, "cannot be read as Parquet"),
         ("a.jsonl.gz", b"\x1f\x8b\x08\x00damaged", {}, "cannot be read"),
         ("a.csv", b"question\na", {}, "a.csv' is not a file that test sets can be read from. They are JSON lines"),
@@ -328,7 +351,9 @@ def test_a_test_set_without_files_and_one_that_is_too_large_are_refused(tests: P
     with pytest.raises(UsageError, match="test set 'none': "):
         Decontaminate(test_sets={"none": str(tmp_path / "none" / "*.jsonl")}).index()
     (tmp_path / "long.txt").write_text("word " * 200_000)
-    with pytest.raises(UsageError, match=r"the test sets are too large.*'long' is not complete.*raise memory"):
+    with pytest.raises(
+        UsageError, match=r"the test sets are too large.*does not cover all of test set 'long'.*raise memory"
+    ):
         Decontaminate(test_sets={"long": str(tmp_path / "long.txt")}, memory="10MB").index()
 
 
@@ -362,7 +387,7 @@ def test_a_report_has_the_largest_shares_and_refuses_parts_about_other_test_sets
     assert [round(example["share"] * 40) for example in about["examples"]] == [*range(27, 17, -1)]
     assert (about["documents"], about["found"], about["examples"][0]["batch"]) == (14, 1, "s-1.00007")
     tests.write_text(json.dumps(ITEMS[0]))
-    with pytest.raises(UsageError, match="describes other test sets than the present ones"):
+    with pytest.raises(UsageError, match="belongs to other versions of the test sets"):
         Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report")).finish(parts)
 
 

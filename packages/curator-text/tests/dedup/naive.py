@@ -19,7 +19,11 @@ def folded(text: str) -> str:
 
 
 def words(text: str, kind: str = "words") -> list[tuple[str, bool]]:
-    """Each word, and whether it is a character of a script without spaces."""
+    """Each word, and whether it is a character of a script without spaces; or each character, and whether it belongs to
+    the word of the one before.
+    """
+    if kind == "characters":
+        return characters(text)
     found: list[tuple[str, bool]] = []
     inside = False
     for c in folded(text):
@@ -30,12 +34,26 @@ def words(text: str, kind: str = "words") -> list[tuple[str, bool]]:
             if inside:
                 found[-1] = (found[-1][0] + c, found[-1][1])
         else:
-            alone = kind == "characters" or point in SPACELESS
+            alone = point in SPACELESS
             if inside and not alone and not found[-1][1]:
                 found[-1] = (found[-1][0] + c, False)
             else:
                 found.append((c, alone))
             inside = True
+    return found
+
+
+def characters(text: str) -> list[tuple[str, bool]]:
+    found: list[tuple[str, bool]] = []
+    for word, alone in words(text):
+        units: list[str] = []
+        for c in word:
+            if units and ord(c) in MARKS:
+                units[-1] += c
+            else:
+                units.append(c)
+        assert not alone or len(units) == 1
+        found += [(unit, number > 0) for number, unit in enumerate(units)]
     return found
 
 
@@ -54,18 +72,28 @@ def shingles(words: list[tuple[str, bool]], size: int = 3, characters: int = 5) 
     return [*found[:-1], (found[-1][0], len(words))] if found else [(0, len(words))]
 
 
-def grams(text: str) -> list[tuple[tuple[str, ...], int, int]]:
-    spelt = words(text)
-    return [(tuple(word for word, _ in spelt[a:b]), a, b) for a, b in shingles(spelt)]
+def grams(text: str, letters: int = 0) -> list[tuple[tuple[str, ...], int, int]]:
+    """Shingles of words, or of this many characters."""
+    if letters:
+        spelt = [unit for unit, _ in characters(text)]
+        starts = range(max(len(spelt) - letters, 0) + 1) if spelt else []
+        return [(tuple(spelt[a : a + letters]), a, min(a + letters, len(spelt))) for a in starts]
+    own = words(text)
+    return [(tuple(word for word, _ in own[a:b]), a, b) for a, b in shingles(own)]
 
 
-def figures(text: str, witness: str, window: int) -> tuple[float, float, int]:
+def figures(text: str, witness: str, window: int, letters: int = 0) -> tuple[float, float, int]:
     """Jaccard, containment and most new words in a window of a text, beside a witness; both have words."""
-    own, others = grams(text), {gram for gram, _, _ in grams(witness)}
+    own, others = grams(text, letters), {gram for gram, _, _ in grams(witness, letters)}
     distinct = {gram for gram, _, _ in own}
     shared = len(distinct & others)
     covered = {word for gram, a, b in own if gram in others for word in range(a, b)}
-    new = [word not in covered for word in range(len(words(text)))]
+    new = [word not in covered for word in range(len(characters(text) if letters else words(text)))]
+    if letters:
+        whole: list[bool] = []
+        for is_new, (_, joins) in zip(new, characters(text), strict=True):
+            whole = [*whole[:-1], whole[-1] or is_new] if joins else [*whole, is_new]
+        new = whole
     most = max(sum(new[start : start + window]) for start in range(max(1, len(new) - window + 1)))
     return shared / len(distinct | others), shared / len(distinct), most
 

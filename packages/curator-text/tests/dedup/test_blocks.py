@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from curator_text.dedup.blocks import decide_in_blocks
 from curator_text.dedup.compare import Rule, decide
-from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrder, taken
-from curator_text.dedup.words import Words, words_of
+from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrder
+from curator_text.dedup.words import Words, taken, words_of
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "\u5929", "\u6c14"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from curator_core.errors import UsageError
 from curator_text.dedup import compare
 from curator_text.dedup.compare import Rule, decide
-from curator_text.dedup.words import words_of
+from curator_text.dedup.words import Kind, words_of
 
 from . import naive
 
@@ -133,8 +133,9 @@ def test_pages_of_one_template_are_compared_with_almost_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("unit", ["words", "characters"])
 @pytest.mark.parametrize("kind", ["nothing_new", "containment", "jaccard"])
-def test_a_large_group_is_decided_as_in_rounds(kind: str) -> None:
+def test_a_large_group_is_decided_as_in_rounds(kind: str, unit: Kind) -> None:
     chance = random.Random(6)
     texts = texts_of_a_template(chance, 300)
     for _ in range(600):
@@ -142,12 +143,14 @@ def test_a_large_group_is_decided_as_in_rounds(kind: str) -> None:
         for _ in range(chance.randrange(12)):
             words[chance.randrange(len(words))] = "edited"
         texts.append(" ".join(words))
-    words, group, order = words_of(pa.array(texts)), np.zeros(900, np.uint64), np.array(chance.sample(range(900), 900))
+    words, group = words_of(pa.array(texts), kind=unit), np.zeros(900, np.uint64)
+    order = np.array(chance.sample(range(900), 900))
     rule = Rule(kind)  # type: ignore[arg-type]
-    one = decide(words, group, order, rule)
+    size = 3 if unit == "words" else 13
+    one = decide(words, group, order, rule, size=size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "ROUNDS", 1000)
-        other = decide(words, group, order, rule)
+        other = decide(words, group, order, rule, size=size)
     assert 200 < (one.witness >= 0).sum() < 800
     for name in ("witness", "jaccard", "containment", "new_words"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -183,7 +186,7 @@ def test_no_document_and_no_word_are_no_trouble() -> None:
     ("arguments", "message"),
     [
         ({"kind": "near"}, "rule 'near' does not exist"),
-        ({"threshold": 0}, "threshold is 0: it is a share"),
+        ({"threshold": 0}, "threshold must be a share above 0 and at most 1, not 0"),
         ({"threshold": float("nan")}, "threshold is nan"),
         ({"window": 0}, "window"),
         ({"max_new_words": -1}, "max_new_words"),

@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curator_core import LocalExecutor, RunRefused, UsageError
+from curator_core.across.decisions import Decisions
 from curator_core.across.rethreshold import rethreshold
+from curator_core.config.pipeline_file import load_pipeline
 from curator_core.workflows.exact import ExactDedup
 from curator_core.workflows.pairs import removed_pair
 from curator_text import JsonlReader, JsonlWriter
@@ -163,6 +165,7 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
     assert set(counted) == {"exact duplicate", "near duplicate"}
     shown = json.loads((tmp_path / "run" / "report.json").read_text())["duplicates"]
     assert shown["removed"] == len(removed)
+    assert shown["rules"] == {"exact": counted["exact duplicate"], "nothing_new": counted["near duplicate"]}
     assert sum((int(size) - 1) * clusters for size, clusters in shown["sizes"].items()) == len(removed)
     by_size = sorted(
         (row["cluster_size"] for row in table(tmp_path / "run") if row["decision"] == "kept"), reverse=True
@@ -220,6 +223,17 @@ def test_values_that_are_no_text_change_nothing_for_the_texts_beside_them(tmp_pa
         assert pair.document["text"] == text
         assert pair.witness is not None
         assert pair.witness["text"] == text
+
+
+@pytest.mark.slow
+def test_a_file_of_numbers_beside_files_of_text_stays_but_for_copies(tmp_path: Path) -> None:
+    text = " ".join(WORDS[:40])
+    (tmp_path / "in").mkdir()
+    for name, values in (("a", [text, 5]), ("b", [5, 6]), ("c", [f"{text}!"])):
+        rows = [{"id": f"{name}{number}", "text": value} for number, value in enumerate(values)]
+        (tmp_path / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    FuzzyDedup(paths=str(tmp_path / "in"), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
+    assert set(kept(tmp_path / "out")) == {"c0", "a1", "b1"}
 
 
 @pytest.mark.slow
@@ -338,6 +352,51 @@ def test_words_that_do_not_fit_into_memory_give_the_same_bytes(tmp_path: Path, m
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("unit", "ngram"), [("words", None), ("characters", None), ("characters", 5)])
+def test_shingles_of_words_or_of_characters_in_any_script(tmp_path: Path, unit: str, ngram: int | None) -> None:
+    """A copy whose lines break inside of words has the same characters and other words."""
+    english = (
+        "The committee met on Monday and agreed to publish the report about harvests in the northern valleys, although "
+        "several members asked for another year of measurements before anything was printed or sent to the ministry."
+    )
+    broken = "\n".join(english[at : at + 17] for at in range(0, len(english), 17))
+    edited = english.replace("Monday", "Friday")
+    chinese, thai = (
+        CHINESE + "\u4ed6\u5728\u8def\u4e0a\u770b\u89c1\u4e00\u53ea\u5c0f\u732b" * 2,
+        f"{THAI} {THAI[::2]} {THAI[::3]}",
+    )
+    texts = {
+        "english": english,
+        "english-edited": edited,
+        "english-broken": broken,
+        "english-other": " ".join(reversed(english.split())),
+        "chinese": chinese,
+        "chinese-edited": f"{chinese}\u5440",
+        "chinese-other": chinese[::-1],
+        "thai": thai,
+        "thai-edited": f"{thai} \u0e14\u0e35",
+        "thai-other": f"{THAI[::-3]} {THAI[::-2]}",
+    }
+    write(tmp_path / "in", [{"id": name, "text": text} for name, text in texts.items()], files=1)
+    length = "" if ngram is None else f"    ngram: {ngram}\n"
+    file = tmp_path / "dedup.yaml"
+    file.write_text(
+        "name: units\nworkflow:\n  FuzzyDedup:\n    paths: in/\n    path: out/\n    keep: [first]\n    partitions: 2\n"
+        f"    unit: {unit}\n    threshold: 0.7\n{length}run_dir: run\n"
+    )
+    workflow = load_pipeline(file).workflow
+    assert workflow is not None
+    workflow.run(HERE, run_dir=str(tmp_path / "run"))
+    gone = {(row["id"], row["witness_id"]) for row in table(tmp_path / "run") if row["decision"] == "removed"}
+    expected = {(f"{script}-edited", script) for script in ("english", "chinese", "thai")}
+    assert gone == expected | ({("english-broken", "english")} if unit == "characters" else set())
+    decided_by = Decisions.open(str(tmp_path / "run" / "decisions")).settings
+    spans, _ = FuzzyDedup.spans(english, edited, decided_by)
+    only = [english[start:stop] for start, stop, shared in spans if not shared]
+    assert only == ["Monday " if unit == "words" else "Mon"]
+
+
+@pytest.mark.slow
 def test_with_scope_per_collection_only_documents_of_one_are_compared(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     rows = [{"id": str(number), "text": text} for number in range(4)]
@@ -447,7 +506,7 @@ def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: 
         ({"paths": "in", "keep": "longest"}, "FuzzyDedup.keep must be a list"),
         ({"paths": "in", "rule": "near"}, "rule 'near' does not exist"),
         ({"paths": "in", "threshold": 1.5}, "threshold is 1.5"),
-        ({"paths": "in", "normalize": True}, "and ignores their case"),
+        ({"paths": "in", "normalize": True}, "and always ignores case"),
         ({"paths": "in", "scope": "all"}, "scope must be 'global' or 'per_collection'"),
         ({"paths": "in", "column": ""}, "column must be the name of a column"),
     ],

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from curator_text.dedup.compare import Rule, decide
 from curator_text.dedup.pair import Span, compare_pair
 from curator_text.dedup.places import places_of
-from curator_text.dedup.words import words_of
+from curator_text.dedup.words import Kind, words_of
 
 from . import naive
 
@@ -43,12 +43,20 @@ def test_every_word_is_found_where_it_stands(text: str, kind: str) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
-@given(text=TEXTS, other=TEXTS, same=st.booleans(), kind=st.sampled_from(["nothing_new", "containment", "jaccard"]))
-def test_figures_are_those_of_decide(text: str, other: str, same: bool, kind: str) -> None:
+@given(
+    text=TEXTS,
+    other=TEXTS,
+    same=st.booleans(),
+    kind=st.sampled_from(["nothing_new", "containment", "jaccard"]),
+    letters=st.sampled_from([0, 1, 4]),
+)
+def test_figures_are_those_of_decide(text: str, other: str, same: bool, kind: str, letters: int) -> None:
     other = text + other if same else other
     rule = Rule(kind, 0.3, 3, 5)  # type: ignore[arg-type]
-    pair = compare_pair(text, other, rule)
-    made = decide(words_of(pa.array([other, text])), np.zeros(2, np.uint64), np.arange(2), rule)
+    unit: Kind = "characters" if letters else "words"
+    pair = compare_pair(text, other, rule, kind=unit, size=letters or 3)
+    words = words_of(pa.array([other, text]), kind=unit)
+    made = decide(words, np.zeros(2, np.uint64), np.arange(2), rule, size=letters or 3)
     assert pair.meets == (made.witness[1] == 0)
     if pair.meets:
         assert (pair.jaccard, pair.containment, pair.new_words) == (
@@ -57,7 +65,7 @@ def test_figures_are_those_of_decide(text: str, other: str, same: bool, kind: st
             made.new_words[1],
         )
     if naive.words(text) and naive.words(other):
-        assert (pair.jaccard, pair.containment, pair.new_words) == naive.figures(text, other, 5)
+        assert (pair.jaccard, pair.containment, pair.new_words) == naive.figures(text, other, 5, letters)
     else:
         assert math.isnan(pair.jaccard)
     for whole, spans in ((text, pair.text), (other, pair.witness)):

@@ -37,7 +37,7 @@ def spelt(texts: list[str | None], kind: str = "words") -> list[list[tuple[str, 
         spans = spans_of(documents, kind=kind)
         raw = bytes(spans.data)
         bounds = zip(spans.starts.tolist(), spans.ends.tolist(), strict=True)
-        flags = np.zeros(len(spans.starts), bool) if spans.spaceless is None else spans.spaceless
+        flags = np.zeros(len(spans.starts), bool) if spans.marks is None else spans.marks
         words = list(zip([raw[a:b].decode() for a, b in bounds], flags.tolist(), strict=True))
         found += [words[a:b] for a, b in zip(spans.first.tolist(), spans.last.tolist(), strict=True)]
     return found

@@ -409,7 +409,7 @@ def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
         (lambda: filters.RepeatingTopNGramsFilter(n=0), "1 or more"),
         (lambda: filters.RepeatingDuplicateNGramsFilter(n=3000), "at most 100"),
         (lambda: filters.NumbersFilter(float("nan")), "must be a number, not nan"),
-        (lambda: filters.NumbersFilter(score_column="text"), "another column than the text's"),
+        (lambda: filters.NumbersFilter(score_column="text"), "a column other than that of the text"),
         (lambda: filters.CommonEnglishWordsFilter(2.5), "whole number of 0 or more"),
         (lambda: filters.C4ParagraphFilter(min_paragraphs=0), "whole number of 1 or more"),
         (lambda: filters.C4QualityFilter(min_num_sentences="5"), "C4QualityFilter.min_num_sentences must be a number"),
@@ -433,7 +433,7 @@ def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
         (lambda: filters.BadWordsFilter(["a"], keep_fraction=2), "at most 1"),
         (lambda: filters.GopherRepetitionFilter(top_n_grams=[2]), "pairs of n and limit"),
         (lambda: filters.GopherQualityFilter(min_doc_words="many"), "must be a number"),
-        (filters.TokenCountFilter, "tokenizer=… or an hf_model_name"),
+        (filters.TokenCountFilter, "tokenizer=… or hf_model_name"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_remedy(make: Any, message: str) -> None:

@@ -53,7 +53,7 @@ def test_languages_that_are_not_wanted_leave_with_their_reason(language_model: s
 def test_a_language_that_the_model_does_not_know_is_named(language_model: str) -> None:
     assert len(bundled_languages()) == 176
     for code in ("eng", "en,de", "english"):
-        with pytest.raises(UsageError, match=f"holds '{code}', which the model does not have"):
+        with pytest.raises(UsageError, match=f"contains '{code}', which the model does not know"):
             LanguageFilter(["de", code]).setup(WorkerMetadata())
 
 

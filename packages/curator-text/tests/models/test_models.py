@@ -320,7 +320,7 @@ def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
 @pytest.mark.models
 def test_a_model_without_all_its_weights_is_refused(folders):
     # An untrained head would be random, and so would its labels.
-    with pytest.raises(UsageError, match=r"not those of a BertForSequenceClassification, there is no .*classifier"):
+    with pytest.raises(UsageError, match=r"not those of a BertForSequenceClassification: they lack .*classifier"):
         TextClassifier(model=folders["encoder"]).setup(WorkerMetadata())
     # A classifier's weights contain everything that an embedding needs.
     out = TextEmbedding(model=folders["classes"]).process(batch()).to_pyarrow()
@@ -355,7 +355,7 @@ def test_a_column_that_is_there_is_not_replaced(folders):
 @pytest.mark.models
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_reported(folders):
-    with pytest.raises(UsageError, match="device is 'cuda', and torch sees no GPU here: give auto or cpu"):
+    with pytest.raises(UsageError, match="device is 'cuda', but torch sees no GPU here: give auto or cpu"):
         TextEmbedding(model=folders["encoder"], device="cuda").setup(WorkerMetadata())
 
 
@@ -373,9 +373,9 @@ def test_a_gpu_that_is_not_there_is_reported(folders):
         (lambda: TextEmbedding(dtype="int8"), "dtype must be one of"),
         (lambda: TextEmbedding(device="gpu"), "device must be 'auto', 'cpu', .* not 'gpu'"),
         (lambda: TextEmbedding(device=0), "device must be 'auto', 'cpu', .* not 0"),
-        (lambda: TextEmbedding(revision=5), "revision must be a text, not 5"),
-        (lambda: TextEmbedding(column=""), "column must be a text, not ''"),
-        (lambda: TextEmbedding(prompt=None), "prompt must be a text, not None"),
+        (lambda: TextEmbedding(revision=5), "revision must be text, not 5"),
+        (lambda: TextEmbedding(column=""), "column must be text, not ''"),
+        (lambda: TextEmbedding(prompt=None), "prompt must be text, not None"),
         (lambda: TextEmbedding(normalize="yes"), "normalize must be true, false or left out"),
     ],
 )

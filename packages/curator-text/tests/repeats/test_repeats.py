@@ -323,3 +323,34 @@ def test_a_file_that_changes_between_two_readings_is_refused(tmp_path: Path) -> 
     with pytest.raises(Exception, match="has changed since"):
         work.run(HERE, run_dir=str(tmp_path / "run"), progress=progress)
     assert not list((tmp_path / "out").glob("*.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [SubstringDedup, LineDedup])
+def test_texts_among_other_values_are_cut_and_the_others_stay(tmp_path: Path, work: type) -> None:
+    passage = " ".join(f"p{n}" for n in range(60))
+    texts = [passage, 5, [passage], {"a": passage}, None, f"{passage}\nthe end", passage]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = [{"id": number if number % 2 else f"d{number}", "text": text} for number, text in enumerate(texts)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "b.jsonl").write_text('{"id": "n", "text": 5}\n')  # no text in a whole file
+    done = work(paths=str(folder), path=str(tmp_path / "out"), keep=["first"])
+    summary = done.run(HERE, run_dir=str(tmp_path / "run"), dropped=str(tmp_path / "dropped")).summary
+    assert read(tmp_path / "out") == {row["id"]: row["text"] for row in rows[:5]} | {5: "the end", "n": 5}
+    assert summary.rows_dropped == 1
+    spans = [row for path in (tmp_path / "run/spans").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert [(row["id"], row["witness_id"]) for row in spans] == [("5", "d0"), ("d6", "d0")]
+    # The rows that are dropped are written where they are asked for.
+    dropped = [json.loads(line) for path in (tmp_path / "dropped").rglob("*.jsonl") for line in path.open()]
+    assert [row["id"] for row in dropped] == ["d6"]
+
+
+@pytest.mark.slow
+def test_a_column_without_any_text_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"id": 1, "text": 5}\n')
+    for work in (SubstringDedup, LineDedup, FuzzyDedup):
+        with pytest.raises(UsageError, match="the column 'text' holds no text in any file"):
+            work(paths=str(folder), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / work.__name__))

@@ -1,1 +1,1 @@
-"""What became of every source: events, the ledger that keeps them, and the judge of whether anything is missing."""
+"""What became of every source: events, the ledger that stores them, and the check that nothing is missing."""

@@ -1,9 +1,9 @@
 """Is every source accounted for? Shares, from the events that workers recorded.
 
 A source carries a share of 1. When a task becomes *n*, each child carries 1/*n* of its parent's share; when tasks are
-merged, shares add up; a task that ends (done, dropped, failed) hands its share in. Ids say who descends from whom
-(`curator_core.model.lineage`), so an event needs no fraction: a ``fork`` records the number of children, and every
-share follows exactly from that, even where children stream before their number is known.
+merged, shares add up; a task that ends (done, dropped, failed) returns its share to the account. Ids say which task
+descends from which (`curator_core.model.lineage`), so an event contains no fraction: a ``fork`` records the number of
+children, and every share follows exactly from that, even if children leave before their number is known.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """The events of one file: their number, and access to the columns that only some questions need."""
+    """The events of one file: their number, and a function that loads the columns that only some questions need."""
 
     size: int
     load: Callable[[Sequence[str]], pa.Table]
@@ -66,7 +66,7 @@ class EventBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Events as columns of numbers; a text is its code among the texts of its kind."""
+    """Events as columns of numbers; each text is represented by a number."""
 
     source: np.ndarray
     path: np.ndarray
@@ -78,7 +78,7 @@ class _Columns:
 
     @classmethod
     def joined(cls, batches: Sequence[_Columns]) -> _Columns:
-        """One after the other."""
+        """The batches joined, in order."""
         if len(batches) == 1:
             return batches[0]
         none = [np.zeros(0, np.int64)]
@@ -86,7 +86,7 @@ class _Columns:
 
 
 class _Codes:
-    """Texts as numbers."""
+    """A number for each different text."""
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
@@ -109,16 +109,16 @@ class _Codes:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """The newest event of each task, sorted by source and path, and which of them count."""
+    """The newest event of each task, sorted by source and path, and whether it counts."""
 
     key: np.ndarray  # source << 32 | path
-    number: np.ndarray  # of the event
+    number: np.ndarray  # the number of the event
     source: np.ndarray
     path: np.ndarray
     kind: np.ndarray
     children: np.ndarray
-    valid: np.ndarray  # descends, fork by fork, from its source
-    parts: np.ndarray  # the share is one over this
+    valid: np.ndarray  # whether the task descends, fork by fork, from its source
+    parts: np.ndarray  # the task's share is 1 / parts
     complete: np.ndarray  # by source
     failed: np.ndarray  # by source
 
@@ -126,7 +126,8 @@ class _Verdict:
 class Accounts:
     """The events of a run. Each task's newest fact counts, if it descends from its source.
 
-    Events are columns of numbers (about 20 bytes each), so that a ledger of ten million fits and is judged in seconds.
+    Events are columns of numbers (about 20 bytes each), so that a ledger of ten million events fits in memory and is
+    evaluated in seconds.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -145,7 +146,7 @@ class Accounts:
     # Taking in ----------------------------------------------------------------------------------------------------
 
     def add(self, event: Event) -> None:
-        """Take an event in; adding it twice changes nothing."""
+        """Add an event; adding it twice changes nothing."""
         if event.kind == MERGE:
             known = self.merges.get(event.task)
             if known is None or event.attempt >= known.attempt:
@@ -155,7 +156,7 @@ class Accounts:
         self._judged = None
 
     def add_table(self, index: pa.Table, load: Callable[[Sequence[str]], pa.Table]) -> None:
-        """Take in events as the ledger stores them: the columns of `INDEX`, and a function that loads the others."""
+        """Add events as the ledger stores them: the columns of `INDEX`, and a function that loads the others."""
         kinds = index["kind"]
         codes = np.concatenate(
             [
@@ -255,14 +256,14 @@ class Accounts:
         return sources, wanted == given
 
     def complete(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which rows of a table, as in `counting`, are of the generation that counts for a source that is complete; the number
-        of each row's source, and the attempt that its last event belongs to.
+        """For each row of a table (see `counting`): whether it belongs to the generation that counts of a complete
+        source, the number of its source, and the attempt that recorded the last event of the source.
         """
         verdict = self._verdict()
         sources, current = self._sources_of(table)
         if not len(verdict.key):
             return np.zeros(len(table), bool), sources, np.zeros(len(table), np.int64)
-        # A source is told to have become something when all that it became is known: its own event is the last one.
+        # The event of the source itself is recorded last, after those of all its tasks.
         place = np.minimum(np.searchsorted(verdict.key, sources << 32), len(verdict.key) - 1)
         found = (sources >= 0) & (verdict.key[place] == sources << 32) & current
         found &= verdict.complete[np.maximum(sources, 0)]
@@ -273,7 +274,7 @@ class Accounts:
         return self._expected.get(source, "")
 
     def settle(self, source: str) -> Settlement:
-        """The shares of one source; what was handed to merges is kept apart (see `shares`)."""
+        """The shares of one source; shares that went into merges are reported separately (see `shares`)."""
         result = Settlement(source)
         verdict = self._verdict()
         code = self._sources.codes.get(source, -1)
@@ -300,7 +301,7 @@ class Accounts:
         return result
 
     def shares(self, sources: Sequence[str]) -> dict[str, Fraction]:
-        """Where the shares of all ``sources`` went; shares that were handed to merges are followed to their end."""
+        """Where the shares of all ``sources`` went; shares that went into merges are followed to their end."""
         self._verdict()
         ends = dict.fromkeys((DONE, DROPPED, FAILED, MERGED), Fraction(0))
         weights: dict[str, Fraction] = {}
@@ -345,7 +346,7 @@ class Accounts:
         kinds = np.where(verdict.kind[at] == KIND_CODES[FORK], KIND_CODES[DROPPED], verdict.kind[at]).astype(np.int64)
         parts = verdict.parts[at]
         if given is None and parts.dtype != object:
-            # There are few different denominators: count the leaves of each.
+            # There are few different denominators, so the leaves of each are counted.
             order = np.lexsort((parts, kinds))
             kinds, parts = kinds[order], parts[order]
             starts = np.flatnonzero(np.r_[True, (kinds[1:] != kinds[:-1]) | (parts[1:] != parts[:-1])])
@@ -358,7 +359,9 @@ class Accounts:
     # What the events say ------------------------------------------------------------------------------------------
 
     def event_numbers(self, sources: Sequence[str], kind: str = "") -> np.ndarray:
-        """The numbers of the events that count for ``sources``, in the order of the sources and then of lineage."""
+        """The numbers of the events that count for ``sources``, in the order of the sources and then in lineage
+        order.
+        """
         verdict = self._verdict()
         rank = np.full(len(self._sources.codes) or 1, -1, np.int64)
         for position, source in enumerate(sources):
@@ -373,14 +376,16 @@ class Accounts:
         return found
 
     def tasks(self, numbers: np.ndarray) -> list[tuple[str, str]]:
-        """Task and generation of events."""
+        """The task and the generation of each of these events."""
         names, paths, generations = self._sources.texts(), self._paths.texts(), self._generations.texts()
         events = self._all()
         source, path, generation = events.source[numbers], events.path[numbers], events.generation[numbers]
         return [(names[s] + paths[p], generations[g]) for s, p, g in zip(source, path, generation, strict=True)]
 
     def tables(self, numbers: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """Columns of events, file by file, with the position of each in ``numbers``."""
+        """Columns of the events with these ``numbers``, file by file, with the position of each event in
+        ``numbers``.
+        """
         position = np.full(sum(batch.size for batch in self._batches), -1, np.int64)
         position[numbers] = np.arange(len(numbers))
         start = 0
@@ -393,7 +398,7 @@ class Accounts:
                 yield mine[picked], table if len(picked) == batch.size else table.take(array(picked))
 
     def events(self, number: int, count: int = 1) -> list[Event]:
-        """``count`` whole events from a number on."""
+        """``count`` events with all their columns, beginning at a number."""
         found = []
         for _, table in self.tables(np.arange(number, number + count), [name for name, _ in EVENT_FIELDS]):
             found += list(events_from(table))
@@ -427,7 +432,9 @@ class Accounts:
         """The position of each path in lineage order."""
         paths = self._paths.texts()
         ordered = to_numpy(pc.sort_indices(array(paths, pa.string())))
-        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number with more digits than ids are padded to
+        if any(
+            len(path) % (CHILD_DIGITS + 1) for path in paths
+        ):  # a child's number has more digits than ids are padded to
             ordered = np.array(sorted(range(len(paths)), key=lambda code: lineage_key(paths[code])[1]), np.int64)
         ranks = np.empty(len(paths), np.int64)
         ranks[ordered] = np.arange(len(paths))
@@ -441,7 +448,7 @@ class Accounts:
 
     def _judge(self) -> _Verdict:
         events = self._all()
-        # Which tasks a merge was made of is not a fact about a task: these events are in `merges`.
+        # A merge event lists the members of a merge. It does not say what became of a task, so it is left to `merges`.
         numbers = np.flatnonzero(self._expected_ones(events) & (events.kind != KIND_CODES[MERGE]))
         newest, key = _newest(events, numbers)
         numbers = numbers[newest]
@@ -467,8 +474,8 @@ class Accounts:
         )
 
     def _expected_ones(self, events: _Columns) -> np.ndarray:
-        """Which events are of the generation that counts for their source. Where none is expected (a run without a run
-        directory, which has met its sources once) any will do.
+        """Which events belong to the generation that counts for their source. If no generation is expected (a run
+        without a run directory reads each source only once), any generation counts.
         """
         none, any_one = -1, -2
         codes = self._generations.codes
@@ -526,12 +533,12 @@ def _looked_up(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarra
 
 
 def _newest(events: _Columns, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each task, the one of the events with these ``numbers`` that counts: their positions, and the sorted keys of
-    the tasks.
+    """For each task, the event that counts among those with these ``numbers``: the positions of these events, and the
+    sorted keys of the tasks.
 
-    A later attempt beats an earlier one. Within an attempt, a task that was set aside stays so: its dead worker may
-    have left more events. Otherwise any event will do; the one with the most children is taken, so that it is always
-    the same one.
+    A later attempt beats an earlier one. Within an attempt, a task that was set aside remains set aside, even if its
+    worker left other events before it died. Otherwise any event will do; the one with the most children is taken, so
+    that the choice is always the same.
     """
     key = events.source[numbers].astype(np.int64) << 32 | events.path[numbers]
     order = np.argsort(key, kind="stable")

@@ -1,4 +1,4 @@
-"""Which rows has a stage dropped? Those that the run has written down, or the samples that it has kept."""
+"""Which rows has a stage dropped? The rows that the run has written to files, or else its samples."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
 
 @dataclass
 class Drops:
-    """Rows that one stage has dropped for one reason, the ones nearest to the limit first. ``of``: how many there are
-    in all;
-    ``complete``: whether every one of them was there to choose from.
+    """Rows that one stage has dropped for one reason, the ones nearest to the limit first. ``of`` is their number in
+    all; ``complete`` says whether they were chosen from all of them.
     """
 
     stage: str
@@ -31,18 +30,15 @@ class Drops:
     rows: list[Sample] = field(default_factory=list)
 
 
-def drops_of(run_dir: str, *, stage: str | None = None, reason: str | None = None, near: int = 20) -> list[Drops]:
+def drops_of(run_dir: str, *, near: int = 20) -> list[Drops]:
     """Up to ``near`` of the dropped rows for each stage and reason, the ones with a score nearest to the limit
     first.
     """
     seen = read_seen(run_dir)
     found = []
     for entry in seen.stages.values():
-        if stage not in (None, entry.name) or entry.mode == "annotate":
-            continue
-        for why, rows in entry.of["dropped"].items():
-            if reason in (None, why):
-                found.append(_drops(entry, why, rows, near))
+        if entry.mode != "annotate":
+            found += [_drops(entry, reason, rows, near) for reason, rows in entry.of["dropped"].items()]
     return found
 
 
@@ -70,7 +66,7 @@ def _distance(entry: StageSeen, sample: Sample) -> float:
 
 
 def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, near: int) -> Iterator[dict[str, Any]]:
-    """The rows in tables of dropped rows that have one reason, the ones nearest to the limit first."""
+    """The rows that were dropped for ``reason``, from tables of dropped rows, the ones nearest to the limit first."""
     limits = [
         (score.name, limit.value) for score in entry.scores for limit in score.limits if limit.reason in ("", reason)
     ]
@@ -79,7 +75,7 @@ def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, nea
     for table in tables:
         for row in table.filter(pc.equal(table[REASON], scalar(reason))).to_pylist():
             number -= 1
-            # The farthest row is the smallest of the heap; of two that are equally far, the later one.
+            # The row farthest from the limit is the smallest of the heap; of two equally far rows, it is the later one.
             key = (-_nearest(row[SCORE], limits), number, row)
             if len(best) < near:
                 heapq.heappush(best, key)

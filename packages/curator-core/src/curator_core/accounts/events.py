@@ -58,7 +58,7 @@ EVENT_FIELDS = [
 ]
 EVENT_SCHEMA = pa.schema(EVENT_FIELDS)
 
-# The columns that are needed to decide what is complete.
+# The columns that decide which sources are complete.
 INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarantined"]
 
 
@@ -66,8 +66,8 @@ INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarant
 class Event:
     """One fact about one task: it became ``children`` tasks, or it ended.
 
-    ``counts`` are the rows and times of the stages that the task went through since the event before it in its
-    lineage, so that every call of a stage is counted once, however often it was repeated.
+    ``counts`` are the rows and times of the stages that the task went through since the previous event in its lineage,
+    so that every call of a stage is counted once, however often it was repeated.
     ``members`` (of a ``merge``) are the tasks that became the source ``task``.
     """
 
@@ -86,7 +86,7 @@ class Event:
 
     @classmethod
     def of(cls, task: Task[Any], kind: str, *, attempt: int, **more: Any) -> Self:
-        """What became of ``task``, under the source and the generation that the task carries."""
+        """An event of ``task``, with the source and the generation that the task carries."""
         return cls(
             kind=kind, source=task._source, task=task.task_id, generation=task._generation, attempt=attempt, **more
         )

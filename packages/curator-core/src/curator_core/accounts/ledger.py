@@ -1,7 +1,8 @@
 """The run's durable record: events and rejects, written by the workers where the work happens, read on resume.
 
 A writer collects rows and publishes them as whole Parquet files under names that no other writer uses; nothing is
-appended to, locked, or shared, so any file system and any number of workers will do. A fact is relied on only after
+appended to, locked, or shared, so it works on any file system and with any number of workers. A fact is relied on only
+after
 the `flush` that made it durable. Small files of one writer are packed into larger ones as they add up; a crash in the
 middle leaves a fact twice, which changes nothing, because facts are keyed by task.
 """
@@ -31,24 +32,28 @@ from curator_core.accounts.work_times import WorkTimes
 from curator_core.arrow.arrays import array
 from curator_core.model.task import StagePerfStats
 
-# Tasks that reached the end of a pipeline without a writer: a resumed run gives them back.
+# The tasks at the end of a pipeline without a writer are stored, so that a resumed run can return them.
 RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
 
-# A flush waits for a disk: it is due when it costs a small part of the time since the last one, or after this time.
-FLUSH_SECONDS = 1.0
+# A flush waits for a disk, and prepares counts and samples. It is due when it takes a small part of the time since the last
+# one, or after this time.
+FLUSH_SECONDS = 5.0
 FLUSH_SHARE = 250
+# The seconds that a flush is assumed to take until one was measured.
+_FIRST_FLUSH = 0.01
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
-# Counts of up to this many calls are passed on one by one; more are summed by stage.
+# The counts of up to this many calls are passed on one by one; those of more calls are summed by stage.
 FEW_COUNTS = 32
-# A ledger of up to this many bytes is read once and held; of a larger one, columns are read again when they are needed.
+# A ledger of up to this many bytes is read once and held in memory; from a larger one, columns are read again when they
+# are needed.
 HELD_BYTES = 1 << 20
 PACK_FILES = 32
 PACK_LEVELS = 3
 
 
 class Sink(Protocol):
-    """Where the adapter records what it knows."""
+    """Where the adapter records events, rejects and results."""
 
     def event(self, event: Event) -> None: ...
 
@@ -59,9 +64,9 @@ class Sink(Protocol):
 
 
 class MemorySink:
-    """For a run with no run directory: facts stay in this process until the executor collects them.
+    """The sink of a run without a run directory: events stay in this process until the executor collects them.
 
-    Rejects are counted with the events, and not kept: there is nowhere to look at them.
+    Rejects are counted with the events but not kept, because there is no place to show them.
     """
 
     def __init__(self) -> None:
@@ -77,7 +82,7 @@ class MemorySink:
         pass
 
     def take(self) -> list[Event]:
-        """What has come in since the last call."""
+        """The events since the last call."""
         taken, self.events = self.events, []
         return taken
 
@@ -92,23 +97,26 @@ class LedgerWriter:
         self._rejects = RejectRows()
         self.seen = SeenRows()
         self.times = WorkTimes()
-        # A function that makes durable what another process has recorded of the same tasks.
+        # A function that makes the records of another process about the same tasks durable.
         self.before_flush: Callable[[], None] | None = None
         self._number = 0
-        # Files of this writer by folder and by how often they were packed.
+        # The files of this writer, by folder and by how often they were packed.
         self._levels: dict[str, list[list[str]]] = {}
         self._flushed = time.monotonic()
-        self._flush_seconds = 0.002
+        self._flush_seconds = _FIRST_FLUSH
         self._tally = Tally()  # what `take_counts` has not reported yet
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []
         self._result_bytes = 0
-        # By source and generation: of all tasks of which the counts wait, and of some of which they are written down.
+        # Pairs of source and generation: those whose tasks have all come here (see `through`), and those with counts in
+        # a file already.
         self._through: set[tuple[str, str]] = set()
         self._partly: set[tuple[str, str]] = set()
 
     def through(self, source: str, generation: str) -> None:
-        """All that there is of a source has come to this writer, so that one sum may stand for the counts of its tasks."""
+        """Note that all tasks of a source have come to this writer, so that one sum may stand for the counts of its
+        tasks.
+        """
         self._through.add((source, generation))
 
     def keep(self, task_id: str, data: pa.Buffer) -> None:
@@ -126,7 +134,7 @@ class LedgerWriter:
         self._rejects.append(row)
 
     def take_counts(self) -> list[StagePerfStats]:
-        """What stages did since the last call: a few entries, however many events there were."""
+        """The counts of stages since the last call: a few entries, however many events there were."""
         return self._tally.take(FEW_COUNTS)
 
     @property
@@ -134,20 +142,18 @@ class LedgerWriter:
         return len(self._events) + len(self._rejects)
 
     def due(self) -> bool:
-        """Whether enough has come together, or has waited long enough, to be worth a file."""
+        """Whether the records that wait are many enough, or have waited long enough, to be written to a file."""
         return bool(self._events or self._rejects) and (
             len(self._events) >= FLUSH_EVENTS
             or time.monotonic() - self._flushed >= min(FLUSH_SECONDS, FLUSH_SHARE * self._flush_seconds)
         )
 
     def flush(self) -> None:
-        """Write everything that waits. Whatever is not written when this fails or is interrupted waits for the next
-        call.
-        """
+        """Write all records that wait. If this fails or is interrupted, the rest waits for the next call."""
         started = time.monotonic()
-        # Events last: a durable event says that everything about its task is known. So nothing that belongs to them is
-        # forgotten before it is written: SIGTERM may come between any two lines, and the worker flushes again as it ends.
-        # An event that was written and not yet forgotten is then written twice, and read once.
+        # Events are written last: a durable event promises that all other records of its task are durable too. Nothing
+        # is cleared before it is written, since SIGTERM may come between any two lines and the worker flushes again as
+        # it ends. An event that was written but not yet cleared is then written twice, and counted once.
         if self.before_flush is not None:
             self.before_flush()
         if self._results:
@@ -181,8 +187,11 @@ class LedgerWriter:
         self._flush_seconds = (self._flush_seconds + self._flushed - started) / 2
 
     def _summed(self, seen: pa.Table) -> pa.Table:
-        """Counts with those of sources that are through added up, unless a part of them is written down already."""
-        # Noted before anything is written or forgotten: a sum of the rest would go before the part.
+        """The counts, where one sum replaces those of each source whose tasks have all come here, unless a part of them
+        is in a file already.
+        """
+        # This is noted before anything is written or cleared: a sum takes precedence over the counts of single tasks,
+        # so a sum of the remaining ones alone would hide those in the file.
         self._partly |= sources_in(seen) - self._through
         return sums_of(seen, self._through - self._partly)
 
@@ -193,7 +202,9 @@ class LedgerWriter:
         return path
 
     def _pack(self, folder: str, path: str, schema: pa.Schema, level: int = 0) -> None:
-        """Put files of one level into one of the next when there are enough: n writes leave about log n files."""
+        """Pack the files of one level into one file of the next level when there are enough: n writes leave about log n
+        files.
+        """
         levels = self._levels.setdefault(folder, [])
         while len(levels) <= level:
             levels.append([])
@@ -203,14 +214,14 @@ class LedgerWriter:
             return
         tables = [read_file(small, schema, verify=False) for small in files]
         packed = self._write(folder, pa.concat_tables(tables).unify_dictionaries())
-        levels[level] = []  # before they are removed: an interrupted pack must not look for them again
+        levels[level] = []  # before the files are removed: after an interruption, the next pack must not look for them
         for small in files:
             storage.remove(small)
         self._pack(folder, packed, schema, level + 1)
 
 
 def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
-    """The accounts of a run directory: what its ledger says about the sources as they were last listed."""
+    """The accounts of a run directory: the events in its ledger, for the sources as they were last listed."""
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)
@@ -228,7 +239,7 @@ def read_events(run_dir: str) -> Iterator[Event]:
 
 
 def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
-    """The stored results of the wanted tasks, those of the newest attempt."""
+    """The stored results of the ``wanted`` tasks, each from the newest attempt."""
     found: dict[str, tuple[int, pa.Buffer]] = {}
     for table in read_tables(run_dir, "results", RESULT_SCHEMA):
         ids, attempts, data = table["task"].to_pylist(), table["attempt"].to_pylist(), table["data"]
@@ -239,7 +250,9 @@ def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
 
 
 def read_rejects(run_dir: str) -> Iterator[tuple[str, pa.Table]]:
-    """The rejects of a run with the file that they are in, a piece at a time; see `rejects_of` for those that count."""
+    """The rejects of a run, a piece at a time, each with the file that holds it; `rejects_of` gives only those that
+    count.
+    """
     place = storage.join(run_dir, "rejects")
     for path in sorted(storage.list_files(place)) if storage.exists(place) else ():
         if path.endswith(".parquet"):

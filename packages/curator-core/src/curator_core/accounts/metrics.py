@@ -1,6 +1,6 @@
-"""Which numbers does a run give to a monitoring system, and how are they written in Prometheus's text format?
+"""Which metrics does a run export to a monitoring system, and how are they written in Prometheus's text format?
 
-The names are documented in docs/metrics.md; the dashboard asks for no others.
+The names are documented in docs/metrics.md; the dashboard uses no others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and its meaning; ``labels`` come in addition to ``run`` and ``step``, which all metrics have."""
+    """A metric and its meaning. All metrics have the labels ``run`` and ``step``; ``labels`` are the others."""
 
     kind: Literal["gauge", "counter"]
     says: str

@@ -1,4 +1,6 @@
-"""Parquet files of a run directory: written whole, read in pieces, and reported by name when damaged."""
+"""The Parquet files of a run directory: they are written whole and read in pieces, and a damaged one is reported by its
+name.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
 
 _MARK = b"crc32 of the rest:"
-# Columns that files of earlier versions lack; nothing is known for their rows.
+# Columns that files of earlier versions lack: rows from there have no value.
 LATER = frozenset({"picture", "vector"})
-_END = 8  # bytes after the footer: its length, and four letters
+_END = 8  # the bytes after the footer: the length of the footer, and four letters
 
 
 def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
-    """A Parquet file of one table, or of several with the same columns, that is there whole or not at all."""
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes a ledger
+    """Write one table, or several with the same columns, to a Parquet file, which then exists whole or not at all."""
+    import pyarrow.parquet as pq  # deferred: the import takes 30 ms, and not every process writes a ledger
 
     given = iter((tables,)) if isinstance(tables, pa.Table) else tables
     first = next(given)
@@ -61,7 +63,7 @@ class _Summed(io.RawIOBase):
         return len(data)
 
     def hold(self) -> None:
-        """From here on, writes may belong to the footer."""
+        """Hold all further writes back: the footer may be among them."""
         self._held = bytearray()
 
     def finish(self) -> None:
@@ -94,20 +96,20 @@ def read_folder(
             except UsageError:
                 if storage.exists(path):
                     raise
-                packed = True  # by a run that is in progress, into a file that the next listing has
+                packed = True  # by a run that is in progress, into a file that the next listing contains
                 continue
             yield path, table
 
 
 def size_of(run_dir: str, folder: str) -> int:
-    """The bytes of the files in a folder of a run directory, as they are stored."""
+    """The total size of the files in a folder of a run directory, in bytes on disk."""
     place = storage.join(run_dir, folder)
     return sum(file.size for file in storage.scan(place)) if storage.exists(place) else 0
 
 
 def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None, *, verify: bool = True) -> pa.Table:
-    """A whole file, or these columns of it. Without ``verify`` its checksum is not computed: that is for files that
-    have been read before.
+    """Read a whole file, or these columns of it. ``verify=False`` skips the checksum, for files that have been read
+    before.
     """
     with _opened(path, verify=verify) as parquet:
         # Without threads: most files are small, and waking a pool costs more than reading one.
@@ -123,25 +125,25 @@ def read_pieces(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
 
 @contextlib.contextmanager
 def _opened(path: str, *, verify: bool = True) -> Iterator[Any]:
-    """An open Parquet file; whatever is wrong with its content, here or in the block, is an error that names the file."""
+    """An open Parquet file. Damage that is found here or in the block raises an error that names the file."""
     import pyarrow.parquet as pq
 
     try:
         with storage.open_input(path) as file:
             if verify:
                 _compare(file)
-            # The checksums of pages too: files of earlier versions have no others, and a file may change after its
-            # first reading.
+            # The checksums of pages are verified as well: files of earlier versions have no others, and a file may
+            # change after it was first read.
             with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as parquet:
                 yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the place, not the content
+        if isinstance(error, OSError) and error.errno is not None:  # the storage failed, not the content
             raise
         raise RunRefused(_damage(path, error)) from None
 
 
 def _compare(file: BinaryIO) -> None:
-    """Raise `pa.ArrowInvalid` where a file has a checksum that is not that of the rest."""
+    """Raise `pa.ArrowInvalid` if the checksum in a file is not that of its other bytes."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _END))
     footer = size - _END - int.from_bytes(file.read(4), "little")
@@ -166,7 +168,7 @@ def _sum_of(file: BinaryIO, length: int, begun: int) -> int:
 
 
 def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """``table`` in the types that it was written in; `pa.ArrowInvalid` where it holds other columns."""
+    """Return ``table`` in the types of ``schema``; raise `pa.ArrowInvalid` if it has other columns."""
     expected = set(schema.names if columns is None else columns)
     for name in sorted((expected - set(table.column_names)) & LATER):
         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
@@ -177,7 +179,7 @@ def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | Non
 
 
 def _damage(path: str, error: Exception) -> str:
-    """What is wrong, what is lost with the file, and how to go on."""
+    """An error that says what is wrong, what is lost with the file, and how to continue."""
     folder = storage.file_name(storage.parent(path))
     if folder in ("ledger", "sources"):
         remedy = "remove it and continue with resume=True (--resume): work that only this file recorded is run again"

@@ -47,7 +47,7 @@ class RejectRow:
 
     @classmethod
     def of(cls, task: Task[Any], kind: str, *, attempt: int, stage: str, reject: Reject) -> Self:
-        """A reject of ``task``, under the source and the generation that the task carries."""
+        """A reject of ``task``, with the source and the generation that the task carries."""
         return cls(
             kind=kind,
             run_source=task._source,
@@ -60,7 +60,7 @@ class RejectRow:
 
 
 class RejectRows(Spool[RejectRow]):
-    """What waits for the next flush; a file of nothing but bad rows comes in one piece."""
+    """The rejects that wait for the next flush; a file of nothing but bad rows adds them all at once."""
 
     __slots__ = ()
 

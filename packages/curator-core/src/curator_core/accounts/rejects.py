@@ -1,4 +1,4 @@
-"""What a run has set aside: rows that could not be read, and rows or tasks that a stage failed on."""
+"""Which rows has a run set aside? Rows that could not be read, and rows or tasks that a stage failed on."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def rejects_of(run_dir: str) -> Iterator[dict[str, Any]]:
 
 
 def group_rejects(run_dir: str, examples: int = 3, accounts: Accounts | None = None) -> list[RejectGroup]:
-    """The rejects that count by stage and reason, the most frequent first, each with its first ``examples``. ``accounts``:
-    those of the run, where they have been read already.
+    """The rejects that count, grouped by stage and reason, the most frequent first, each group with its first
+    ``examples`` rows. ``accounts`` are the accounts of the run, if the caller has read them already.
     """
     groups: dict[tuple[str, str, str], RejectGroup] = {}
     for table in _counting(run_dir, accounts):
@@ -50,7 +50,7 @@ def group_rejects(run_dir: str, examples: int = 3, accounts: Accounts | None = N
             group = groups.setdefault(key, RejectGroup(*key))
             group.rows += rows
             if len(group.examples) < examples:
-                # The slice may reach past the rows of this kind: the others are left out again.
+                # The slice may extend beyond the rows of this kind, so the others are left out.
                 some = table.slice(start, examples - len(group.examples)).to_pylist()
                 alike = takewhile(lambda row, key=key: (row["kind"], row["stage"], row["reason"]) == key, some)  # type: ignore[misc]
                 group.examples += [{name: row[name] for name in _SHOWN} for row in alike]
@@ -59,8 +59,8 @@ def group_rejects(run_dir: str, examples: int = 3, accounts: Accounts | None = N
 
 def _counting(run_dir: str, accounts: Accounts | None = None) -> Iterator[pa.Table]:
     """The rejects that count, a piece at a time."""
-    # A task that was begun by a worker that died, and finished by another, is in the files of both. The worker that
-    # finished it recorded all of its rejects, the other some of them.
+    # A task that one worker began before it died and another finished is in the files of both. The one that finished it
+    # recorded all rejects of the task, the other only some.
     most: dict[Call, tuple[int, str]] = {}
     for path, tables in groupby(read_rejects(run_dir), itemgetter(0)):
         accounts = accounts or open_accounts(run_dir)
@@ -82,7 +82,7 @@ def _counting(run_dir: str, accounts: Accounts | None = None) -> Iterator[pa.Tab
 
 
 def _valid(table: pa.Table, accounts: Accounts) -> Iterator[tuple[Call, int, int]]:
-    """The calls of stages whose attempt is the one that counts, with where their rows begin and end."""
+    """The calls of stages in the attempt that counts, each with the range of its rows."""
     starts, keys = _runs(table, ["run_source", "generation", "task", "stage", "attempt"])
     ends = [*starts.tolist()[1:], table.num_rows]
     for start, stop, (source, generation, task, stage, attempt) in zip(starts.tolist(), ends, keys, strict=True):

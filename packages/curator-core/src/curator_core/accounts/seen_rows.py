@@ -1,4 +1,5 @@
-"""What a worker hands in to be seen, as rows of two tables: counts by task, and rows of the data that are kept as samples.
+"""What does a worker record for views of the data? Rows of two tables: counts by task, and rows of the data that are
+kept as samples.
 
 A row of counts belongs to one task and counts as often as its task does: once, however often the task was repeated.
 Counts of
@@ -22,10 +23,11 @@ from curator_core.formatting import plain
 from curator_core.model.scores import bins_of
 from curator_core.model.task import Task
 
-# kind: "score" (keys: bins, see `bin_codes`), "side" (names: reasons; name: kept or dropped), "in" and "out" (rows, their
-# bytes in `kept`, their tokens in `free`; name: the file), "by in", "by out" and "by dropped" (the same for values of the column
-# `name`), "overlap" (name: "": how much the filter would drop alone, drops first, and would have gone anyway; "with": how much it
-# shares with others; "unmeasured").
+# kind: "score" (keys: bins, see `bins_of`; two more for nulls and for values that are not numbers), "side" (names: reasons;
+# name: kept or dropped), "in" and "out" (rows, their bytes in `kept`, their tokens in `free`; name: the file), "by in",
+# "by out" and "by dropped" (the same for values of the column `name`), "overlap" (name: "": the rows that the filter alone
+# would drop, that it drops first, and that would be dropped anyway; "with": the rows that other filters would drop as well;
+# "unmeasured").
 SEEN_SCHEMA = pa.schema(
     [
         ("run_source", WORD),
@@ -54,7 +56,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("stage", WORD),
         ("side", WORD),
         ("reason", WORD),
-        ("near", WORD),  # the limit that the row is near; empty for a row that was taken from anywhere
+        ("near", WORD),  # the limit that the row is near to; empty for a row that was not chosen for a limit
         ("distance", pa.float64()),
         ("order", pa.uint64()),
         ("row", pa.int64()),
@@ -64,19 +66,21 @@ SAMPLE_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("position", pa.string()),
         ("text", pa.string()),
-        ("cut", pa.int64()),  # how many characters of the text come before the part that is kept
+        ("cut", pa.int64()),  # how many characters of the text come before the part that is stored
         ("length", pa.int64()),
-        ("spans", pa.list_(pa.int32())),  # starts and ends in `text`, in turn
+        ("spans", pa.list_(pa.int32())),  # start, end, start, end, ... in `text`
         ("columns", pa.string()),  # JSON
         ("picture", pa.binary()),  # a small JPEG
-        ("vector", pa.binary()),  # the embedding, in half precision, of a row that is kept for a map
+        ("vector", pa.binary()),  # the embedding of a row that is kept for a map, in half precision
     ]
 )
-# At most this many values of a column, sources and folders are listed; the others are one entry.
+# At most this many sources, folders and values of a column are listed; all others share one entry.
 MOST_VALUES = 1_000
 OTHERS = "(others)"
 # The scores of at most this many rows wait before they are put into bins.
 WAITING = 200_000
+# So many bins of all tasks for one row are still counted faster than the rows are sorted.
+_SPARSE = 4
 
 
 class TaskKey(NamedTuple):
@@ -97,14 +101,14 @@ class _Waiting:
     edges: np.ndarray[Any, Any]
     scale: str
     tasks: list[TaskKey] = field(default_factory=list)
-    codes: list[np.ndarray[Any, Any]] = field(default_factory=list)
     values: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    nulls: list[np.ndarray[Any, Any] | None] = field(default_factory=list)
     kept: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    free: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    free: list[np.ndarray[Any, Any] | None] = field(default_factory=list)
 
 
 class SeenRows:
-    """What waits for the next flush."""
+    """The counts and samples that wait for the next flush."""
 
     def __init__(self) -> None:
         self._scores: dict[tuple[str, str], _Waiting] = {}
@@ -114,11 +118,11 @@ class SeenRows:
         # Sizes of tasks by column: the task, the kind, the file, rows, bytes, and tokens where they are counted.
         self._sizes: tuple[list[Any], ...] = ([], [], [], [], [], [])
         self._samples: list[tuple[Any, ...]] = []
-        # The rows of a map are chosen from those of all stages.
+        # Chooses the rows of a map from those of all stages.
         self.map: Any = None
-        # The small pictures that were made last, keyed by what they show.
+        # The small pictures that were made last, by the hash of the full picture.
         self.pictures: dict[bytes, bytes | None] = {}
-        # Functions that hand over samples that wait elsewhere.
+        # Functions that add the samples that wait elsewhere.
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
@@ -134,9 +138,11 @@ class SeenRows:
         values: np.ndarray[Any, Any],
         nulls: np.ndarray[Any, Any] | None,
         kept: np.ndarray[Any, Any],
-        free: np.ndarray[Any, Any],
+        free: np.ndarray[Any, Any] | None,
     ) -> None:
-        """The scores of a task's rows: floats, which of them are null, which rows stay, and which pass all other tests."""
+        """The scores of a task's rows: floats, which of them are null, which rows stay, and which pass all other tests (all
+        if it is None).
+        """
         if not len(values):
             return
         waiting = self._scores.get((stage, name))
@@ -144,7 +150,7 @@ class SeenRows:
             waiting = self._scores[stage, name] = _Waiting(edges, scale)
         waiting.tasks.append(task)
         waiting.values.append(values)
-        waiting.codes.append(np.zeros(0, bool) if nulls is None else nulls)
+        waiting.nulls.append(nulls)
         waiting.kept.append(kept)
         waiting.free.append(free)
         self._waiting += len(values)
@@ -162,22 +168,24 @@ class SeenRows:
         sizes: list[int] | None = None,
         tokens: list[int] | None = None,
     ) -> None:
-        """Other counts of a task; see `SEEN_SCHEMA`."""
+        """Add other counts of a task; see `SEEN_SCHEMA`."""
         self._others.append((task, stage, kind, name, names, rows, sizes, tokens))
 
     def size(self, task: TaskKey, kind: str, file: str, rows: int, size: int, tokens: int | None) -> None:
-        """How much a task holds, in bytes and tokens too. There are two for each task, which is why they are kept without
-        an object each.
+        """Add the size of a task in rows, bytes and tokens. Each task has two of these, so they are stored in columns
+        rather than as objects.
         """
         for column, value in zip(self._sizes, (task, kind, file, rows, size, tokens), strict=True):
             column.append(value)
 
     def sample(self, task: TaskKey, values: tuple[Any, ...]) -> None:
-        """A row of the data: the columns of `SAMPLE_SCHEMA` from ``stage`` on."""
+        """Add a row of the data as a sample: the columns of `SAMPLE_SCHEMA` from ``stage`` on."""
         self._samples.append((task, values))
 
     def counts(self) -> pa.Table | None:
-        """The counts that wait, as a table. They wait on until `clear_counts`: a file that could not be written is written again."""
+        """The counts that wait, as a table. They are kept until `clear_counts`, so that a file that could not be
+        written can be written again.
+        """
         self._condense()
         if self._others:
             self._made.append(_others_table(self._others))
@@ -188,11 +196,11 @@ class SeenRows:
         return pa.concat_tables(self._made).unify_dictionaries() if self._made else None
 
     def clear_counts(self) -> None:
-        """Forget the counts of `counts`: they are written down."""
+        """Discard the counts that `counts` returned: they are in a file."""
         self._made = []
 
     def samples(self) -> pa.Table | None:
-        """The samples that wait, as a table; they wait on until `clear_samples`."""
+        """The samples that wait, as a table; they are kept until `clear_samples`."""
         for hand_over in self.before_flush:
             hand_over()
         if not self._samples:
@@ -202,7 +210,7 @@ class SeenRows:
         return _table(columns, SAMPLE_SCHEMA)
 
     def clear_samples(self) -> None:
-        """Forget the samples of `samples`: they are written down."""
+        """Discard the samples that `samples` returned: they are in a file."""
         self._samples = []
 
     def _condense(self) -> None:
@@ -211,34 +219,39 @@ class SeenRows:
         self._scores, self._waiting = {}, 0
 
 
-def bin_codes(
-    values: np.ndarray[Any, Any], nulls: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    """The bin of each number (see `bins_of`); ``len(edges) + 1`` for a null, and one more for a value that is not a
-    number.
-    """
-    codes = bins_of(values, edges)
-    codes[np.isnan(values)] = len(edges) + 2
-    codes[nulls] = len(edges) + 1
-    return codes
-
-
 def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     lengths = np.array([len(values) for values in waiting.values], np.int64)
     values = np.concatenate(waiting.values)
-    pieces = [given if len(given) else np.zeros(size, bool) for given, size in zip(waiting.codes, lengths, strict=True)]
-    nulls = np.concatenate(pieces)
-    codes = bin_codes(values, nulls, waiting.edges)
-    width = len(waiting.edges) + 3
-    cells = np.repeat(np.arange(len(lengths)) * width, lengths) + codes
-    found, place = np.unique(cells, return_inverse=True)
-    rows = np.bincount(place, minlength=len(found))
-    kept = np.bincount(place[np.concatenate(waiting.kept)], minlength=len(found))
-    free = np.bincount(place[np.concatenate(waiting.free)], minlength=len(found))
     starts = np.cumsum(lengths) - lengths
-    known = ~(nulls | np.isnan(values))
-    low = np.minimum.reduceat(np.where(known, values, np.inf), starts)
-    high = np.maximum.reduceat(np.where(known, values, -np.inf), starts)
+    codes = bins_of(values, waiting.edges)
+    # Two more bins: one for nulls, and one for what is not a number.
+    last, width = len(waiting.edges), len(waiting.edges) + 3
+    low = high = values
+    unknown = np.isnan(values)
+    if unknown.any() or any(nulls is not None for nulls in waiting.nulls):
+        codes[unknown] = last + 2
+        for start, nulls in zip(starts.tolist(), waiting.nulls, strict=True):
+            if nulls is not None:
+                unknown[start : start + len(nulls)] |= nulls
+                codes[start : start + len(nulls)][nulls] = last + 1
+        low, high = np.where(unknown, np.inf, values), np.where(unknown, -np.inf, values)
+    cells = codes + np.repeat(np.arange(len(lengths)) * width, lengths)
+    place, size = cells, len(lengths) * width
+    sparse = size > _SPARSE * len(cells)  # many small tasks: there are more bins than rows
+    if sparse:
+        found, place = np.unique(cells, return_inverse=True)
+        size = len(found)
+    rows = kept = free = np.bincount(place, minlength=size)
+    stays = np.concatenate(waiting.kept)
+    if not stays.all():
+        kept = np.bincount(place[stays], minlength=size)
+    if any(passes is not None for passes in waiting.free):
+        pairs = zip(waiting.free, lengths.tolist(), strict=True)
+        passing = [np.ones(number, bool) if passes is None else passes for passes, number in pairs]
+        free = np.bincount(place[np.concatenate(passing)], minlength=size)
+    if not sparse:
+        found = rows.nonzero()[0]
+        rows, kept, free = rows[found], kept[found], free[found]
     offsets = np.searchsorted(found, np.arange(len(lengths) + 1) * width).astype(np.int32)
     lists = [
         pa.ListArray.from_arrays(array(offsets), array(column))
@@ -259,8 +272,8 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
         lists[0],
         pa.nulls(size, pa.list_(pa.string())),
         *lists[1:],
-        array(low),
-        array(high),
+        array(np.minimum.reduceat(low, starts)),
+        array(np.maximum.reduceat(high, starts)),
     ]
     return _table(columns, SEEN_SCHEMA)
 
@@ -275,7 +288,7 @@ def _sizes_table(
 ) -> pa.Table:
     size = len(tasks)
     ones = array(np.arange(size + 1, dtype=np.int32))
-    counted = tokens[0] is not None  # of all tasks or of none: it is an option of the run
+    counted = tokens[0] is not None  # all tasks have tokens or none has: counting them is an option of the run
     columns = [
         *_task_columns(tasks),
         [""] * size,
@@ -331,8 +344,8 @@ def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An array, also one of lists; an empty list where there is none. `pa.array` would load pandas for a list of
-    lists.
+    """An array of ``type``; if it is a list type, None becomes an empty list. For lists of lists, `pa.array` would load
+    pandas.
     """
     if not pa.types.is_list(kind):
         return array(values, kind)
@@ -351,5 +364,5 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=
 
 
 def as_json(value: Any) -> str:
-    """Small values as JSON, in one form."""
+    """Small values as JSON that is always written the same way."""
     return _ENCODE(value)

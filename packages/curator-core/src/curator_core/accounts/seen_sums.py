@@ -1,7 +1,7 @@
 """How do counts by task become counts by source? Rows of one source and kind are added up to one row.
 
-A source may have many thousands of tasks, and each has a row for every kind of count. A sum stands for the source as a
-whole: it counts if all of the source does, and then its tasks' own rows of that kind do not.
+A source may have many thousands of tasks, and each has a row for every kind of count. A sum stands for the whole
+source: if the source is complete, the sum counts, and the rows of its tasks of that kind do not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from curator_core.accounts.seen_rows import SEEN_SCHEMA
 from curator_core.arrow.arrays import array, to_numpy
 
-# The path of a sum: no task has it.
+# The path of a sum; no task has this path.
 WHOLE = "*"
 _OF = ("run_source", "generation", "attempt", "stage", "kind", "name", "scale")
 _LISTS = ("rows", "kept", "free")
@@ -33,7 +33,7 @@ def summed(table: pa.Table) -> pa.Table:
     order = to_numpy(pc.sort_indices(names.dictionary)).astype(np.int64)
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
-    ordered = names.dictionary.take(array(order))  # so that a list has one form
+    ordered = names.dictionary.take(array(order))  # so that equal lists are equal texts
     bins = to_numpy(table["keys"].combine_chunks().flatten()).astype(np.int64)
     parts = []
     for mine, values, words in (
@@ -44,20 +44,20 @@ def summed(table: pa.Table) -> pa.Table:
         if len(rows):
             parts.append(_added(table.take(array(rows)), group[rows], values, words))
     made = pa.concat_tables(parts)
-    # In the order in which the groups came, so that a table has one form.
+    # Groups keep the order in which they first appear, so that the table is always the same.
     numbers = np.concatenate([np.unique(group[mine]) for mine in (scores, ~scores) if mine.any()])
     return made.take(array(np.argsort(first[numbers], kind="stable"))).unify_dictionaries()
 
 
 def sources_in(table: pa.Table) -> set[tuple[str, str]]:
-    """The sources that counts are of, each with its generation."""
+    """The sources of these counts, each with its generation."""
     columns = [table[name].cast(pa.string()).to_pylist() for name in ("run_source", "generation")]
     return set(zip(*columns, strict=True))
 
 
 def sums_of(table: pa.Table, wanted: Set[tuple[str, str]]) -> pa.Table:
-    """The same counts, with one row a kind for the ``wanted`` sources, by name and generation; those of which every kind has
-    one row alone stay as they are.
+    """The same counts, with one row per kind for each of the ``wanted`` sources (name and generation). Sources that
+    have only one row of each kind stay as they are.
     """
     if not wanted:
         return table
@@ -77,11 +77,11 @@ def sums_of(table: pa.Table, wanted: Set[tuple[str, str]]) -> pa.Table:
 
 
 def _groups(table: pa.Table) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The number of each row's group, and the first row of each group."""
+    """For each row the number of its group, and for each group its first row."""
     codes = np.zeros(len(table), np.int64)
     for name in _OF:
         column = to_numpy(table[name]) if name == "attempt" else _codes(table[name])
-        # Numbered anew after each column, since the product of all would overflow.
+        # Groups are renumbered after each column, since the product of all codes would overflow.
         _, codes = np.unique(codes * (int(column.max(initial=0)) + 1) + column, return_inverse=True)
     _, first = np.unique(codes, return_index=True)
     return codes, first
@@ -103,7 +103,7 @@ def _added(
     keys = found % width
     if words is None:
         columns["keys"] = pa.ListArray.from_arrays(array(offsets), array(keys.astype(np.int32)))
-        # No other count has a smallest and a largest value.
+        # Only scores have a smallest and a largest value.
         for name, of in (("low", np.minimum), ("high", np.maximum)):
             ends = np.full(len(numbers), np.inf if name == "low" else -np.inf)
             of.at(ends, group, to_numpy(table[name]))
@@ -112,7 +112,7 @@ def _added(
         columns["names"] = pa.ListArray.from_arrays(array(offsets), words.take(array(keys)).cast(pa.string()))
     for name in _LISTS:
         given = np.diff(to_numpy(lists[name].offsets))
-        there = given == lengths  # tokens and bytes are missing where they were not counted
+        there = given == lengths  # tokens and bytes are null if they were not counted
         numbers_of = np.zeros(int(lengths.sum()), np.int64)
         numbers_of[np.repeat(there, lengths)] = to_numpy(lists[name].filter(array(there)).flatten())
         sums = np.bincount(place, weights=numbers_of, minlength=len(found)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The sources that a run has listed, each with the generation that counts."""
+"""Which sources has a run listed, and which generation of each counts?"""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ GONE = "-"  # the generation of a source that is no longer listed
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A source that was handed out, and the generation that its events carry if they count.
+    """A source of the run, and the generation of those of its events that count.
 
-    ``members``: the files and ranges of a source that has several, as JSON; the table calls it ``group``.
+    ``members``: the files and ranges of a source that has several, as JSON; the column in the table is called
+    ``group``.
     """
 
     source: str
@@ -32,7 +33,7 @@ class Listed:
 
 
 class SourceList:
-    """The sources that a run directory knows, including those that are gone; only the driver writes it."""
+    """All sources that a run has ever listed, including those that are gone; only the driver writes this list."""
 
     def __init__(self, run_dir: str) -> None:
         self._folder = storage.join(run_dir, "sources")
@@ -44,7 +45,7 @@ class SourceList:
                 self.rows[row[0]] = Listed(*row)
 
     def note(self, rows: Iterable[Listed]) -> None:
-        """Write rows down; they are durable when this returns."""
+        """Write rows; they are durable when this returns."""
         new = list(rows)
         if not new:
             return
@@ -55,7 +56,7 @@ class SourceList:
         self.rows.update((row.source, row) for row in new)
 
     def forget(self, sources: Iterable[str]) -> None:
-        """Note that sources are no longer listed; the record that they once were stays."""
+        """Record that sources are no longer listed. Their earlier rows stay."""
         self.note([Listed(source) for source in sources])
 
     def members(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each stage did, as totals."""
+"""How many rows, calls and seconds does each stage add up to?"""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class StageTotals:
 
 
 class Tally:
-    """Running totals by stage; those of many workers when their tallies are added."""
+    """Running totals by stage. Adding the tallies of workers gives the totals of the run."""
 
     def __init__(self) -> None:
         self._stages: dict[str, StageTotals] = {}
-        # What each task adds is summed when a caller asks, or in large portions: that is several times as fast. A
+        # Counts of tasks are summed when a caller asks, or many at a time, which is several times as fast. A
         # progress display may ask from a thread of its own while another thread adds, so only one thread sums at a
         # time.
         self._new: deque[StagePerfStats] = deque()
@@ -122,8 +122,8 @@ class Tally:
         return totals
 
     def take(self, few: int = 0) -> list[StagePerfStats]:
-        """What has been added since the last call, to be added to another tally: one entry per stage, or all that were
-        added if they are few.
+        """The counts that were added since the last call, for another tally: one entry per stage, or the original
+        entries if they are few.
         """
         if not self._stages and len(self._new) <= few:
             counts = list(self._new)
@@ -140,7 +140,7 @@ class Tally:
 
     @property
     def rows_read(self) -> int:
-        """Rows at the widest point of the pipeline: the share of rows that failed is measured against it."""
+        """The number of rows at the widest point of the pipeline; the share of failed rows is relative to it."""
         return max((totals.rows_in for totals in self.stages.values()), default=0)
 
     @property

@@ -1,8 +1,9 @@
-"""What has a worker done, when, and with how much memory? Each worker writes sums for a bounded number of time slots to
+"""What did each worker do, when, and with how much memory? Each worker writes sums for a bounded number of time slots
+to
 a file of its own.
 
-These are clock times for people to look at: no output depends on them, and whatever a killed worker has not written is
-lost.
+These are clock times for people to look at: no output depends on them, and a killed worker loses those that it has not
+written.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ FOLDER = "times"
 # A worker's time is divided into at most this many slots: when all are full, neighbours are joined in pairs.
 SLOTS = 200
 _FIRST_SLOT = 0.05
-# The file is rewritten when that takes a small part of the time since the last write. Not every engine says that a
-# worker ends.
+# The file is rewritten when writing takes a small part of the time since the last write, since not every engine
+# announces the end of a worker.
 _SHARE = 400
-# Adding up the buffers of a table takes as long as a light stage takes for a few of its rows.
+# Only some tables are measured: adding up the buffers of a table takes as long as a light stage takes for a few rows.
 _FIRST_TABLES, _ONE_OF_TABLES = 3, 64
 
 
@@ -49,7 +50,7 @@ class WorkTimes:
         self.ending = False
 
     def add(self, stage: str, started: float, ended: float) -> None:
-        """A stage was at work from one reading of `time.perf_counter` to another."""
+        """Record that a stage worked from one reading of `time.perf_counter` to another."""
         self._last = ended
         first, last = started - self._zero, ended - self._zero
         while last >= SLOTS * self._width:
@@ -68,8 +69,8 @@ class WorkTimes:
         busy[end] += last - max(first, 0.0)
 
     def measure(self, stage: str, table: pa.Table) -> None:
-        """Measure a table that a stage was given, or that a reader has made: the first few tables, and then one in
-        several.
+        """Measure an input table of a stage, or a table that a reader has made: the first few tables, and then a few of
+        the others.
         """
         found = self._tables.get(stage)
         if found is None:
@@ -80,11 +81,11 @@ class WorkTimes:
             found[2] += table.nbytes
 
     def watch_gpus(self, busy: Callable[[], tuple[float, ...]]) -> None:
-        """Ask how busy the worker's GPUs are whenever its times are written."""
+        """Call ``busy``, which says how busy the worker's GPUs are, whenever the times are written."""
         self._gpus = busy
 
     def write(self, run_dir: str, name: str) -> None:
-        """Write the file if it is time, and when the worker ends."""
+        """Write the file if it is due or the worker is ending."""
         now = time.perf_counter()
         if not self._busy or (not self.ending and now - self._written < _SHARE * self._took):
             return
@@ -102,24 +103,24 @@ class WorkTimes:
             "gpus": [total / self._gpu_looks for total in self._gpu_sums],
         }
         path = storage.join(run_dir, FOLDER, f"{name}.json")
-        with contextlib.suppress(Exception):  # a run does not fail for times that nothing depends on
+        with contextlib.suppress(Exception):  # a run does not fail because of times: nothing depends on them
             storage.write_bytes_atomic(path, json.dumps(content).encode(), durable=False)
         self._written = time.perf_counter()
         self._took = self._written - now
 
 
 def _memory_peak() -> int | None:
-    """The most memory that this process has had, in bytes."""
+    """The peak memory of this process, in bytes."""
     try:
         import resource
-    except ImportError:  # not every system has it
+    except ImportError:  # not every system has the module
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def read_times(run_dir: str, attempt: int) -> Iterator[dict[str, Any]]:
-    """What the workers of an attempt have written; damaged files are skipped."""
+    """Read what the workers of an attempt have written; damaged files are skipped."""
     folder = storage.join(run_dir, FOLDER)
     if not storage.exists(folder):
         return

@@ -45,7 +45,7 @@ class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTas
     index: Mapping[str, Any] = field(default_factory=dict)
     partitions: int = 32
 
-    # The kinds of files that are laid out by place, and those that are not.
+    # The kinds of files whose rows are sorted by place, and the other kinds.
     placed: ClassVar[tuple[str, ...]] = (EXACT,)
     others: ClassVar[tuple[str, ...]] = ()
     tried_by_plan = False
@@ -78,14 +78,14 @@ class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTas
         return FileGroupTask(data=[record.path for record in records], dataset_name=task.dataset_name)
 
     def write(self, folder: str, documents: DocumentBatch) -> list[FileRecord]:
-        """Write what the index keeps of the documents into files of the run, one of each kind."""
+        """Write what the index stores about the documents to the files of the run, one of each kind."""
         table, places = exact_keys(self, documents, with_names=True)
         table = table.drop_columns(Preference.of(self.keep, type(self).__name__).names)
         return [write_keys(self, folder, documents, EXACT, table, places, durable=True)]
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         pinned = Pinned.read(self.keys)
-        assert pinned is not None  # the step that writes the keys leaves it
+        assert pinned is not None  # the step that writes the keys leaves this column out
         folder = self._run_folder()
         size = 0
         for kind in (*self.placed, *self.others):

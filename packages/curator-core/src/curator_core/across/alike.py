@@ -1,10 +1,10 @@
-"""Which vectors are alike, and which of those are removed? Keys, clusters, pairs within clusters, and decisions about
+"""Which vectors are alike, and which of them are removed? Keys, clusters, pairs within clusters, and decisions about
 groups of pairs.
 
-A vector has a *home*, the cluster of the nearest centre, and *visits* those of the next nearest ones. Two vectors are compared
-where one is at home and the other is at home or visits. What products of whole numbers cannot tell for certain is computed
-again in float64 in a fixed order, so every decision is the same on every machine. Of equal vectors only the preferred one takes
-part, and the others inherit what becomes of it.
+A vector has a *home*, the cluster of the nearest centre, and *visits* the clusters of the next nearest centres. Two
+vectors are compared in a cluster that is the home of one and the home or a visited cluster of the other. Where products
+of whole numbers leave a doubt, the cosine is computed again in float64 in a fixed order, so every decision is the same
+on every machine. Among equal vectors only the preferred one takes part; the others are copies of it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.stored_vectors import StoredVectors
-from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, unpacked_pieces, vectors_of
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 
@@ -54,18 +54,18 @@ COPIES, EDGES, PAIRS, HOMES = "copies", "edges", "pairs", "homes"
 Order = Literal["keep", "hard", "easy", "random"]
 ORDERS = ("keep", "hard", "easy", "random")
 RULE = "similar"
-# Where the vector of a row is among those that were written first.
+# The file and the row in which `VectorKeys` wrote the vector of a row.
 _FILE, _ROW_THERE = "vector_file", "vector_row"
-# The column of the order by the centre or by chance, which decides before what `keep` says.
+# The column for the order by distance from the centre, or for a random order. It takes precedence over `keep`.
 ORDER_COLUMN = "prefer_order"
-# Up to this size of all vectors together they stay where they are, on a local disk, and are looked up there: once read, they
-# are in the memory of any machine. What is larger is written again by cluster, so that nothing is read out of order.
+# Vectors of up to this size in all stay in their first files on a local disk and are looked up there: once read, they
+# fit in the memory of any machine. Larger ones are written again by cluster, so that nothing is read out of order.
 _STAY_BYTES = 1 << 31
-# Rows and columns of a block of products. Half of a block on the diagonal is computed in vain, but smaller blocks take
+# Rows and columns of a block of products. Half of each block on the diagonal is not needed, but smaller blocks take
 # longer.
 _ROWS, _COLUMNS = 256, 2048
-# A vector is tied to at most this many preferred ones at home in a cluster, and one at home to at most this many
-# visitors: it is removed if any of them stays.
+# In a cluster a vector is tied to at most this many preferred vectors at home, and a vector at home to at most this
+# many visitors. It is removed if any of these stays.
 MOST_TIES = 32
 TIES = pa.schema(
     [
@@ -87,9 +87,10 @@ TIES = pa.schema(
 
 @dataclass(kw_only=True)
 class VectorKeys(DocumentStage):
-    """Writes the vector of each row at length one, laid out by its hash, and at the end the roll of all batches.
+    """Writes the vector of each row, scaled to length one and sorted by its hash, and at the end the roll of all
+    batches.
 
-    A row without a vector, or whose vector has no direction, takes no part; the summary counts these rows.
+    Rows without a vector, or with a vector of zeros, take no part; the summary counts them.
     """
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
@@ -141,12 +142,13 @@ def _hashes(vectors: Vectors) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 @dataclass(kw_only=True)
 class VisitClusters(MultipliesVectors, PartitionStage):
-    """Lays the vectors of a partition out by cluster: each at its home, and as a visitor in the ``visits`` next nearest ones.
+    """Writes the vectors of a partition by cluster: each in its home, and as a visitor in the ``visits`` next nearest
+    clusters.
 
-    Of equal vectors only the preferred one is laid out; the others are written by the batch of that one. ``order`` decides
-    before ``keep`` which of two vectors is preferred: ``hard`` the one farther from the centre of its home, ``easy`` the
-    nearer one, ``random`` either, by ``seed``. Without ``with_vectors`` the vectors stay behind. Where all of them are
-    small they stay behind too, and each row has their places.
+    Among equal vectors only the preferred one goes to clusters; the others are written by the batch of that one.
+    ``order`` takes precedence over ``keep``: ``hard`` prefers the vector that is farther from the centre of its home,
+    ``easy`` the nearer one, and ``random`` one of the two, by ``seed``. Without ``with_vectors`` the rows come without
+    their vectors. If the vectors are small in all, each row has the place of its vector instead.
     """
 
     centres: str
@@ -166,10 +168,14 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         preference = self.preference()
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
-        vectors = unpacked(table[VECTOR])
-        found, _ = nearest(vectors, self._whole, self.visits + 1, self._products)
-        self.record_metric("products", float(len(vectors) * len(self._centres)))
-        towards = cosines(vectors, self._centres, other_rows=found[:, 0])
+        found, _ = nearest(unpacked_pieces(table[VECTOR]), self._whole, self.visits + 1, self._products)
+        self.record_metric("products", float(table.num_rows * len(self._centres)))
+        # Of no use to pairs that chance or `keep` decides about.
+        towards = (
+            cosines(unpacked(table[VECTOR]), self._centres, other_rows=found[:, 0])
+            if self.order in ("hard", "easy") or not self.with_vectors
+            else None
+        )
         if self.collapse:
             copies = Copies(table, preference)
             stay = np.sort(copies.order[~copies.removed])
@@ -178,7 +184,7 @@ class VisitClusters(MultipliesVectors, PartitionStage):
             stay = np.arange(table.num_rows)
         places = cluster_places(found[stay], len(self._centres))
         visits = places.shape[1]
-        # Put into the order of their places at once: sorting them later would copy all vectors once more.
+        # The rows are taken in the order of their places: sorting them later would copy all vectors once more.
         by_place = np.argsort(places.ravel(), kind="stable")
         rows = np.repeat(stay, visits)[by_place]
         stay_behind = not self.with_vectors or _may_stay(task.data[0])
@@ -188,7 +194,9 @@ class VisitClusters(MultipliesVectors, PartitionStage):
                 kept = kept.append_column(name, array(values))
         made = kept.rename_columns(["hash_high" if name == "place" else name for name in kept.column_names])
         made = made.append_column(ORDER_COLUMN, array(self._order(table, towards)))
-        made = made.append_column("towards", array(towards)).take(array(rows))
+        if towards is not None:
+            made = made.append_column("towards", array(towards))
+        made = made.take(array(rows))
         made = made.append_column("home", array(np.tile(np.arange(visits) == 0, len(stay))[by_place]))
         made = made.append_column("cluster", array(found[stay].ravel()[by_place]))
         path = storage.join(self.path, HOMES, f"{task.task_id}.arrow")
@@ -196,11 +204,12 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
-    def _order(self, table: pa.Table, towards: NDArray[np.float64]) -> NDArray[np.uint64]:
+    def _order(self, table: pa.Table, towards: NDArray[np.float64] | None) -> NDArray[np.uint64]:
         if self.order == "keep":
             return np.zeros(table.num_rows, np.uint64)
         if self.order == "random":
             return mixed(to_numpy(table["place"]) ^ np.uint64(mixed(np.array([self.seed], np.uint64))[0]))
+        assert towards is not None  # computed for these orders
         whole = np.rint((towards + 2) * 2.0**48).astype(np.uint64)
         return whole if self.order == "hard" else np.uint64(1 << 50) - whole
 
@@ -217,17 +226,17 @@ class VisitClusters(MultipliesVectors, PartitionStage):
 
 
 def _may_stay(place: str) -> bool:
-    """Whether the vectors of a shuffle are few enough to be looked up where they are."""
+    """Whether the vectors of a shuffle are small enough to be looked up in their first files."""
     return storage.is_local(place) and int(read_manifest(place).bytes.sum()) <= _STAY_BYTES
 
 
 def cluster_places(clusters: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """Places that put the clusters in order, spread over all partitions."""
+    """Places for clusters: in the order of their numbers, and spread over all partitions."""
     return clusters.astype(np.uint64) * np.uint64(((1 << 64) - 1) // max(1, count))
 
 
 def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's bijection."""
+    """Mix the bits of each value by the bijection of SplitMix64."""
     with np.errstate(over="ignore"):
         mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -235,7 +244,7 @@ def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def write_by_witness(stage: PartitionStage, path: str, table: pa.Table) -> FileRecord:
-    """Write ties into a file, by the batches of the witnesses."""
+    """Write ties to a file, by the batch of the witness."""
     renamed = table.rename_columns({"number": "member", "witness": "number"})
     return stage.write_by_batch(path, renamed)
 
@@ -270,11 +279,12 @@ def ties_of(
 
 @dataclass(kw_only=True)
 class FindPairs(MultipliesVectors, PartitionStage):
-    """Compares the vectors of each cluster, and ties each to preferred ones whose cosine with it is ``least`` or more.
+    """Compares the vectors of each cluster, and ties each to preferred ones that have a cosine of ``least`` or more
+    with it.
 
-    In one cluster a vector is tied to at most the ``MOST_TIES`` most preferred ones at home, and one at home to as many
-    visitors, so the cost of a mass of similar vectors grows only with their number. ``vectors`` is the folder that the vectors
-    were written to first, where they are unless `VisitClusters` wrote them again.
+    In a cluster a vector is tied to at most the ``MOST_TIES`` most preferred ones at home, and a vector at home to as
+    many visitors, so the cost of many similar vectors grows only linearly. ``vectors`` is the folder of `VectorKeys`;
+    the vectors are read from there unless `VisitClusters` wrote them again.
     """
 
     least: float
@@ -332,20 +342,20 @@ class FindPairs(MultipliesVectors, PartitionStage):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        storage.make_folder(storage.join(self.path, EDGES))  # nothing has made it where there are no vectors at all
+        storage.make_folder(storage.join(self.path, EDGES))  # without any vectors the folder does not exist yet
         folder = storage.join(self.path, PAIRS)
         finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
 
 
 def sort_by_preference(preference: Any, columns: dict[str, NDArray[np.uint64]]) -> NDArray[np.int64]:
-    """The rows in order of preference: by the centre or by chance if ``order`` says so, then by the rules."""
+    """The rows in order of preference: first by the order column, then by the rules of ``keep``."""
     order: NDArray[np.int64] = preference.sort(columns, within=[columns[ORDER_COLUMN]])
     return order
 
 
 class _Spread:
-    """The vectors of a partition where they lie: each cluster has a few of each piece. Putting them together first
-    would copy them all, out of the cache.
+    """The vectors of a partition, left in their pieces: each cluster takes a few vectors from each piece. Joining the
+    pieces first would copy all vectors through memory.
     """
 
     def __init__(self, pieces: Sequence[pa.Table], places: NDArray[np.uint64]) -> None:
@@ -372,8 +382,8 @@ type _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The vectors of one cluster: ``rows`` of ``vectors`` in order of preference, and which of them are at ``home``. With
-    ``groups`` only those of one group are compared.
+    """The vectors of one cluster: ``rows`` of ``vectors`` in order of preference, and which of them are at ``home``.
+    With ``groups`` only vectors of the same group are compared.
     """
 
     vectors: Vectors
@@ -384,14 +394,14 @@ class Cluster:
 
     @property
     def pairs(self) -> float:
-        """How many pairs there are to compare: all but those of two visitors."""
+        """The number of pairs to compare: all but those of two visitors."""
         at_home = int(self.home.sum())
         return at_home * (at_home - 1) / 2 + at_home * (len(self.home) - at_home)
 
     def preferred_neighbours(self, least: float) -> _Ties:
-        """Which vectors are alike, and how much: (a vector, a preferred one, their cosine) for pairs with a cosine of
-        at least ``least``. Each vector has up to ``MOST_TIES`` pairs with those at home, the most preferred ones, and
-        one at home has as many with visitors. Members are named by their place in the order.
+        """Find the pairs with a cosine of at least ``least``: a vector, a preferred one, and their cosine. Each vector
+        has up to ``MOST_TIES`` pairs with the most preferred vectors at home, and a vector at home has as many with
+        visitors. A member is identified by its place in the order.
         """
         none = np.zeros(0, np.int64)
         made: list[_Ties] = [(none, none, np.zeros(0))]
@@ -404,7 +414,7 @@ class Cluster:
         return lost, best, similarity
 
     def _at_home(self, home: NDArray[np.int64], whole: Whole, least: float) -> Iterator[_Ties]:
-        """Those at home with those at home that come before them."""
+        """Pair the vectors at home with those at home that come before them."""
         numbers, limit = self.products.put(whole.numbers), whole.least(least, whole)
         wanted = np.full(len(home), MOST_TIES)
         for start in range(0, len(home), _ROWS):
@@ -423,7 +433,7 @@ class Cluster:
     def _visited(
         self, home: NDArray[np.int64], whole: Whole, visitors: NDArray[np.int64], theirs: Whole, least: float
     ) -> Iterator[_Ties]:
-        """Those at home with the visitors, of whom either may be the preferred one."""
+        """Pair the vectors at home with the visitors; either of the two may be the preferred one."""
         limit = whole.least(least, theirs)
         at_home, away = self.products.put(whole.numbers), self.products.put(theirs.numbers)
         wanted, wanted_there = np.full(len(home), MOST_TIES), np.full(len(visitors), MOST_TIES)
@@ -452,8 +462,8 @@ class Cluster:
         wanted: NDArray[np.int64],
         least: float,
     ) -> Iterator[_Ties]:
-        """The pairs that are alike for certain, by their places among ``losers`` and ``winners``; for each loser the
-        first ones, as many as are ``wanted``. The pairs of a loser are together.
+        """Check candidate pairs exactly; ``loser`` and ``winner`` are their places in ``losers`` and ``winners``, with
+        the pairs of a loser together. Yields up to ``wanted`` pairs of each loser, the first ones.
         """
         if self.groups is not None:
             same = self.groups[losers[loser]] == self.groups[winners[winner]]
@@ -477,7 +487,7 @@ class Cluster:
 
 @dataclass(kw_only=True)
 class TiePartitions(Partitions):
-    """Names the partitions of pairs, in ``path``, and those of ``copies``; each is a source."""
+    """Lists the partitions of pairs in ``path`` and those of ``copies``; each is a source."""
 
     copies: str
 
@@ -491,7 +501,7 @@ class TiePartitions(Partitions):
 
 @dataclass(kw_only=True)
 class RouteTies(PartitionStage):
-    """Lays ties out by the group that they belong to, so that a partition holds all ties of each of its groups."""
+    """Writes ties by their group, so that one partition holds all ties of a group."""
 
     groups: str
 
@@ -510,7 +520,7 @@ def groups_of_numbers(folder: str, numbers: NDArray[np.uint64]) -> NDArray[np.ui
     """The group of each document; a document without ties is a group of its own."""
     group = numbers.copy()
     batches = batches_of(numbers)
-    for batch in np.unique(batches):
+    for batch in distinct(batches):
         rows, found = groups_of(folder, int(batch))
         if not len(rows):
             continue
@@ -524,10 +534,10 @@ def groups_of_numbers(folder: str, numbers: NDArray[np.uint64]) -> NDArray[np.ui
 
 @dataclass(kw_only=True)
 class DecideTies(PartitionStage):
-    """Decides about all documents of the groups of a partition; what it decides is laid out by batch.
+    """Decides about all documents of the groups of a partition, and writes the decisions by batch.
 
-    In order of preference a document stays unless it is tied to one that stays. It is removed for the most similar of
-    those.
+    Documents are taken in order of preference. A document stays unless it is tied to one that stays; it is then removed
+    for the most similar of these.
     """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
@@ -536,7 +546,9 @@ class DecideTies(PartitionStage):
 
 
 def decided_by_ties(table: pa.Table, rule: str) -> Iterator[pa.Table]:
-    """What is decided about all documents of some groups, given the ties and copies among them, with the ``group`` of each."""
+    """The decisions about all documents of some groups. ``table`` holds the ties and copies among them, with the
+    ``group`` of each.
+    """
     names = _documents(table)
     numbers = to_numpy(names["number"])
     is_copy = to_numpy(table["is_copy"])
@@ -548,7 +560,8 @@ def decided_by_ties(table: pa.Table, rule: str) -> Iterator[pa.Table]:
     witness = np.arange(len(numbers))
     figure = np.ones(len(numbers))
     valid = pairs[stays[winner[pairs]] & ~stays[loser[pairs]]]
-    # The most similar of those that stay; of equally similar ones the one with the smaller hash, whatever its number.
+    # The witness is the most similar document that stays. Among equally similar ones it is the one with the smallest
+    # hash, whatever its number.
     valid = valid[np.lexsort((tie[valid], -similarity[valid], loser[valid]))]
     best = valid[np.flatnonzero(np.append(True, loser[valid][1:] != loser[valid][:-1]))] if len(valid) else valid
     witness[loser[best]], figure[loser[best]] = winner[best], similarity[best]
@@ -573,7 +586,7 @@ def decided_by_ties(table: pa.Table, rule: str) -> Iterator[pa.Table]:
 
 
 def _documents(table: pa.Table) -> pa.Table:
-    """Number, id and collection of each document in ties, by number."""
+    """The number, id and collection of each document in the ties, sorted by number."""
     sides = [
         table.select(["number", "id", "collection"]),
         table.select(["witness", "witness_id", "witness_collection"]).rename_columns(["number", "id", "collection"]),
@@ -584,7 +597,7 @@ def _documents(table: pa.Table) -> pa.Table:
 
 
 def independent(count: int, loser: NDArray[np.int64], winner: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of ``count`` documents stay, if each one that is tied to a preferred one that stays is removed.
+    """Decide which of ``count`` documents stay: a document is removed if it is tied to a preferred one that stays.
 
     ``winner[i]`` is preferred to ``loser[i]``. Each turn decides all rows whose preferred rows are decided.
     """
@@ -595,7 +608,7 @@ def independent(count: int, loser: NDArray[np.int64], winner: NDArray[np.int64])
         waits[loser] = True
         state[(state == unknown) & ~waits] = stays
         state[loser[state[winner] == stays]] = goes
-        # A tie says nothing more once its loser or its winner is removed.
+        # A tie no longer matters once its loser or its winner is removed.
         rest = (state[loser] == unknown) & (state[winner] != goes)
         if not rest.any():
             state[state == unknown] = stays

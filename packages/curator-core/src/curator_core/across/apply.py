@@ -24,7 +24,7 @@ from curator_core.model.task import DocumentBatch
 
 MODES = ("remove", "annotate", "rehydrate", "removed")
 WEIGHTS = ("size", "sqrt", "log")
-# The reason in the accounts, by the rule that removed the row; a rule that is missing here is its own reason.
+# The reason in the accounts for each rule; any other rule is itself the reason.
 REASONS = {
     "exact": "exact duplicate",
     "normalized": "exact duplicate",
@@ -61,11 +61,11 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
     - ``remove`` drops what is removed, with the reason in the accounts (``exact duplicate``, ``near duplicate``, …);
     - ``annotate`` keeps all rows and adds ``columns`` to them: any of ``decision``, ``rule``, ``duplicate_of`` (the id of
       the row that stays for it, or its source and row where rows have no ids), ``jaccard``, ``containment``, ``new_words``,
-      ``similarity``, ``cluster`` and ``cluster_size``; each is called that with ``prefix`` before it;
+      ``similarity``, ``cluster`` and ``cluster_size``; each new column has this name with ``prefix`` before it;
     - ``rehydrate`` drops the same rows and gives each survivor a ``weight`` from the size of its cluster: ``size``, its
       square root (``sqrt``), or 1 + log2 of it (``log``); at most ``max_weight``. The weight is written into
-      ``weight_column``, or, with ``repeat``, each survivor is repeated that often: with a weight of 2.3 two or three
-      times, depending on ``seed`` and its place;
+      ``weight_column``, or, with ``repeat``, the survivor is repeated that many times: with a weight of 2.3 two or
+      three times, depending on ``seed`` and its place;
     - ``removed`` keeps only the removed rows, with ``columns``, so that a pipeline can write them out.
     """
 
@@ -147,11 +147,11 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(task.to_pyarrow().take(array(np.repeat(np.arange(task.num_rows), times))))
 
     def _without_removed(self, about: pa.Table, rows: int) -> NDArray[np.bool_]:
-        """Which rows stay; the reason is recorded for each of the others."""
+        """Whether each row stays; the reason is recorded for the others."""
         keep = np.ones(rows, np.bool_)
         removed = about.filter(pc.equal(about["decision"], scalar(REMOVED)))
         keep[rows_of(to_numpy(removed["number"]))] = False
-        # A copy of a removed document is still an exact copy, whatever the reason for the removal of that document.
+        # An exact copy of a removed document counts as an exact copy, whatever the other was removed for.
         rules = pc.if_else(removed["copy_of"].is_valid(), scalar("exact"), removed["rule"])
         places = rows_of(to_numpy(removed["number"]))
         words = np.array([rule or REMOVED for rule in rules.to_pylist()], object)
@@ -167,7 +167,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.weight == "sqrt":
             sizes = np.sqrt(sizes)
         elif self.weight == "log":
-            # Rounded, since the last digit of a logarithm depends on the C library; the last digit of a root does not.
+            # The logarithm is rounded, since its last digit depends on the C library; that of a root does not.
             sizes = np.array([round(1 + math.log2(size), 9) for size in sizes.tolist()])
         return sizes if self.max_weight is None else np.minimum(sizes, self.max_weight)
 

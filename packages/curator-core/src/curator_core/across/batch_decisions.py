@@ -1,8 +1,9 @@
 """How does a stage that decides about one batch at a time write a table of decisions?
 
-In `process` it writes what it decides into a file for the batch (`write_batch_decisions`). In `finish` the files become
-the table (`finish_batch_decisions`): the batches have no numbers before that. Where an earlier step has numbered them,
-and most documents go, a pipeline of `DecidedBatches` and `PackDecisions` makes the table in parallel.
+In `process` it writes its decisions to a file for the batch (`write_batch_decisions`). In `finish` it makes the table
+from these files (`finish_batch_decisions`), because the batches have no numbers before that. If an earlier step has
+numbered them and most documents are removed, a pipeline of `DecidedBatches` and `PackDecisions` makes the table in
+parallel.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, Fil
 # The files of the batches stay: a run that is resumed with more batches numbers all of them again.
 _FOLDER = "_batches"
 _ROW = "row_in_batch"
-# A part is read one row group at a time, and there should not be a hundred thousand parts.
+# Parts may be large, since they are read one row group at a time; with smaller ones there could be a hundred thousand.
 _DOCUMENTS_PER_PART = 1 << 20
 
 
 def write_batch_decisions(
     folder: str, task: DocumentBatch, rows: NDArray[np.int64], columns: Mapping[str, Any]
 ) -> FileRecord:
-    """Write decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of the table's.
+    """Write decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of the columns of the
+    table.
 
-    The caller must hand the record on, by `record_output` or with the task that it returns; it counts all rows of the
-    batch.
+    The caller must pass the record on, by `record_output` or with the task that it returns. The record counts all rows
+    of the batch.
     """
     given = decisions_table({"number": array(rows.astype(np.uint64)), **columns})
     chosen = given.select([name for name in SCHEMA.names if name in columns])
@@ -54,7 +56,7 @@ def write_batch_decisions(
 def finish_batch_decisions(
     folder: str, outputs: Sequence[FileRecord], settings: Mapping[str, Any] | None = None
 ) -> list[FileRecord]:
-    """Make the table from the files of all batches, in lineage order; returns what stays, for `finish` to return."""
+    """Make the table from the files of all batches, in lineage order; the return value is that of `finish`."""
     roll = Roll.of(outputs)
     paths = [record.path for record in outputs]
     records = [
@@ -62,7 +64,7 @@ def finish_batch_decisions(
         for number, (first, stop) in enumerate(roll.ranges(_parts(roll)))
     ]
     finish_decisions(folder, records, roll, settings)
-    # The rows of the table are those of its parts.
+    # The files of the batches remain, but their rows are counted in the parts.
     return [*records, *(replace(record, rows=0) for record in outputs)]
 
 
@@ -93,7 +95,7 @@ class DecidedBatches(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class PackDecisions(FanOut[FileGroupTask, FileGroupTask]):
-    """Makes a part of a table of decisions, in the folder ``path``, from what was decided about a range of batches."""
+    """Makes a part of a table of decisions, in the folder ``path``, from the decisions about a range of batches."""
 
     path: str
     roll: str

@@ -1,7 +1,7 @@
-"""How does a pipeline hand its rows to the next one by key: in a random order, or all rows of a key together?
+"""How does a pipeline pass its rows to the next one by key: in a random order, or all rows of a key together?
 
 `ShuffleWriter` ends a pipeline and `ShuffleReader` begins the next, with all rows in the order of a seeded hash of
-their key. Where the rows of a key must be together, a subclass of `GroupByKey` takes the place of the reader.
+their key. If the rows of a key must be together, a subclass of `GroupByKey` takes the place of the reader.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, Proces
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
 
-# The column of places in the files between the two pipelines; no user's column has this name.
+# The column of places in the files between the two pipelines; a user's column must not have this name.
 HASH = "__shuffle_hash__"
 
 
@@ -52,7 +52,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     seed: int = 0
     partitions: int = 64
 
-    # Whether the reader can write values as JSON where no other type holds the values of all files.
+    # Whether the reader may convert values to JSON if no other type holds the values of all files.
     json_allowed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return False
 
     def places(self, table: pa.Table) -> NDArray[np.uint64]:
-        """The place of each row in the order, from its key and the seed alone."""
+        """The place of each row in the order; it depends on the key and the seed alone."""
         digests = row_digests(table, self._keys, salt=str(self.seed).encode(), size=8)
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64, copy=False)
 
@@ -88,7 +88,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        """Write the manifest: which files there are, in the order of the input, and what they have in common."""
+        """Write the manifest: the list of files in the order of the input, and the properties that they share."""
         finish_partitioned(
             self.path,
             outputs,
@@ -99,7 +99,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 def key_columns(what: str, given: Any) -> list[str]:
-    """A column, or several, as a list; an error where it is neither."""
+    """Return the column or columns as a list; anything else is an error."""
     names = [given] if isinstance(given, str) else given
     if (
         not isinstance(names, list | tuple)
@@ -124,7 +124,7 @@ class ShuffleReader(CompositeStage[EmptyTask, DocumentBatch]):
     batch_bytes: int | str = "8MiB"
 
     def __post_init__(self) -> None:
-        self.decompose()  # each checks what it is given
+        self.decompose()  # each of these checks its parameters
 
     def outputs(self) -> list[str]:
         return [ANY_COLUMNS]
@@ -174,7 +174,8 @@ def batches_of(table: pa.Table, batch_bytes: int) -> Iterator[pa.Table]:
 
 
 class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
-    """Base of stages that see all rows of a key at once. It follows `Partitions`, in the pipeline after a `ShuffleWriter`.
+    """Base of stages that get all rows of a key at once. It follows `Partitions`, in the pipeline after a
+    `ShuffleWriter`.
 
     Write `process_group`. Groups come in the order of the hash of their key, and the rows of a group in the order of
     the input, whatever the number of partitions, files and workers::
@@ -185,8 +186,8 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
 
         Pipeline([Partitions(path="parts"), Newest(), JsonlWriter(path="out")])
 
-    A group of more than ``memory`` is refused, unless the stage has a `process_large_group`. Rows that do not come back are
-    dropped as ``grouped``; a stage that makes more rows of a group than it had sets ``creates_rows``.
+    A group of more than ``memory`` is refused, unless the stage has a `process_large_group`. Rows that the stage does
+    not return are dropped as ``grouped``; a stage that returns more rows than a group had must set ``creates_rows``.
     """
 
     memory: int | str
@@ -203,10 +204,10 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
 
     @abstractmethod
     def process_group(self, rows: pa.Table) -> pa.Table | None:
-        """What becomes of the rows of one key; None to drop them."""
+        """Return the result for the rows of one key, or None to drop them."""
 
     def process_large_group(self, pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """What becomes of the rows of a key that do not fit in memory; they come piece by piece, in order."""
+        """Return the result for the rows of a key that do not fit in memory; they come in pieces, in order."""
         first = next(pieces)
         raise UsageError(
             f"the rows of one key take more than {type(self).__name__}.memory ({size(self._memory)}): those of "
@@ -260,7 +261,9 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
 
 
 def _groups(table: pa.Table, keys: Sequence[str]) -> Iterator[pa.Table]:
-    """The groups of a table in which rows of one hash are together; two keys of one hash are two groups."""
+    """Split a table in which rows with the same hash are together into groups; two keys with the same hash are two
+    groups.
+    """
     digests = np.frombuffer(b"".join(row_digests(table, keys)), "<u8").reshape(-1, 2)
     apart = (digests[1:] != digests[:-1]).any(axis=1)
     starts = np.flatnonzero(np.append(True, apart)).tolist() if table.num_rows else []

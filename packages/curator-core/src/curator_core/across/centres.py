@@ -1,8 +1,8 @@
 """Where are the centres of the clusters of many vectors? k-means by cosine, with the same centres on every machine.
 
-The sample of vectors is chosen by their hashes, so it is the same however they lie in files. All products are of whole
-numbers (see `curator_core.across.vectors`), and so are the sums that new centres are made of: neither threads nor blocks
-decide which centre is nearest.
+The sample of vectors is chosen by their hashes, so it does not depend on the files that hold them. All products use
+whole numbers (see `curator_core.across.vectors`), and so do the sums that give new centres: the nearest centre does not
+depend on threads or blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.shuffle import Manifest, read_manifest, require_complete, rows_between
-from curator_core.across.vectors import Vectors, Whole, as_lists, packed, unpacked, vectors_of
+from curator_core.across.vectors import Vectors, Whole, as_lists, packed, unpacked, vectors_of, whole_blocks
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import check_whole
 from curator_core.model.lineage import source_id
@@ -28,47 +28,54 @@ from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 CENTRES = "centres.arrow"
 VECTOR = "vector"
 _END = 1 << 64
-# None of the whole numbers is above 4,096, so the sums of so many are exact in float32.
+# No whole number is above 4,096, so sums of this many are exact in float32.
 _SUMMED = 1 << 12
-# Clusters of about as many vectors as there are clusters cost the least to find and to compare; more clusters than this
-# have not been seen to help.
+# The cost is lowest if a cluster has about as many vectors as there are clusters; more clusters than this have not been
+# found to help.
 _MOST_CLUSTERS = 50_000
 _SAMPLE_EACH = 128
-# The sample is in memory, with as much again in whole numbers: at most this many numbers, 512 MiB.
+# The sample is in memory, as floats and once more as whole numbers: at most this many numbers, 512 MiB.
 _MOST_NUMBERS = 1 << 27
 
 
 def default_clusters(vectors: int) -> int:
-    """The default number of clusters for that many vectors: the square root."""
+    """The default number of clusters: the square root of the number of vectors."""
     return max(1, min(_MOST_CLUSTERS, round(float(np.sqrt(vectors)))))
 
 
 def nearest(
-    vectors: Whole | Vectors, centres: Whole, count: int = 1, products: Products | None = None
+    vectors: Whole | Sequence[Vectors], centres: Whole, count: int = 1, products: Products | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each.
+    """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each of
+    them.
 
-    Equally near ones keep their order. Vectors that are needed once are given as they are: each block becomes whole
-    numbers while it is in the cache.
+    Equally near centres keep their order. Vectors that are used only once should be passed as floats, in the pieces in
+    which they lie: each block is converted to whole numbers in memory that stays in the cache.
     """
     products = products or NumpyProducts()
     count = min(count, len(centres.numbers))
-    there = vectors.numbers if isinstance(vectors, Whole) else vectors
-    found = np.empty((len(there), count), np.int64)
-    best = np.empty((len(there), count), np.float32)
-    across = products.put(np.ascontiguousarray(centres.numbers.T))
     rows = max(1, products.block // max(1, len(centres.numbers)))
-    for start in range(0, len(there), rows):
-        part = slice(start, start + rows)
-        numbers = there[part] if isinstance(vectors, Whole) else Whole.of(there[part]).numbers
+    there = len(vectors.numbers) if isinstance(vectors, Whole) else sum(map(len, vectors))
+    found = np.empty((there, count), np.int64)
+    best = np.empty((there, count), np.float32)
+    across = products.put(np.ascontiguousarray(centres.numbers.T))
+    blocks = _blocks(vectors.numbers, rows) if isinstance(vectors, Whole) else whole_blocks(vectors, rows)
+    start = 0
+    for numbers in blocks:
+        part = slice(start, start + len(numbers))
         found[part], best[part] = products.nearest(numbers, across, count)
+        start += len(numbers)
     return found, best
+
+
+def _blocks(numbers: Vectors, rows: int) -> Iterator[Vectors]:
+    return (numbers[start : start + rows] for start in range(0, len(numbers), rows))
 
 
 def train(
     sample: Vectors, clusters: int, iterations: int, products: Products | None = None
 ) -> tuple[Vectors, NDArray[np.int64], int]:
-    """Centres of length one for a sample, how many of its vectors are nearest to each, and how many turns that took.
+    """Centres of length one for a sample, the number of vectors nearest to each, and the number of iterations.
     The sample begins with the first centres, so it must be in random order.
     """
     whole = Whole.of(sample)
@@ -86,13 +93,15 @@ def train(
 
 
 def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32], before: Vectors) -> Vectors:
-    """The direction of the sum of each cluster; an empty cluster begins again at a vector far from its own centre."""
+    """The direction of the sum of each cluster; an empty cluster starts again at a vector that is far from its
+    centre.
+    """
     sums = np.zeros(before.shape, np.float64)
     order = np.argsort(labels, kind="stable")
     edges = np.searchsorted(labels[order], np.arange(len(before) + 1)).tolist()
     for cluster, (first, stop) in enumerate(itertools.pairwise(edges)):
         for start in range(first, stop, _SUMMED):
-            # Sums of whole numbers below 2²⁴: no order can round them.
+            # Sums of whole numbers below 2²⁴ are exact in any order.
             sums[cluster] += whole.numbers[order[start : min(start + _SUMMED, stop)]].sum(axis=0)
     empty = np.setdiff1d(np.arange(len(before)), labels)
     if len(empty):
@@ -106,7 +115,7 @@ def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32
 
 @dataclass(kw_only=True)
 class AllVectors(SourceStage[FileGroupTask]):
-    """Names a complete shuffle of vectors as one source."""
+    """Lists a complete shuffle of vectors as one source."""
 
     path: str
 
@@ -124,7 +133,7 @@ class AllVectors(SourceStage[FileGroupTask]):
 class TrainCentres(MultipliesVectors):
     """Finds the centres of ``clusters`` clusters from a sample of the vectors of a shuffle, and writes them into ``path``.
 
-    The sample holds 128 vectors for each cluster, or ``sample`` in all; those with the smallest hashes.
+    The sample consists of the vectors with the smallest hashes: 128 for each cluster, or ``sample`` in all.
     """
 
     path: str
@@ -167,13 +176,13 @@ class TrainCentres(MultipliesVectors):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        """Nothing more: the file is whole."""
+        """Return nothing more: the file is complete."""
 
 
 def first_vectors(manifest: Manifest, count: int) -> Vectors:
-    """The ``count`` vectors of a shuffle with the smallest places, in the order of these."""
+    """The ``count`` vectors of a shuffle with the smallest places, in the order of their places."""
     rows = int(manifest.rows.sum())
-    # Places are hashes, evenly spread: a range of them holds about as many as are wanted; if it holds fewer, a wider
+    # Places are hashes, evenly spread: a range is chosen that should hold enough vectors; if it holds too few, a wider
     # one is read.
     share = min(1.0, 1.1 * count / max(1, rows) + 1e-6)
     while True:

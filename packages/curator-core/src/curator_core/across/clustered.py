@@ -1,4 +1,6 @@
-"""Which cluster is each document in, how far is it from the centre, and how does it rank? Brought back to the rows."""
+"""Which cluster is each document in, how far is it from the centre, and what is its rank? Adds the answers to the
+rows.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,15 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 
 CLUSTERS = "clusters.parquet"
 RANKED, SUMS = "ranked", "sums"
-# Distances are summed as whole multiples of this: in whatever order, the sum is the same.
+# Distances are summed as whole multiples of this, so the sum is the same in any order.
 _UNIT = 2.0**-40
 
 
 @dataclass(kw_only=True)
 class RankClusters(PartitionStage):
-    """Ranks the documents of each cluster of a partition, laid out by batch, and sums each cluster up.
+    """Ranks the documents of each cluster of a partition, writes them by batch, and summarizes each cluster.
 
-    At the end ``summary``, a folder, gets a file of all clusters: size, mean distance, and centre.
+    At the end a file with the size, mean distance and centre of every cluster is written to the folder ``summary``.
     """
 
     centres: str
@@ -100,9 +102,10 @@ class RankClusters(PartitionStage):
 
 @dataclass(kw_only=True)
 class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds to each row its cluster and its distance from the centre, null where it has no vector; it comes after the reader.
+    """Adds to each row its cluster and its distance from the centre, or null if it has no vector. It must follow the
+    reader.
 
-    With ``most`` only that many rows of each cluster stay, those that rank first; rows without a vector stay.
+    With ``most`` only that many rows of each cluster stay, the first in rank; rows without a vector all stay.
     """
 
     path: str
@@ -146,5 +149,6 @@ class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
         beyond = (at >= 0) & (to_numpy(about["rank"])[np.maximum(at, 0)] >= self.most)
         if not beyond.any():
             return task
-        self.record_dropped(f"beyond {self.most} of its cluster", int(beyond.sum()))
+        which = np.flatnonzero(beyond)
+        self.record_dropped(f"beyond {self.most} of its cluster", len(which), which=which)
         return task.filter(array(~beyond))

@@ -1,8 +1,8 @@
-"""How does a shuffle of very many files become one of few, so that its partitions can be read?
+"""How is a shuffle of very many files merged into one of few files, so that its partitions can be read?
 
-Each partition has a piece in each file: 10,000 files and 4,000 partitions are 40 million pieces, and each takes opening
-a file. A pipeline of `FileLots` and `CompactFiles` merges as many files into one as fit ``size``, partition by
-partition, and keeps the order of rows and their numbers, so the reader finds the same.
+Each partition has a piece in each file: 10,000 files and 4,000 partitions make 40 million pieces, and a file must be
+opened for each. A pipeline of `FileLots` and `CompactFiles` merges files into larger ones of up to ``size`` bytes,
+partition by partition. Rows keep their order and their numbers, so the reader finds the same rows.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from curator_core.pipeline import Pipeline
 from curator_core.stages.files import parse_bytes
 
 SIZE = "128MiB"
-# With more pieces than this, opening the files takes longer than writing them again.
+# With more pieces than this, opening the files takes longer than rewriting them.
 MANY_PIECES = 100_000
 
 
 def compact(path: str, into: str, *, size: int | str = SIZE, name: str = "compact") -> Pipeline:
-    """The step that writes the shuffle in ``path`` with fewer files into the folder ``into``."""
+    """The step that rewrites the shuffle in ``path`` with fewer files in the folder ``into``."""
     return Pipeline([FileLots(path=path, size=size), CompactFiles(path=path, into=into)], name=name)
 
 
@@ -78,7 +78,7 @@ def _lots(files: Sequence[ShuffleFile], size: int) -> list[list[ShuffleFile]]:
 
 @dataclass(kw_only=True)
 class CompactFiles(FanOut[FileGroupTask, FileGroupTask]):
-    """Writes what the files of a lot hold into one file in the folder ``into``."""
+    """Merges the files of a lot into one file in the folder ``into``."""
 
     path: str
     into: str

@@ -1,14 +1,14 @@
-"""How do the many folders of an index become few?
+"""How are the many folders of an index merged into a few?
 
 Each run that is added brings a folder with a few files for each of its batches, and every later run opens all of them.
 `compact_index` writes the content of neighbouring folders into one folder with large files. The runs stay in the manifest, in
 their order and with their batches, so documents keep their numbers, and runs that are compared with the index decide the
 same, byte for byte, before and after.
 
-1. The files of the new folder are written, each whole or not at all. Its name is a hash of the folders that it replaces; what an
-   interrupted attempt has left is written again.
-2. The manifest names the new folder in place of the old ones, in one step, and lists these as replaced.
-3. The replaced folders are removed, and the manifest forgets them. Where this is interrupted, the next time does it.
+1. The files of the new folder are written, each whole or not at all. Its name is a hash of the folders that it
+replaces; files that an interrupted attempt has left are written again. 2. The manifest names the new folder in place of
+the old ones, in one step, and lists the old ones as replaced. 3. The replaced folders and their entries in the manifest
+are removed. If this is interrupted, the next call completes it.
 
 A run that is being compared with the index finds its folders gone, reads the manifest again, and continues in the new one.
 """
@@ -47,7 +47,7 @@ _MERGED = "merged-"
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What `compact_index` has done: how many folders, files and bytes there were, and are now."""
+    """What `compact_index` has done: the number of folders, files and bytes before and after."""
 
     folders: tuple[int, int]
     files: tuple[int, int]
@@ -55,14 +55,14 @@ class Compacted:
 
 
 def compact_index(path: str, *, folders: int = 1, lot_bytes: int = LOT_BYTES) -> Compacted:
-    """Write the runs of the index in ``path`` into ``folders`` folders at most, whose files are of about ``lot_bytes``.
+    """Merge the runs of the index in ``path`` into at most ``folders`` folders, with files of about ``lot_bytes``.
 
-    The smallest neighbours are put together. About three times ``lot_bytes`` are in memory, and the disk holds what
-    is replaced twice until the end. Runs can be added and compared meanwhile.
+    The smallest neighbouring folders are merged. It takes about three times ``lot_bytes`` of memory, and until the end
+    the disk holds both old and new files. Meanwhile runs can be added and compared.
     """
     check_whole("folders", folders)
     check_whole("lot_bytes", lot_bytes)
-    Index.read(path)  # refuses what is no index before anything is made there
+    Index.read(path)  # raises if there is no index, before anything is written there
     doing = f"another process is compacting the index {path!r}"
     with locked(storage.join(path, ".compact"), doing, "Wait until it has ended."):
         _forget_replaced(path)
@@ -82,7 +82,7 @@ def _held(index: Index) -> tuple[int, int, int]:
 
 
 def _groups(index: Index, most: int) -> list[list[IndexFolder]]:
-    """The neighbouring folders to write together, so that ``most`` remain."""
+    """Choose the neighbouring folders to merge, so that at most ``most`` remain."""
     groups = [[folder] for folder in index.folders]
     sizes = [folder.bytes for folder in index.folders]
     while len(groups) > most:
@@ -96,11 +96,11 @@ def _groups(index: Index, most: int) -> list[list[IndexFolder]]:
 
 
 def _written_together(index: Index, group: Sequence[IndexFolder], lot_bytes: int) -> IndexFolder:
-    """A new folder that holds the runs of some neighbouring ones."""
+    """Write a new folder that holds the runs of some neighbouring ones."""
     digest = hashlib.sha256(json.dumps([folder.name for folder in group]).encode()).hexdigest()
     name = f"{_MERGED}{digest[:16]}"
     into = run_folder(index.path, name)
-    storage.remove(into)  # what an interrupted attempt has left may be of another size of lots
+    storage.remove(into)  # an interrupted attempt may have used another size of lots
     before = [run_folder(index.path, folder.name) for folder in group]
     runs = dict(zip([folder.name for folder in index.folders], index.runs_of(), strict=True))
     for folder, place in zip(group, before, strict=True):
@@ -120,7 +120,7 @@ def _written_together(index: Index, group: Sequence[IndexFolder], lot_bytes: int
 
 
 def _join_placed(places: Sequence[str], into: str, lot_bytes: int) -> int:
-    """Write the shuffles in ``places`` as one; how many bytes that is."""
+    """Write the shuffles in ``places`` as one; return its size in bytes."""
     joined = Joined([read_manifest(place) for place in places])
     records = [
         joined.write(storage.join(into, f"lot-{number:05d}.arrow"), lot)
@@ -132,7 +132,9 @@ def _join_placed(places: Sequence[str], into: str, lot_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A file that is not laid out by place: its batches, and what decides whether it can be in one file with another."""
+    """A file whose rows are not sorted by place: its batches, and the properties that must match for it to be merged
+    with another.
+    """
 
     path: str
     count: int
@@ -141,7 +143,7 @@ class _Part:
 
 
 def _join_others(places: Sequence[str], into: str, lot_bytes: int) -> int:
-    """Write files of batches one after the other into few; how many bytes that is."""
+    """Join files of batches into a few larger ones; return their size in bytes."""
     parts = []
     for place in places:
         for name, _, count in read_files(place):
@@ -178,7 +180,7 @@ def _join_lot(lot: Sequence[_Part], path: str) -> int:
 
 
 def _lots[T: (ShuffleFile, _Part)](files: Sequence[T], size_of: Callable[[T], int], most: int) -> list[list[T]]:
-    """Consecutive files that are of ``most`` bytes together, or one that is larger."""
+    """Consecutive files of at most ``most`` bytes in all, or one file that is larger."""
     lots: list[list[T]] = []
     room = 0
     for file in files:
@@ -199,10 +201,10 @@ def _manifest_alone(path: str) -> AbstractContextManager[None]:
 
 
 def _replace(path: str, group: Sequence[IndexFolder], merged: IndexFolder) -> None:
-    """Let the manifest name a folder in place of others."""
+    """Replace folders by another in the manifest."""
     with _manifest_alone(path):
         index = Index.read(path)
-        # Others may have added runs meanwhile, behind all that were there.
+        # Other runs may have been added meanwhile, after all existing ones.
         at = index.folders.index(group[0])
         folders = [*index.folders[:at], merged, *index.folders[at + len(group) :]]
         replaced = [*index.replaced, *(folder.name for folder in group)]

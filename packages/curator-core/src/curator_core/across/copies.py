@@ -1,4 +1,4 @@
-"""Exact copies: which documents have the same value, and which of these is kept?"""
+"""Exact copies: which documents have the same value, and which of them is kept?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from curator_core.across.inputs import noted, write_inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
+from curator_core.arrow.json_column import holds_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
@@ -30,7 +31,7 @@ EXACT = "exact"
 
 @dataclass(kw_only=True)
 class DocumentStage(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Base of stages that write something about the documents of each batch to a file in ``path``, laid out by partition."""
+    """Base of stages that write a file about the documents of each batch in ``path``, sorted by partition."""
 
     path: str
     partitions: int = 32
@@ -50,7 +51,7 @@ class DocumentStage(DocumentParameters, ProcessingStage[DocumentBatch, FileGroup
 
 @dataclass(kw_only=True)
 class ExactKeys(DocumentStage):
-    """Writes the hash of each document, laid out by partition, and finally the roll of all batches."""
+    """Writes the hash of each document, sorted by partition, and finally the roll of all batches."""
 
     index: Mapping[str, Any] | None = None
 
@@ -66,7 +67,9 @@ class ExactKeys(DocumentStage):
 def exact_keys(
     stage: DocumentParameters, task: DocumentBatch, *, with_names: bool
 ) -> tuple[pa.Table, NDArray[np.uint64]]:
-    """A row for each document with a value: its hash, its row in the batch, its order of preference; and its place."""
+    """A row for each document with a value (its hash, its row in the batch and its order of preference), and the place
+    of each.
+    """
     table = task.to_pyarrow()
     found = digests(column_of(table, stage.column), normalize=stage.normalize)
     collections = stage.collections(task)
@@ -84,7 +87,7 @@ def exact_keys(
         chosen = array(rows.astype(np.int64))
         columns["id"] = stage.ids(table).take(chosen)
         columns["collection"] = collections.take(chosen)
-    made = noted(pa.table(columns), task, collections)
+    made = noted(pa.table(columns), task, collections, texts=holds_texts(column_of(table, stage.column).type))
     hashes = (rows, scoped.high[rows], scoped.low[rows], found.lengths[rows])
     return described(made, column_of(table, stage.column).type, hashes), scoped.high[rows]
 
@@ -99,8 +102,8 @@ def write_keys(
     *,
     durable: bool = False,
 ) -> FileRecord:
-    """Write the keys of a batch into its file of this ``kind``; the record counts the rows of the batch, which the roll
-    needs.
+    """Write the keys of a batch to its file of this ``kind``. The record counts the rows of the batch, because the roll
+    needs them.
     """
     path = storage.join(folder, kind, f"{task.task_id or 'batch'}.arrow")
     written = write_partitioned(path, table, places, stage.partitions, durable=durable)
@@ -112,8 +115,8 @@ def write_keys(
 def finish_keys(
     path: str, outputs: Sequence[FileRecord], kinds: Sequence[str], index: Mapping[str, Any] | None, owner: str
 ) -> list[dict[str, Any]]:
-    """Write the manifests of the shuffles of each kind, the roll, what was read, and the runs of the ``index`` to
-    compare with. Returns what was noted of each batch.
+    """Write the manifests of the shuffles of each kind, the roll, the list of files read, and the runs of the ``index``
+    to compare with. Return the notes of each batch.
     """
     notes: list[dict[str, Any]] = []
     for kind in kinds:
@@ -140,11 +143,12 @@ def partition_table(task: FileGroupTask) -> pa.Table | None:
 
 
 class Copies:
-    """The exact copies among documents.
+    """Find the exact copies among documents.
 
-    ``order`` sorts the rows by hash and then by preference. In that order ``best`` is the place of the preferred row of
-    the same hash and length, and ``removed`` marks all others. Documents of an index, ``old``, come first and are never
-    removed; with ``among_new`` false no document is removed as a copy of a new one.
+    ``order`` sorts the rows by hash and then by preference. In that order ``best`` gives for each row the place of the
+    preferred row with the same hash and length, and ``removed`` marks all rows but the preferred ones. Documents of an
+    index, ``old``, come first and are never removed. With ``among_new=False`` no document is removed as a copy of a new
+    one.
     """
 
     def __init__(
@@ -169,17 +173,17 @@ class Copies:
 
 def with_old_copies(table: pa.Table, old: OldDocuments, preference: Preference) -> pa.Table:
     """A partition of exact keys, with the keys of old documents that share a hash with one of them."""
-    theirs = old.matching(EXACT, np.unique(to_numpy(table["place"])))
+    theirs = old.matching(EXACT, distinct(to_numpy(table["place"])))
     if theirs is None:
         return table
-    for name in preference.names:  # they come first whatever the order of preference
+    for name in preference.names:  # old documents come first whatever the order of preference
         theirs = theirs.append_column(name, array(np.zeros(theirs.num_rows, np.uint64)))
     return pa.concat_tables([table, theirs.select(table.column_names)]).unify_dictionaries()
 
 
 @dataclass(kw_only=True)
 class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
-    """Base of stages that examine one partition of all documents and write what they find, laid out by batch.
+    """Base of stages that examine one partition of all documents and write their findings by batch.
 
     ``keys`` is the folder of the step that numbered the documents, and ``parts`` the number of parts to write.
     """
@@ -205,11 +209,11 @@ class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
         return Preference.of(self.keep, type(self).__name__)
 
     def write_by_batch(self, path: str, table: pa.Table) -> FileRecord:
-        """Write rows about documents into a file, by the documents' batches; the caller records the file."""
+        """Write rows about documents to a file, by the batches of the documents; the caller records the file."""
         return write_partitioned(path, table, batch_places(to_numpy(table["number"]), self._batches), self.parts)
 
     def write_decided(self, task: FileGroupTask, decided: Iterable[pa.Table]) -> FileGroupTask:
-        """Write what was decided about a partition, each table into a file of its own."""
+        """Write the decisions about a partition, each table to its own file."""
         path = ""
         for number, table in enumerate(decided):
             name = f"{task.task_id}.arrow" if not number else f"{task.task_id}-{number:05d}.arrow"
@@ -224,7 +228,7 @@ class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class DecideCopies(PartitionStage):
-    """Decides about the exact copies in one partition of hashes; the decisions are laid out by batch."""
+    """Decides about the exact copies in one partition of hashes, and writes the decisions by batch."""
 
     rule: str = "exact"
 

@@ -1,4 +1,4 @@
-"""Decisions about documents, on their way from the partitions that decide to the table of decisions."""
+"""How do decisions get from the partitions that decide to the table of decisions?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 
 ROLL = "roll.arrow"
-# How many decisions are in one table.
+# The number of decisions in one table.
 TOGETHER = 1 << 17
 # The figures that a rule may give, and their types; a figure that it does not give is null.
 FIGURES = {
@@ -52,9 +52,10 @@ def decided_rows(
     """A row for each removed document and one for each witness, in tables of at most ``most`` rows.
 
     ``numbers`` are the removed documents and ``witnesses`` the document that each was removed for. ``names`` holds
-    ``id`` and ``collection`` of all documents; ``at`` and ``witness_at`` are the rows of the two in it. ``figures`` and
-    ``rules`` describe the removed documents. ``copy_at`` is the row of the document that each is an exact copy of,
-    where that document was removed too, and otherwise its own row. ``component_sizes`` covers all documents.
+    ``id`` and ``collection`` of all documents; ``at`` and ``witness_at`` are their rows in it. ``figures`` and
+    ``rules`` describe the removed documents. ``copy_at`` is the row of the document that each is an exact copy of, if
+    that document was removed as well; otherwise it is the row of the document itself. ``component_sizes`` covers all
+    documents.
     """
     kept, first, sizes = np.unique(witnesses, return_index=True, return_counts=True)
     size_of = sizes[np.searchsorted(kept, witnesses)]

@@ -3,27 +3,29 @@
 One row for each document that is removed and one for each *witness*, the document that stays and was compared with it.
 A document without a row stays and is no witness. The columns:
 
-| column | what it says |
+| column | meaning |
 |---|---|
 | ``number`` | the document (see `curator_core.across.roll`); the table is sorted by it |
 | ``source``, ``row`` | where the document is: the id of its source, and its row there |
 | ``id`` | its id as text, where documents have one |
 | ``collection`` | the collection that it belongs to |
 | ``decision`` | ``removed`` or ``kept`` |
-| ``witness_number``, ``witness_source``, ``witness_row``, ``witness_id`` | the same for the document that stays in its place; null for one that is kept, and where a rule needs no witness |
-| ``jaccard`` | the part of the union of their shingles that both have |
+| ``witness_number``, ``witness_source``, ``witness_row``, ``witness_id`` | the same for the document that stays in its
+place; null in the row of a kept document, and for rules that need no witness |
+| ``jaccard`` | the part of all their shingles that both documents have |
 | ``containment`` | the part of its shingles that the witness has |
 | ``new_words`` | the highest number of words in a window of 25 that the witness does not have |
-| ``shared_bands`` | how many bands of the sketch brought them together |
+| ``shared_bands`` | how many bands of the sketch they share |
 | ``similarity`` | the cosine of both vectors, or another measure of how alike the two are, 1 at most |
-| ``rule`` | the rule by which it goes: ``exact``, ``nothing_new``, ``containment``, ``jaccard``, ``fraction``, ``list``, … |
+| ``rule`` | the rule that removes it: ``exact``, ``nothing_new``, ``containment``, ``jaccard``, ``fraction``, ``list``,
+… |
 | ``copy_of``, ``copy_of_id`` | for an exact copy whose representative was removed too: the number and the id of the representative. The figures are then the representative's |
-| ``cluster`` | the number of the witness that survives, for the witness too |
+| ``cluster`` | the number of the witness that survives; the witness itself has it as well |
 | ``cluster_size`` | the witness and the documents that were removed for it |
-| ``component_size`` | how many documents were brought together; it decides nothing |
+| ``component_size`` | the size of the connected component; nothing depends on it |
 
-The table lies in a folder: Parquet files, each for a range of batches, with a manifest and the roll of the batches. So
-a step that reads the sources again needs only the part for its batch.
+The table is a folder of Parquet files, each for a range of batches, with a manifest and the roll of the batches. A step
+that reads the sources again needs only the part for its batch.
 """
 
 from __future__ import annotations
@@ -74,16 +76,16 @@ SCHEMA = pa.schema(
         ("component_size", pa.int64()),
     ]
 )
-# A batch holds some thousands of rows: most of a larger group would be read in vain.
+# A batch has some thousands of rows, so most of a larger row group would be read for nothing.
 _GROUP_ROWS = 1 << 14
-# Row groups of the part that is being read; the next batch is most often in the same one.
+# The last row groups of the current part are kept: the next batch is usually in the same one.
 _HELD_GROUPS = 4
 
 
 def decisions_table(columns: Mapping[str, Any], roll: Roll | None = None) -> pa.Table:
-    """A table of decisions of these columns, sorted by ``number``; those that are missing are null.
+    """A table of decisions with these columns, sorted by ``number``; missing columns are null.
 
-    With a ``roll`` the source and the row of documents and witnesses are found by their numbers.
+    With a ``roll``, the source and the row of each document and witness are filled in from their numbers.
     """
     unknown = [name for name in columns if name not in SCHEMA.names]
     if unknown:
@@ -106,8 +108,8 @@ def write_decisions(folder: str, part: str, table: pa.Table) -> FileRecord:
 
 
 def write_parts(folder: str, part: str, tables: Iterator[pa.Table]) -> FileRecord:
-    """The same for tables that come one after another, in order."""
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes one
+    """Like `write_decisions`, for tables that come one after another, in order."""
+    import pyarrow.parquet as pq  # deferred: the import takes 30 ms, and not every process writes decisions
 
     rows = 0
     before = -1
@@ -132,8 +134,8 @@ def finish_decisions(
 ) -> None:
     """Complete a table of decisions: its manifest, and the roll, beside the files that ``records`` name.
 
-    ``settings`` say how the decisions were made: ``rule``, ``threshold``, ``max_new_words``, and whatever else is of
-    interest. Called from a stage's ``finish``; it can be interrupted anywhere and repeated.
+    ``settings`` say how the decisions were made: ``rule``, ``threshold``, ``max_new_words``, and others. Call it from a
+    stage's ``finish``; it can be interrupted anywhere and repeated.
     """
     import pyarrow.parquet as pq
 
@@ -182,7 +184,7 @@ class Decisions:
 
     @classmethod
     def open(cls, folder: str) -> Decisions:
-        """The table in a folder: its manifest and its roll; nothing else is read yet."""
+        """Open the table in a folder. Only its manifest and its roll are read."""
         place = storage.join(folder, MANIFEST)
         if not storage.exists(place):
             raise UsageError(
@@ -252,7 +254,9 @@ class Decisions:
 
 
 def decisions_of(folder: str, batch: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """The decisions about the documents of one batch; see `Decisions.of_batch`, which a worker keeps for many."""
+    """The decisions about the documents of one batch. A worker that needs many batches keeps a `Decisions` and calls
+    `Decisions.of_batch`.
+    """
     return Decisions.open(folder).of_batch(batch, columns)
 
 
@@ -360,7 +364,7 @@ def _bounds(metadata: Any) -> NDArray[np.uint64]:
 
 @contextlib.contextmanager
 def _opened(path: str, metadata: Any = None) -> Iterator[Any]:
-    """An open part; damage to its content, found here or in the block, raises an error that names the file."""
+    """An open part. Damage that is found here or in the block raises an error that names the file."""
     import pyarrow.parquet as pq
 
     try:

@@ -1,5 +1,5 @@
-"""When are two values the same? The answer is a 128-bit hash and a length of each value of a column; text is taken in
-its composed form.
+"""When are two values the same? Each value of a column gets a 128-bit hash and a length; text is hashed in its composed
+form (NFC).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.json_column import JSON, texts_in
 from curator_core.arrow.row_hash import row_digests
 
-# Letters, marks and numbers stay; whatever is between them becomes one space.
+# Letters, marks and numbers stay; everything between them becomes one space.
 _BETWEEN = r"[^\pL\pM\pN]+"
-# A text without any of these is in NFC: all others normalize to themselves, and change nothing beside them. Symbols,
-# ideographs and the letters of European languages are among the others.
+# A text without any of these characters is in NFC: all others are unchanged by NFC and do not combine with their
+# neighbours. The others include symbols, ideographs and the letters of European languages.
 _MAY_CHANGE = (
     r"[^\x00-\x{2FF}\x{2002}-\x{20CF}\x{2100}-\x{2125}\x{2127}-\x{2129}\x{212C}-\x{2328}\x{232B}-\x{2ADB}"
     r"\x{2ADD}-\x{2BFF}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30A1}-\x{30FF}\x{4E00}-\x{9FFF}\x{AC00}-\x{D7A3}"
@@ -30,7 +30,7 @@ _MAY_CHANGE = (
 
 
 class Digests(NamedTuple):
-    """For each value, both halves of the hash, the length, and whether there is anything to compare."""
+    """For each value both halves of the hash, the length, and whether it can be compared."""
 
     high: NDArray[np.uint64]
     low: NDArray[np.uint64]
@@ -41,10 +41,10 @@ class Digests(NamedTuple):
 def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
     """The digests of a column.
 
-    Text is taken in NFC, so that the two ways to write an accent are the same; with ``normalize`` case, white space and
-    punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length
-    counts characters of text and bytes of binary values, and is 0 for others. A value in a column of JSON is equal to the
-    same one in a column of its own type.
+    Text is hashed in NFC, so that both ways to write an accent are equal; with ``normalize``, case, white space and
+    punctuation do not count either. Null and the empty text are not ``present``: they have no copies. The length is the
+    number of characters of a text or of bytes of a binary value, and 0 for other types. A value in a column of JSON
+    equals the same value in a column of its own type.
     """
     kind = values.type
     if kind == JSON:
@@ -75,14 +75,14 @@ def _hashed(values: pa.ChunkedArray) -> Digests:
 
 
 def hashes_of(values: Iterable[bytes | memoryview]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Both halves of the 128-bit hash of each of some byte strings."""
+    """Both halves of the 128-bit hash of each byte string."""
     found = b"".join([hashlib.blake2b(value, digest_size=16).digest() for value in values])
     halves = np.frombuffer(found, np.dtype("<u8")).astype(np.uint64).reshape(-1, 2)
     return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
 
 
 def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts in NFC. Most texts are already in NFC, as ASCII is, and are only checked."""
+    """Texts in NFC. Most texts, such as all ASCII, are in NFC already and are only checked."""
     chunks = []
     for part in texts.chunks:
         chunk = part
@@ -98,12 +98,12 @@ def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def folded(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts without the differences of case, white space and punctuation."""
+    """Texts with case folded, and white space and punctuation reduced to single spaces."""
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), _BETWEEN, " "))
 
 
 def _views(values: pa.ChunkedArray) -> Iterable[memoryview]:
-    """The bytes of each value, in the memory of the column; none for null."""
+    """The bytes of each value, as views of the column's memory; a null gives no bytes."""
     for chunk in values.chunks:
         _, offsets, data = chunk.buffers()
         edges = (

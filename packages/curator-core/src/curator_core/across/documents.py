@@ -15,7 +15,7 @@ from curator_core import storage
 from curator_core.across.digests import Digests, digests
 from curator_core.across.preference import Preference
 from curator_core.arrow.arrays import array, scalar
-from curator_core.arrow.json_column import JSON, as_text, texts_in
+from curator_core.arrow.json_column import as_text, only_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
@@ -30,7 +30,7 @@ class DocumentParameters:
 
     ``column`` is compared. ``keep`` is the order of preference. A collection is the value of ``collection_column``, by
     default the first folder below one of ``bases``; with ``scope="per_collection"`` only documents of one collection are
-    compared. The table holds ``id_column`` where the data have it.
+    compared. The table contains ``id_column`` if the data have it.
     """
 
     column: str = "text"
@@ -60,22 +60,12 @@ class DocumentParameters:
         return Preference.of(self.keep, type(self).__name__).columns
 
     def ids(self, table: pa.Table) -> pa.Array:
-        """The ids as text; null where there are none."""
-        if self.id_column is None or self.id_column not in table.column_names:
-            return pa.nulls(table.num_rows, pa.string())
-        values = table.column(self.id_column).combine_chunks()
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
-            raise UsageError(
-                f"{type(self).__name__}.id_column {self.id_column!r} must hold text or numbers, not {values.type}"
-            )
-        return as_text(values)
+        """The ids as text; null for rows without one."""
+        return ids_of(self, table, self.id_column)
 
     def texts(self, table: pa.Table) -> pa.ChunkedArray:
-        """The column of texts; null where a value is not text in a column that holds others as well."""
-        column = column_of(table, self.column)
-        return texts_in(column)[0] if column.type == JSON else column
+        """The texts of the column, null where a value is not text: such a value has no words and is near no other."""
+        return only_texts(column_of(table, self.column))
 
     def collections(self, task: DocumentBatch) -> pa.Array:
         """The collection of each row, as a dictionary of names."""
@@ -101,6 +91,18 @@ class DocumentParameters:
         return found._replace(high=found.high ^ salts[:, 0], low=found.low ^ salts[:, 1])
 
 
+def ids_of(stage: object, table: pa.Table, id_column: str | None) -> pa.Array:
+    """The ids in a column as text; null where there are none."""
+    if id_column is None or id_column not in table.column_names:
+        return pa.nulls(table.num_rows, pa.string())
+    values = table.column(id_column).combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
+        raise UsageError(f"{type(stage).__name__}.id_column {id_column!r} must hold text or numbers, not {values.type}")
+    return as_text(values)
+
+
 def collection_salts(collections: pa.Array) -> NDArray[np.uint64]:
     """Two pseudo-random numbers for each row, by the name of its collection."""
     names = digests(pa.chunked_array([collections.dictionary]))
@@ -109,7 +111,9 @@ def collection_salts(collections: pa.Array) -> NDArray[np.uint64]:
 
 
 def collection_of(path: str, bases: Sequence[str]) -> str:
-    """The first folder of a path below the longest of ``bases`` that it is in; empty where there is none between."""
+    """The first folder of a path below the longest of ``bases`` that contains it; empty if the file is directly in that
+    base.
+    """
     best = ""
     for base in bases:
         if len(base) >= len(best) and path.startswith(f"{base.rstrip('/')}/"):

@@ -1,4 +1,4 @@
-"""What becomes of each row once the limits of the score are found: the best stay, or each gets its bucket."""
+"""What happens to each row once the limits of the score are found? The best rows stay, or each row gets its bucket."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ RULE = "fraction"
 
 
 def write_limits(path: str, answers: Requests) -> FileRecord:
-    """Write the requests and their answers into a file that `KeepTop` and `AddBuckets` read."""
+    """Write the requests and their answers to a file that `KeepTop` and `AddBuckets` read."""
     names = ("column", "group", "high", "low", "endless")
     return write_table(path, pa.table({name: array(getattr(answers, name)) for name in names}))
 
 
 @dataclass(kw_only=True)
 class _Limited(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Base of stages that read the data again, with the ``limits`` that were found for the ``scores`` measured before."""
+    """Base of stages that read the data again and apply ``limits``, which were found from the ``scores`` measured
+    before.
+    """
 
     scores: str
     limits: str
@@ -66,8 +68,8 @@ class _Limited(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class KeepTop(_Limited):
-    """Keeps the rows that come before the limit of their group. The others are written into the folder ``decided``
-    batch by batch, for `PackDecisions`.
+    """Keeps the rows that rank before the limit of their group. The others are written to the folder ``decided``, batch
+    by batch, for `PackDecisions`.
     """
 
     column: str
@@ -94,13 +96,13 @@ class KeepTop(_Limited):
         high, low, endless = (to_numpy(self._limits[name])[group] for name in ("high", "low", "endless"))
         keep = endless | (keys < high) | ((keys == high) & (numbers < low))
         gone = np.flatnonzero(~keep)
-        self.record_dropped(self.reason, len(gone))
+        self.record_dropped(self.reason, len(gone), which=gone)
         columns = {
             "decision": pa.repeat(REMOVED, len(gone)),
             "rule": pa.repeat(RULE, len(gone)),
             "id": _ids(table, self.id_column, gone),
         }
-        # The run counts the rows that its writer wrote.
+        # This file adds no rows to the run's count, which includes only those that its writer wrote.
         self.record_output(replace(write_batch_decisions(self.decided, task, gone, columns), rows=0))
         return task.filter(array(keep)) if len(gone) else task
 
@@ -138,7 +140,7 @@ class AddBuckets(_Limited):
             keys = keys_of(task.to_pyarrow(), name, self.lowest, self.owner)
             for one in np.unique(group).tolist():
                 mine = group == one
-                # Keys put the best first: a row is above an edge if the edge's key comes after its own.
+                # Keys sort the best rows first: a row is above an edge if its key comes before that of the edge.
                 passed = np.searchsorted(self._edges[number, one], keys[mine], side="right")
                 found[number, mine] = self.buckets - 1 - passed
         if self.each:
@@ -149,7 +151,7 @@ class AddBuckets(_Limited):
 
 
 def _ids(table: pa.Table, column: str | None, rows: NDArray[np.int64]) -> pa.Array:
-    """The ids of rows as text; null where there are none."""
+    """The ids of rows as text; null for rows without one."""
     if column is None or column not in table.column_names or pa.types.is_nested(table[column].type):
         return pa.nulls(len(rows), pa.string())
     return as_text(table[column].take(array(rows)).combine_chunks())

@@ -1,4 +1,4 @@
-"""Brings the findings of partitions back to the batches that they are about."""
+"""How do the findings of partitions get back to the batches that they are about?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _END = 1 << 64
 
 
 def batch_places(numbers: NDArray[np.uint64], batches: int) -> NDArray[np.uint64]:
-    """Places of documents, chosen so that a partition is a range of batches in the order of the roll."""
+    """Places of documents for which each partition is a range of batches in the order of the roll."""
     return (numbers >> np.uint64(ROW_BITS)) * np.uint64(_END // max(batches, 1) - 1)
 
 
 class BatchRows:
-    """The rows, batch by batch, of a shuffle that is laid out by `batch_places` of its column ``number``.
+    """The rows, batch by batch, of a shuffle that is sorted by the `batch_places` of its column ``number``.
 
-    The partition of the last batch read is kept, since the batches of a source come one after the other.
+    The last partition read is kept in memory, since the batches of a source come one after the other.
     """
 
     def __init__(self, folder: str, batches: int) -> None:

@@ -1,4 +1,4 @@
-"""In which group is each row, for work that is done group by group?"""
+"""Which group is each row in, for work that is done group by group?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLLECTION = "collection"
 def groups_of(task: DocumentBatch, by: str | None, bases: Sequence[str], what: str) -> pa.DictionaryArray | None:
     """The group of each row as text: the value of the column ``by``; None where all rows are one group.
 
-    In data without a column of that name, ``collection`` is the file's first folder below one of ``bases``.
+    If the data have no column ``collection``, it is the file's first folder below one of ``bases``.
     """
     if by is None:
         return None
@@ -45,7 +45,7 @@ def groups_of(task: DocumentBatch, by: str | None, bases: Sequence[str], what: s
 
 
 def _whole(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Floats become integers where all of them are whole: whether numbers are floats may depend on the file."""
+    """Convert floats to integers if all of them are whole: the type of numbers may depend on the file."""
     try:
         return values.cast(pa.int64())
     except pa.ArrowInvalid:

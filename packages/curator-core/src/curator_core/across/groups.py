@@ -1,25 +1,27 @@
 """Which documents are connected by edges, even where the edges do not fit in memory?
 
 The input is a folder of Arrow files whose rows are edges: ``a`` and ``b``, two numbers of documents. A *group* is a set
-of documents that edges connect, and is named after the smallest number in it. The output gives the members of the
+of documents that edges connect, and is named after the smallest number in it. The output lists the members of the
 groups by batch, so that a step that reads the sources again opens only what its batch needs (`groups_of`).
 
 Edges that fit in memory are solved by one task (`components`). More edges are reduced in rounds of two pipelines each
 over a shuffle of the edges (large star and small star, Kiveris et al., *Connected Components in MapReduce and Beyond*,
 2014):
 
-- *large star*: each node with its neighbours; the larger ones are tied to the smallest of all instead;
-- *small star*: each node with its smaller neighbours; all of them are tied to the smallest instead.
+- *large star*: the larger neighbours of each node are tied to the smallest of all its neighbours and itself; - *small
+star*: each node and its smaller neighbours are tied to the smallest of them.
 
-Neither separates what was connected, and each change moves an edge to a smaller number, so the rounds end. What a task
-writes is contracted first: edges that connect the same documents within the task become a star around the smallest. As
+Neither separates documents that were connected, and each change moves an edge to a smaller number, so the rounds end. A
+task contracts its edges before it writes them: edges that connect the same documents within the task become a star
+around the smallest. As
 soon as the edges fit in memory, one task solves the rest. Otherwise the rounds end when one of them changes nothing.
 Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest;
-the step that writes the members checks this again for each document, and stops the run if it does not hold.
+the step that writes the members checks this for each document, and stops the run if it is not true.
 
-**Memory.** A task holds edges of 16 bytes: as much of a partition as fits ``memory``/4, and its stars. A document with
-more neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Finding what
-edges connect takes about ten times their bytes: 240 MiB in a worker by default, and 960 MiB where one task solves the rest. So with 10⁹ documents that all have an edge, each round reads and
+**Memory.** A task holds edges of 16 bytes: as much of a partition as fits in ``memory``/4, and its stars. A document
+with more neighbours than that is read twice, once to find the smallest neighbour and once to tie the others to it.
+Finding the components takes about ten times the bytes of the edges: 240 MiB in a worker by default, and 960 MiB in the
+task that solves the rest. So with 10⁹ documents that all have an edge, each round reads and
 writes 16 GB (large star: 32 GB) in partitions of 12 MiB, whatever the groups look like.
 """
 
@@ -73,14 +75,14 @@ type Numbers = NDArray[np.uint64]
 def components(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
     """Every number in an edge (``a[i]``, ``b[i]``), sorted, and the smallest number connected with each.
 
-    Before it returns, it checks over all edges that both ends have the same smallest number, and that it is not larger
-    than either.
+    Before it returns, it checks for all edges that both ends have the same smallest number, and that this is not larger
+    than either end.
     """
     if len(a) != len(b):
         raise UsageError(f"components: {len(a)} numbers in a and {len(b)} in b")
     members, ends = np.unique(np.concatenate([a, b]).astype(np.uint64, copy=False), return_inverse=True)
     left, right = ends[: len(a)], ends[len(a) :]
-    # Numbers keep their order as places in `members`, so the smallest place is the smallest number.
+    # Places in `members` have the order of the numbers, so the smallest place belongs to the smallest number.
     root = np.arange(len(members))
     one, other = left, right
     while True:
@@ -90,7 +92,7 @@ def components(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
             break
         low, high = np.minimum(one, other), np.maximum(one, other)
         # Each root with a smaller neighbour is tied to the smallest. A root without one has neighbours tied to it, or
-        # is itself tied to a smaller one in the next turn: every two turns leave at most half of the roots.
+        # is tied to a smaller one itself in the next turn: every two turns at least halve the number of roots.
         np.minimum.at(root, high, low)
         _follow(root, high)
         one, other = root[one], root[other]
@@ -121,10 +123,10 @@ def stars(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
 
 @dataclass(kw_only=True)
 class Groups(Workflow):
-    """Writes into ``path`` the groups of documents that the edges in the folder ``edges`` connect.
+    """Writes to ``path`` the groups of documents that the edges in the folder ``edges`` connect.
 
-    Edges of up to ``memory`` bytes, 16 for each, are solved by one task, which takes about ten times as much; more in
-    rounds, whose tasks hold a quarter of them each. An edge from a document to
+    Up to ``memory`` bytes of edges (16 bytes each) are solved by one task, which takes about ten times as much memory.
+    More edges are solved in rounds, whose tasks hold ``memory``/4 bytes of edges each. An edge from a document to
     itself is left out. The result depends on the edges alone, whatever the memory and the number of workers.
     """
 
@@ -142,7 +144,7 @@ class Groups(Workflow):
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         memory = parse_bytes(self.memory, "Groups.memory")
-        # The plan is made before there are any edges.
+        # The plan is made before the edges exist.
         size = sum(file.size for file in _edge_files(self.edges)) if storage.exists(self.edges) else 0
         if size <= memory:
             yield Pipeline([AllEdges(path=self.edges), SolveGroups(path=self.path)], name="groups")
@@ -195,7 +197,7 @@ class Groups(Workflow):
 
 
 def groups_of(folder: str, batch: int) -> tuple[NDArray[np.int64], Numbers]:
-    """Which rows of a batch are in a group with others, in order, and the number of the group of each."""
+    """The rows of a batch that are in a group with others, in order, and the number of the group of each."""
     parts = _parts(storage.join(folder, MANIFEST), storage.fingerprint(storage.join(folder, MANIFEST)))
     low, high = batch << ROW_BITS, (batch + 1) << ROW_BITS
     found: list[pa.RecordBatch] = []
@@ -243,7 +245,7 @@ def _edge_files(folder: str) -> list[storage.FileInfo]:
 
 
 def _edges_in(path: str) -> Iterator[tuple[Numbers, Numbers]]:
-    """The edges of a file, some at a time; an edge that is there in both directions is given once."""
+    """The edges of a file, some at a time; an edge that is stored in both directions is given once."""
     with storage.open_arrow(path) as source:
         try:
             file = pa.ipc.open_file(source)
@@ -280,7 +282,7 @@ class AllEdges(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class EdgeFiles(SourceStage[FileGroupTask]):
-    """Lists the files of edges in a folder in lots that fit ``memory``; each lot is a source."""
+    """Lists the files of edges in a folder in lots that fit in ``memory``; each lot is a source."""
 
     path: str
     memory: int
@@ -322,7 +324,7 @@ class ReadEdges(FanOut[FileGroupTask, DocumentBatch]):
 
 
 def _apart(stage: ProcessingStage[Any, Any], task: FileGroupTask) -> Iterator[tuple[Numbers, Numbers]]:
-    """The edges of a task's files between two documents."""
+    """The edges in a task's files that connect two different documents."""
     for path in task.data:
         for a, b in _edges_in(path):
             apart = a != b
@@ -352,7 +354,7 @@ def _joined(edges: Sequence[tuple[Numbers, Numbers]]) -> pa.Table:
 
 # Rounds --------------------------------------------------------------------------------------------------------------
 
-# A bijection of 64 bits that spreads numbers over the whole range: a place still identifies its node.
+# A bijection of 64-bit numbers that spreads them over the whole range, so a place still identifies its node.
 _SPREAD = 0x9E3779B97F4A7C15
 _GATHER = pow(_SPREAD, -1, 1 << 64)
 
@@ -367,7 +369,7 @@ def _node(places: Numbers) -> Numbers:
 
 @dataclass(kw_only=True)
 class WriteEdges(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes edges for the next star: by their larger end, or, with ``both_ways``, by each of their ends.
+    """Writes edges for the next star, sorted by their larger end or, with ``both_ways``, by each end.
 
     ``notes`` is the file that will hold the number of edges, how many of them this round has changed, and the highest
     number.
@@ -420,7 +422,7 @@ def _notes(folder: str, name: str) -> dict[str, int]:
 
 
 class _Star(FanOut[FileGroupTask, DocumentBatch]):
-    """One star at each node of a partition; its children are edges, with a count of those that it has changed."""
+    """Makes a star at each node of a partition. Its output is edges, with the number of those that it has changed."""
 
     memory: int
 
@@ -442,7 +444,9 @@ class _Star(FanOut[FileGroupTask, DocumentBatch]):
                     yield from self._tied(u, v, smallest, np.zeros(0 if number else 1, np.int64))
 
     def _tied(self, u: Numbers, v: Numbers, smallest: Numbers, starts: NDArray[np.int64]) -> Iterator[DocumentBatch]:
-        """The edges of the stars; ``smallest`` is that of the neighbours of ``u``, whose rows begin at ``starts``."""
+        """The edges of the stars. The rows of each ``u`` begin at ``starts``; ``smallest`` is the smallest of its
+        neighbours.
+        """
         raise NotImplementedError
 
     def _edges(self, a: Numbers, b: Numbers, changed: int) -> Iterator[DocumentBatch]:
@@ -497,7 +501,7 @@ def _starts(u: Numbers) -> NDArray[np.int64]:
 
 @dataclass(kw_only=True)
 class StarMembers(FanOut[FileGroupTask, DocumentBatch]):
-    """Gives each document with its group, from edges that form stars; this is checked for each document."""
+    """Yields each document with its group from edges that form stars, and checks for each document that they do."""
 
     memory: int
 
@@ -532,7 +536,7 @@ class StarMembers(FanOut[FileGroupTask, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class WriteMembers(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes members by ranges of ``batches``."""
+    """Writes members, sorted by ranges of ``batches``."""
 
     path: str
     partitions: int
@@ -549,7 +553,7 @@ class WriteMembers(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        # All rows of a batch have one place, and batches fill the range.
+        # All rows of a batch have the same place, and the batches are spread over the whole range.
         places = (to_numpy(table["number"]) >> np.uint64(ROW_BITS)) * np.uint64(min((1 << 64) // self.batches, 1 << 63))
         path = storage.join(self.path, f"{task.task_id}.arrow")
         record = write_partitioned(path, table, places, self.partitions)
@@ -611,7 +615,7 @@ class SolveGroups(_GroupsWriter):
 
 
 def _by_batches(table: pa.Table) -> Iterator[pa.Table]:
-    """Members in order, some rows at a time, with those of a batch together."""
+    """Members in order, some rows at a time; the members of a batch are never split."""
     batches = to_numpy(table["number"]) >> np.uint64(ROW_BITS)
     start = 0
     while start < len(batches):
@@ -633,7 +637,7 @@ class WriteGroups(_GroupsWriter):
 
     def _sorted(self, task: FileGroupTask) -> Iterator[pa.Table]:
         for span in partition_spans(task, self.memory):
-            # A batch has one place; it has been in memory before, as a task of its own.
+            # All rows of a batch have the same place; the batch fits in memory, since it was once a task.
             tables = span.tables if span.tables is not None else [table for _, table in span.read()]
             table = pa.concat_tables(tables).drop_columns([PLACE])
             tables.clear()

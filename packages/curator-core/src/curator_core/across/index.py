@@ -1,16 +1,17 @@
-"""What is kept of documents for later runs to compare with, and which runs are there?
+"""What is stored about documents for later runs to compare with, and which runs does an index hold?
 
 An *index* is a folder: a manifest, and folders that hold the runs that have been added, one each or several together
-(`compact_index`). Nothing changes a folder afterwards. For each document that stayed it holds the hash and the keys, laid
-out by place as in a shuffle; the id and the collection; and whatever else a deduplication compares, but no texts. A run is
+(`compact_index`). Nothing changes a folder afterwards. For each document that stayed it holds the hash and the keys,
+sorted by place as in a shuffle; the id and the collection; and other data that the deduplication compares, but no
+texts. A run is
 added by writing its files, each whole or not at all, and then the manifest in one step. So an interrupted addition leaves
 files that no manifest names, and adding again writes the same files.
 
 A run that compares its documents with an index keeps a copy of the manifest beside its keys (`pin`), so that it works
-with the same runs to its end, even when it is resumed. Which folders hold these runs is looked up in the index itself, since
-folders are replaced by one that holds the same runs in the same order. There the documents of the index have numbers after those of the
-new ones (`OldDocuments`). In the table of decisions they have the highest bit set, followed by where they are in the
-index.
+with the same runs to its end, even when it is resumed. The folders that hold these runs are looked up in the index
+itself, since folders may be replaced by one that holds the same runs in the same order. During the run, documents of
+the index have numbers after those of the new ones (`OldDocuments`). In the table of decisions their numbers have the
+highest bit set; the other bits give their place in the index.
 """
 
 from __future__ import annotations
@@ -39,17 +40,18 @@ from curator_core.running.directory import RunDirectory
 MANIFEST = "_index.json"
 RUNS = "runs"
 ROLLS = "rolls"
-# In the folder of a kind whose files are not laid out by place: which batches each file holds.
+# The list of batches of each file, in the folder of a kind whose files are not sorted by place.
 FILES = "_files.json"
-# The name of a source in an index begins with this; the run follows.
+# The name of a source in an index is this, followed by the name of the run.
 INDEX = "index:"
-# This bit is set in the number of a document of the index, where it appears in a table of decisions.
+# In a table of decisions, this bit is set in the number of a document of the index.
 INDEXED = np.uint64(1 << 63)
-# The keys of a batch's file under which it records the kind of its values, and the values.
+# The metadata keys under which a batch's file records the kind of its values and their hash.
 KIND, VALUES = b"curator.kind", b"curator.values"
-# The key of a file with several batches under which it records where each begins, in record batches.
+# The metadata key under which a file of several batches records the first record batch of each.
 BEGINS = b"curator.begins"
-# In a file that is not laid out by place, each record batch but the last of a batch has so many documents.
+# The number of documents in a record batch of a file that is not sorted by place; the last one of a batch may have
+# fewer.
 ROWS = 1 << 10
 
 _VERSION = 2
@@ -60,8 +62,8 @@ AGAINST: tuple[Against, ...] = ("self", "index", "both")
 
 @dataclass(frozen=True, slots=True)
 class IndexRun:
-    """A run of an index. Its name identifies the documents that it examined, and ``made_by`` says how it decided about
-    them.
+    """A run of an index. Its name identifies the documents that it examined; ``made_by`` identifies the settings that
+    it decided by.
     """
 
     name: str
@@ -85,7 +87,7 @@ class Index:
     """What the manifest of an index says: the kind of deduplication, what its keys depend on, its runs in order, and the
     folders that hold them.
 
-    ``replaced`` are folders whose runs others hold now, and which have yet to be removed.
+    ``replaced`` are folders whose runs are in other folders now; they have yet to be removed.
     """
 
     path: str
@@ -144,7 +146,7 @@ class Index:
         return json.dumps(values, indent=1, sort_keys=True).encode()
 
     def require(self, kind: str, parameters: Mapping[str, Any], owner: str) -> None:
-        """Refuse parameters other than those that the keys of this index were made with."""
+        """Raise if the parameters differ from those that the keys of this index were made with."""
         if kind != self.kind:
             raise UsageError(
                 f"{owner}.index {self.path!r} is an index of {self.kind} deduplication, and this one is {kind}: give each "
@@ -160,26 +162,24 @@ class Index:
 
 
 def _values(found: Mapping[str, Any]) -> tuple[str, dict[str, Any], list[IndexRun], list[IndexFolder], list[str]]:
-    """What a manifest holds besides its version."""
+    """The content of a manifest without its version."""
     runs = [IndexRun(**run) for run in found["runs"]]
     folders = [IndexFolder(**folder) for folder in found["folders"]]
     return found["kind"], found["parameters"], runs, folders, found["replaced"]
 
 
 def run_folder(path: str, name: str) -> str:
-    """A folder of an index that holds runs; at first one of the name of its run."""
+    """The path of a folder of an index. A folder for a single run is named after it."""
     return storage.join(path, RUNS, name)
 
 
 def roll_in(folder: str, run: str) -> str:
-    """Where in its folder the roll of a run is."""
+    """The path of a run's roll in its folder."""
     return storage.join(folder, ROLLS, f"{run}.arrow")
 
 
 def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str, *, required: bool) -> None:
-    """Refuse a folder that is not an index of this kind; one that is not there yet will be made, unless it is
-    ``required``.
-    """
+    """Raise if a folder is not an index of this kind. A missing one will be made, unless it is ``required``."""
     if storage.exists(storage.join(path, MANIFEST)):
         Index.read(path).require(kind, parameters, owner)
         return
@@ -190,7 +190,7 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
         )
     if not storage.exists(path):
         return
-    # What an interrupted addition leaves behind.
+    # An interrupted addition leaves these behind.
     for file in storage.scan(path, hidden=True):
         name = storage.relative(file.path, path)
         if not name.startswith((f"{RUNS}/", ".")) and not storage.is_temporary(file.path):
@@ -204,7 +204,7 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
 
 
 def kind_of(type_: pa.DataType) -> str:
-    """The kind of a column's values, for a deduplication; empty where there are none."""
+    """The kind of a column's values, as deduplication distinguishes them; empty if the type does not say."""
     if pa.types.is_dictionary(type_):
         return kind_of(type_.value_type)
     if pa.types.is_null(type_) or type_ == JSON:  # a column of JSON may hold values of any kind
@@ -217,7 +217,7 @@ def kind_of(type_: pa.DataType) -> str:
 
 
 def described(table: pa.Table, type_: pa.DataType, hashes: Iterable[NDArray[Any]]) -> pa.Table:
-    """A table of keys that notes the kind of values, and which values there are."""
+    """The table of keys with the kind of the values and a hash of them in its metadata."""
     digest = hashlib.sha256()
     for values in hashes:
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -232,7 +232,7 @@ def _notes(path: str) -> tuple[str, str]:
 
 
 def made_by(settings: Mapping[str, Any]) -> str:
-    """The settings that decide which documents stay, as one short text."""
+    """A short hash of the settings that decide which documents stay."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
@@ -241,9 +241,7 @@ def made_by(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a run settles at its beginning: its own name in an index, the kind of its values, and the index as it
-    was.
-    """
+    """What a run fixes at its beginning: its own name in an index, the kind of its values, and the state of the index."""
 
     name: str
     values: str | None
@@ -283,10 +281,11 @@ class IndexUse:
 
 
 def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) -> None:
-    """Settle which runs of the index the documents are compared with: those in it now.
+    """Fix the runs of the index that the documents are compared with: those in it now.
 
     If these very documents are in it already, they are compared only with the runs before their own: a repeated run
-    finds the same, and does not find itself. ``files`` are the files of exact keys in the order of the roll.
+    gives the same result and does not find its own documents. ``files`` are the files of exact keys in the order of the
+    roll.
     """
     kinds: dict[str, str] = {}
     digest = hashlib.sha256()
@@ -317,7 +316,7 @@ def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) 
 
 
 def _require_same(index: Index, name: str, made: str, owner: str) -> bool:
-    """Whether the index has these documents already; refused where other settings decided about them."""
+    """Whether the index has these documents already; raise if other settings decided about them."""
     for run in index.runs:
         if run.name == name:
             if run.made_by != made:
@@ -346,7 +345,7 @@ class OldDocuments:
         return bool(self.runs)
 
     def _look(self) -> None:
-        """Look up which folders hold the runs."""
+        """Look up the folders that hold the runs."""
         self._manifests: dict[tuple[int, str], Manifest] = {}
         self._files: dict[tuple[int, str], list[tuple[str, int, int]]] = {}
         self._folders: list[str] = []
@@ -370,7 +369,7 @@ class OldDocuments:
             begin += sum(run.batches for run in runs)
 
     def _found[T](self, read: Callable[[], T]) -> T:
-        """What ``read`` returns; it is called again where the folders have been replaced in the meantime."""
+        """The result of ``read``, which is called again if the folders have been replaced in the meantime."""
         while True:
             before = self._folders
             try:
@@ -388,7 +387,9 @@ class OldDocuments:
         return decided.filter(array(~self.are_old(to_numpy(decided["number"])))) if self else decided
 
     def matching(self, kind: str, places: NDArray[np.uint64]) -> pa.Table | None:
-        """The keys of old documents that have one of these ``places``, which are sorted; with ``number`` in place of ``row``."""
+        """The keys of old documents at one of these ``places``, which are sorted; the column ``number`` replaces
+        ``row``.
+        """
         return self._found(lambda: self._matching(kind, places)) if len(places) else None
 
     def _matching(self, kind: str, places: NDArray[np.uint64]) -> pa.Table | None:
@@ -408,11 +409,11 @@ class OldDocuments:
         return pa.concat_tables(found, promote_options="default").unify_dictionaries() if found else None
 
     def batches(self) -> list[tuple[int, int]]:
-        """For each run the numbers of its first batch and of the batch after its last."""
+        """For each run, the number of its first batch and that of the batch after its last."""
         return [(int(start), int(start) + run.batches) for start, run in zip(self.starts[:-1], self.runs, strict=True)]
 
     def rows_of_batch(self, kind: str, batch: int, rows: NDArray[np.int64]) -> pa.Table:
-        """Some rows, in order, of what is kept of a batch in a ``kind`` that is not laid out by place."""
+        """These rows of a batch, in order, from the files of a ``kind`` that is not sorted by place."""
         return self._found(lambda: self._rows_of_batch(kind, batch, rows))
 
     def _rows_of_batch(self, kind: str, batch: int, rows: NDArray[np.int64]) -> pa.Table:
@@ -435,8 +436,8 @@ class OldDocuments:
     def places_in_table(
         self, numbers: NDArray[np.uint64], roll: Roll
     ) -> tuple[NDArray[np.uint64], pa.Array, NDArray[np.int64]]:
-        """For old and new documents, their numbers in a table of decisions, and their sources and rows. The source of
-        an old one is its run, and its row is its place among those that the run added.
+        """The numbers of old and new documents in a table of decisions, and their sources and rows. The source of an
+        old document is its run, and its row is its place among the documents that the run added.
         """
         if not self:
             return numbers, *roll.places(numbers)
@@ -446,7 +447,7 @@ class OldDocuments:
         if len(old) == len(numbers):
             sources, rows = np.full(len(numbers), "", object), np.zeros(len(numbers), np.int64)
         else:
-            # The place of an arbitrary new document is put where an old one belongs; the old one overwrites it below.
+            # Old documents get the place of an arbitrary new one here; it is overwritten below.
             plain[old] = numbers[~self.are_old(numbers)][0]
             names, rows = roll.places(plain)
             sources, rows = names.to_numpy(zero_copy_only=False).astype(object), rows.copy()
@@ -464,7 +465,7 @@ class OldDocuments:
     def _manifest(self, at: int, kind: str) -> Manifest:
         if (at, kind) not in self._manifests:
             found = read_manifest(storage.join(self._folders[at], kind))
-            # There may be many folders, and only so many files can be open.
+            # There may be many folders, and the number of open files is limited.
             self._manifests[at, kind] = replace(found, keeps_open=False)
         return self._manifests[at, kind]
 
@@ -491,18 +492,18 @@ def _readable(path: str) -> Iterator[None]:
         ) from error
 
 
-# Files that are not laid out by place ---------------------------------------------------------------------------------
+# Files that are not sorted by place ---------------------------------------------------------------------------------
 
 
 def read_files(folder: str) -> list[tuple[str, int, int]]:
-    """The files of a kind that is not laid out by place: the name of each, its first batch, and how many batches it holds."""
+    """The files of a kind that is not sorted by place: the name of each, its first batch, and its number of batches."""
     place = storage.join(folder, FILES)
     with _readable(place):
         return [(name, first, count) for name, first, count in json.loads(storage.read_bytes(place))]
 
 
 def write_files(folder: str, files: Sequence[tuple[str, int, int]]) -> None:
-    """Write what `read_files` reads."""
+    """Write the list of files that `read_files` reads."""
     storage.write_bytes_atomic(storage.join(folder, FILES), json.dumps(files).encode())
 
 
@@ -510,8 +511,8 @@ def write_files(folder: str, files: Sequence[tuple[str, int, int]]) -> None:
 
 
 def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
-    """Enter a run whose files are all there into the manifest; False if it is there already. No two runs do this at
-    once.
+    """Add a run with complete files to the manifest; return False if it is there already. Only one run does this at a
+    time.
 
     The run is refused if another one was added after it was compared with the index.
     """
@@ -541,8 +542,8 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
-    """Hold a folder alone, and remove from it what a killed process had begun to write. Where another process holds it,
-    this one is refused: ``doing`` says what the other one does, and ``refusal`` what becomes of this one.
+    """Lock a folder, and remove the unfinished files of killed processes from it. If another process holds the lock,
+    raise: ``doing`` says what the other process does, and ``refusal`` what this means for the caller.
     """
     lock = RunDirectory(folder)
     try:
@@ -550,7 +551,7 @@ def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
     except RunRefused as error:
         raise RunRefused(f"{doing} at this moment, or its folder cannot be written to. {refusal} ({error})") from error
     try:
-        # Only its holder writes directly into it, so what has not been completed is from a killed process.
+        # Only the holder of the lock writes directly to the folder, so unfinished files are from a killed process.
         lock.sweep(recursive=False)
         yield
     finally:
@@ -558,7 +559,9 @@ def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
 
 
 def remove_unnamed(path: str, name: str) -> None:
-    """Remove a folder of an index that the manifest does not name: its run is in another folder, or keeps nothing."""
+    """Remove a folder of an index that the manifest does not name: its run is in another folder or has added
+    nothing.
+    """
     if storage.exists(storage.join(path, MANIFEST)) and any(f.name == name for f in Index.read(path).folders):
         return
     storage.remove(run_folder(path, name))

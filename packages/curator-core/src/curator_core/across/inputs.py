@@ -1,4 +1,6 @@
-"""What was read when the documents were numbered: files, their state, and how many documents each collection has."""
+"""Which files were read when the documents were numbered, in what state, and how many documents does each collection
+have?
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from curator_core.model.lineage import source_of
 from curator_core.model.task import Task
 
 INPUTS = "_inputs.json"
-# The key under which a batch's file of keys records what it was made from.
+# The metadata key under which a batch's file of keys records its source files and collections.
 _NOTE = b"curator.inputs"
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """``collections`` has the number of documents of each; ``sources`` the files of each source, by its id, and the state
-    that they were in.
+    """``collections`` gives the number of documents of each collection; ``sources`` gives the files of each source, by
+    its id, and their state.
     """
 
     collections: Mapping[str, int]
@@ -30,7 +32,7 @@ class Inputs:
 
     @classmethod
     def read(cls, folder: str) -> Inputs | None:
-        """What `write_inputs` wrote into a folder; None where it wrote nothing."""
+        """Read what `write_inputs` wrote to a folder; None if it wrote nothing."""
         place = storage.join(folder, INPUTS)
         if not storage.exists(place):
             return None
@@ -40,7 +42,7 @@ class Inputs:
         )
 
     def require_same(self, task: Task[Any]) -> None:
-        """Refuse a batch whose source files have changed, where both states are at hand."""
+        """Raise if the source files of a batch have changed; this is checked if both states are known."""
         files, state = self.sources.get(source_of(task.task_id), ([], ""))
         if state and task._generation and task._generation != state:
             raise RunRefused(
@@ -49,7 +51,7 @@ class Inputs:
             )
 
     def require_there(self) -> None:
-        """Refuse to continue if a file with compared documents is gone: others may have been removed for one of
+        """Raise if a file with compared documents is missing: other documents may have been removed as copies of one of
         them.
         """
         gone = [path for files, _ in self.sources.values() for path in files if not storage.exists(path)]
@@ -63,7 +65,9 @@ class Inputs:
 
 
 def noted(table: pa.Table, task: Task[Any], collections: pa.Array, **more: Any) -> pa.Table:
-    """A table of keys that notes what it was made from, and ``more``, which `write_inputs` returns."""
+    """The table of keys with its source files, its collections and ``more`` in its metadata, which `write_inputs`
+    returns.
+    """
     counts = collections.dictionary_decode().value_counts()
     note = {
         "collections": {entry["values"].as_py(): entry["counts"].as_py() for entry in counts},
@@ -75,8 +79,8 @@ def noted(table: pa.Table, task: Task[Any], collections: pa.Array, **more: Any) 
 
 
 def write_inputs(paths: Iterable[str], folder: str) -> list[dict[str, Any]]:
-    """Add up the notes in the files of keys; each file is named after the task whose documents it describes. Returns
-    the notes.
+    """Add up the metadata of the files of keys and return it; each file is named after the task whose documents it
+    describes.
     """
     notes = []
     collections: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Decisions from a list: the rows whose ids are in it are removed."""
+"""How does a list of ids become a table of decisions? The rows with these ids are removed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     Ids are compared as text, so 7 is the same id as "7". ``ids`` is a text file of one id a line, or JSON lines or Parquet with a column ``list_column`` (by default named
     like ``id_column``), as other tools make them: a file, a folder, a pattern, or a list of these. Each worker holds
-    it, up to ``memory`` bytes. `ApplyDecisions` applies the table; to drop the rows at once, use `Lookup` with
+    the list in memory, up to ``memory`` bytes. `ApplyDecisions` applies the table; to drop the rows at once, use
+    `Lookup` with
     ``how="anti"``.
     """
 

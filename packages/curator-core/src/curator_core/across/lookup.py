@@ -1,4 +1,4 @@
-"""What does a table beside the data say about each row, by a key?"""
+"""What does a side table say about each row, found by a key?"""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Joins the rows with a side table by a key: ``Lookup(table="scores.parquet", on="url", columns=["score"])``.
 
     ``table`` is Parquet, JSON lines, or a text file of one key a line: a file, a folder, a pattern, or a list of these. Each
-    worker holds it in memory, up to ``memory`` bytes. ``on`` is the key: a column, or several, in the data and in the table,
-    where ``table_on`` can name others. ``how``:
+    worker holds it in memory, up to ``memory`` bytes. ``on`` is the key: a column, or several, of the data and of the
+    table; ``table_on`` gives their names in the table if they differ. ``how``:
 
     - ``left`` keeps all rows; where the table has no row of the key, the new columns are null;
     - ``inner`` keeps the rows whose key is in the table, and drops the others as ``no match``;
@@ -35,8 +35,8 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     ``columns`` are the columns of the table to add, each under its name with ``prefix`` before it; all but the key by
     default, and none with ``[]``. Rows stay in order. A key may be in at most one row of the table, unless no columns
-    are added. A null is no key, and equals none. A number equals the same number of another type,
-    and its text only in a text file.
+    are added. A null is not a key and matches nothing. A number equals the same number of another type; it equals its
+    text only if the table is a text file.
     """
 
     table: str | Sequence[str]

@@ -1,4 +1,4 @@
-"""How much does each collection lose by a table of decisions?"""
+"""How many documents does each collection lose by a table of decisions?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curator_core.arrow.arrays import scalar
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A collection, how many documents it has, and how many of them are removed."""
+    """A collection, the number of its documents, and how many of them are removed."""
 
     collection: str
     documents: int
@@ -21,8 +21,8 @@ class Loss:
 
 
 def losses(folder: str) -> list[Loss]:
-    """The losses according to the table in ``folder``, largest first; none where it does not say how many documents
-    there are.
+    """The losses according to the table in ``folder``, the largest first; empty if the table does not record the number
+    of documents.
     """
     inputs = Inputs.read(folder)
     if inputs is None:

@@ -1,8 +1,9 @@
-"""Which passages are near to a query and are not what it asks for? Search in blocks, exact, with the same result on every machine.
+"""Which passages are near to a query without being an answer to it? An exact search in blocks, with the same result on
+every machine.
 
-Products of whole numbers (see `curator_core.across.vectors`) say which passages may be among the nearest ones; their
-cosines are computed in float64 in a fixed order, and these decide. Passages are laid out by the hash of their text, so
-the same text counts once, and the result does not depend on the files.
+Products of whole numbers (see `curator_core.across.vectors`) find the passages that may be among the nearest. Cosines
+in float64, computed in a fixed order, then decide. Passages are sorted by the hash of their text, so the same text
+counts once, and the result does not depend on the files.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count
@@ -49,7 +50,7 @@ _LACKING = b"curator.lacking"
 _NO_PAIR = "no vector or no text"
 type _Places = Sequence[tuple[Manifest, int]]
 
-# The queries and the passages in a block: their products take 32 MiB.
+# The number of queries and of passages in a block; their products take 32 MiB.
 _QUERIES, _PASSAGES = 512, 1 << 14
 # The memory for pairs and the nearest passages of each; all passages are read once for as many pairs as fit.
 _HELD_BYTES = 1 << 27
@@ -58,7 +59,7 @@ _FOUND_BYTES = 48
 
 @dataclass(kw_only=True)
 class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each passage of a batch with its vector, laid out by the hash of its text."""
+    """Writes each passage of a batch with its vector, sorted by the hash of its text."""
 
     path: str
     column: str
@@ -106,9 +107,9 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each pair of a query and its passage with both vectors, laid out by the hash of the query.
+    """Writes each pair of a query and its passage with both vectors, sorted by the hash of the query.
 
-    A pair that lacks a text or a vector is dropped.
+    A pair without a text or a vector is dropped.
     """
 
     path: str
@@ -182,11 +183,11 @@ def _lacking_in(record: FileRecord) -> Any:
 class MineParameters:
     """Which passages are hard negatives of a query.
 
-    Ranks count the passages that are not what the query asks for, from 1, the nearest; those from ``first_rank`` to
-    ``last_rank`` are examined. ``margin``: how much lower than the cosine of query and positive that of query and
-    negative must be; ``ratio``: or at most this part of it. A passage with a cosine of 1 - ``eps`` or more with a
-    positive says the same, and is no negative. ``negatives`` of the others are taken: the nearest ones (``top``), or
-    ``random`` ones by ``seed``.
+    The passages that are not positives of the query are ranked from 1, the nearest; those from ``first_rank`` to
+    ``last_rank`` are examined. The cosine of query and negative must be lower than that of query and positive by at
+    least ``margin``, and at most ``ratio`` times as high. A passage with a cosine of 1 - ``eps`` or more with a
+    positive says the same, so it is not a negative. Of the remaining passages ``negatives`` are taken: the nearest ones
+    (``top``), or ``random`` ones by ``seed``.
     """
 
     negatives: int = 5
@@ -225,8 +226,8 @@ class MineParameters:
 
 @dataclass(slots=True)
 class _Found:
-    """Candidates: the pair that each is for, its passage as a place and a row there, and its cosines with the query and
-    with the query's nearest positive.
+    """Candidates: for each its pair, its passage (a place and a row there), and the passage's cosines with the query
+    and with the nearest positive of the query.
     """
 
     pair: NDArray[np.int64]
@@ -246,7 +247,9 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Different passages: their vectors, their whole numbers where they are multiplied, both halves of their hashes, and where they lie: a place and a row there."""
+    """Different passages: their vectors, the whole numbers on the device that multiplies them, both halves of their
+    hashes, and the place and the row that each comes from.
+    """
 
     vectors: Vectors
     whole: Whole
@@ -258,8 +261,8 @@ class _Block:
 
 
 class _Search:
-    """For each of some pairs, the ``last_rank`` nearest passages that are not positives of its query, the nearest
-    first: ``best`` comes from the blocks that were examined.
+    """Finds for each pair the ``last_rank`` nearest passages that are not positives of its query. ``best`` holds those
+    of the blocks examined so far, the nearest first.
     """
 
     def __init__(self, pairs: pa.Table, last_rank: int, products: Products) -> None:
@@ -269,20 +272,20 @@ class _Search:
         self._numbers = products.put(self._whole.numbers)
         self._group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
         group = self._group
-        self._own = np.unique(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
+        self._own = distinct(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
         self._begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
         self._ends = np.append(self._begins[1:], len(group))
         self._most_own = int((self._ends - self._begins).max())
-        self._least = np.full(len(group), -np.inf)  # what is farther away is not among the nearest
+        self._least = np.full(len(group), -np.inf)  # passages with a lower cosine are not among the nearest
         none = np.zeros(0, np.int64)
         self.best = _Found(none, none, none, np.zeros(0, np.uint64), np.zeros(0), np.zeros(0))
 
     def look_at(self, block: _Block) -> None:
-        """Add what is near in a block."""
+        """Examine a block."""
         passages = block.whole
         scale = self._whole.scale * passages.scale
         wrong = 2 * (self._whole.error + passages.error) * scale
-        # This many are near by their products, and at least last_rank of them are no positives.
+        # Among this many passages with the highest products, at least last_rank are not positives.
         enough = self.last_rank + self._most_own
         by_rank = np.isinf(self._least).any() and enough < len(passages.numbers)
         limits = self._least * scale - wrong
@@ -345,7 +348,7 @@ class MineNegatives(MineParameters, MultipliesVectors, FanOut[FileGroupTask, Doc
                 search.look_at(block)
         asked = [cosines(search.queries, search.positives) for search in searches]
         found = [self._hard(search, towards) for search, towards in zip(searches, asked, strict=True)]
-        texts = _texts(places, _Found.joined(found))  # for all at once, since each search reads all passages
+        texts = _texts(places, _Found.joined(found))  # for all pairs at once, since each search reads all passages
         first = 0
         for search, towards, mine in zip(searches, asked, found, strict=True):
             table = self._table(search.pairs, towards, mine, texts.slice(first, len(mine.pair)))
@@ -397,7 +400,7 @@ class MineNegatives(MineParameters, MultipliesVectors, FanOut[FileGroupTask, Doc
 
 
 def _groups(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """One number for each set of equal queries, which are together."""
+    """Number the queries; equal queries are adjacent and get the same number."""
     changes = np.append(False, (high[1:] != high[:-1]) | (low[1:] != low[:-1])) if len(high) else np.zeros(0, np.bool_)
     return np.cumsum(changes)
 
@@ -416,12 +419,12 @@ def _cuts(pairs: pa.Table, most: int) -> list[tuple[int, int]]:
 
 
 def _marks(group: NDArray[np.int64], high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One number for a query and a passage."""
+    """A hash for each pair of a query and a passage."""
     return mixed(mixed(group.astype(np.uint64)) ^ high) ^ low
 
 
 def _ranks(pair: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each within its pair, from 0; those of a pair are together."""
+    """The place of each candidate within its pair, from 0; the candidates of a pair are adjacent."""
     if not len(pair):
         return np.zeros(0, np.int64)
     begins = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
@@ -446,7 +449,7 @@ def _nearest_positive(
 
 
 def _blocks(places: _Places, products: Products) -> Iterator[_Block]:
-    """The different passages of all partitions, about as many at a time as a block has; the same text counts once."""
+    """The different passages of all partitions, in blocks; the same text counts once."""
     held: list[tuple[Any, ...]] = []
     for number, place in enumerate(places):
         tables = _tables(place)

@@ -1,8 +1,9 @@
-"""How are rows put into the order of the values of columns when they do not fit in memory?
+"""How are rows sorted by the values of columns when they do not fit in memory?
 
-`SampleKeys` draws rows at random, and their keys cut the order into slots that hold about as many rows each; `SortWriter` lays
-all rows out by slot with the shuffle, and `SortRead` sorts slot after slot. A key is a row's values as bytes that compare as
-the values do, so columns of any types make one key, and a slot that is a single key needs no sorting.
+`SampleKeys` draws rows at random, and their keys cut the order into slots of about the same number of rows;
+`SortWriter` shuffles all rows by slot, and `SortRead` sorts one slot after the other. A key is a row's values as bytes
+that compare as
+the values do, so columns of any types make one key, and a slot with a single key needs no sorting.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from curator_core.stages.files import parse_bytes
 
 KEY, SLOT = "__sort_key__", "__sort_slot__"
 CUTS, TYPES = "_cuts.arrow", "_types.arrow"
-# The number of rows drawn from a batch, and from all batches: a slot holds about a ten-thousandth of the rows.
+# The number of rows drawn from a batch, and from all batches. A slot holds about a ten-thousandth of the rows.
 _OF_A_BATCH, _OF_ALL = 1 << 10, 1 << 14
 _SIGN = np.uint64(1 << 63)
 _MISSING = np.uint64((1 << 64) - 1)
@@ -55,7 +56,7 @@ _INVERTED = bytes(255 - byte for byte in range(256))
 
 
 def sort_keys(table: pa.Table, columns: Sequence[str], descending: Sequence[str], kinds: pa.Schema) -> list[bytes]:
-    """For each row, bytes that compare as its values of ``columns`` do, in the types of ``kinds``."""
+    """For each row, bytes that sort as its values of ``columns`` do, in the types of ``kinds``."""
     parts = [_part(column_of(table, name), kinds.field(name).type, name, name in descending) for name in columns]
     return parts[0] if len(parts) == 1 else [b"".join(row) for row in zip(*parts, strict=True)]
 
@@ -97,7 +98,7 @@ def _encoded(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> list[byte
 
 
 def _ended(item: bytes) -> bytes:
-    # A shorter text comes before a longer one that begins with it, even where another column follows.
+    # A text comes before a longer one that begins with it, even if another column follows.
     return item.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
 
 
@@ -111,7 +112,9 @@ def _eights(numbers: NDArray[np.uint64]) -> list[bytes]:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SortParameters:
-    """The columns that set the order: the first, the next where it is equal; ``descending`` are from high to low."""
+    """The columns to sort by: a later one decides between rows that are equal in those before it. The columns in
+    ``descending`` are sorted from high to low.
+    """
 
     columns: Sequence[str]
     descending: Sequence[str] = ()
@@ -119,8 +122,8 @@ class SortParameters:
 
 @dataclass(kw_only=True)
 class SampleKeys(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the values of some rows of each batch, drawn at random, and finally the cuts of the order and the type
-    that each column has in all files.
+    """Writes the values of some rows of each batch, drawn at random; at the end it writes the cuts of the order and one
+    type for each column of all files.
     """
 
     path: str
@@ -170,7 +173,7 @@ class SampleKeys(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
                     f"Sort.columns names {field.name!r}, which holds {' and '.join(seen)}: give it one type before (Cast)"
                 )
         write_table(storage.join(self.path, TYPES), kinds.empty_table())
-        # The smallest of the numbers drawn are a random choice of all rows, since each row has one.
+        # Each row has a random number, so the rows with the smallest ones are a random choice of all rows.
         lowest: list[tuple[float, bytes]] = []
         for record in outputs:
             table = read_table(record.path)
@@ -183,7 +186,7 @@ class SampleKeys(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class SortWriter(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each batch laid out by slot: 2·i for the keys between two cuts, 2·i + 1 for the key that is a cut."""
+    """Writes each batch sorted by slot: 2·i for the keys between two cuts, 2·i + 1 for the key that is a cut."""
 
     path: str
     sample: str
@@ -231,15 +234,15 @@ class SortWriter(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 def slot_width(cuts: int) -> np.uint64:
-    """How far apart the places of two slots are."""
+    """The distance between the places of two neighbouring slots."""
     return np.uint64((1 << 64) // (2 * cuts + 2))
 
 
 @dataclass(kw_only=True)
 class SortRead(FanOut[FileGroupTask, DocumentBatch]):
-    """Reads one partition in order; it follows `Partitions` of what `SortWriter` wrote.
+    """Reads one partition in order; it follows `Partitions` of the folder that `SortWriter` wrote.
 
-    About three times ``memory`` is held.
+    It holds about three times ``memory`` bytes.
     """
 
     memory: int | str = "128MiB"
@@ -277,14 +280,16 @@ class SortRead(FanOut[FileGroupTask, DocumentBatch]):
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """The rows by key; those of equal keys stay in their order."""
+    """The rows sorted by key; rows with equal keys keep their order."""
     table = table.unify_dictionaries().combine_chunks()
     order = pc.array_sort_indices(table[KEY])
     return table.take(order).combine_chunks()
 
 
 def _large(span: Span, memory: int) -> Iterator[pa.Table]:
-    """A slot that does not fit ``memory``: its keys are held, and its rows read again for each part of them."""
+    """Read a slot that does not fit in ``memory``: its keys are held, and its rows are read again for each part of the
+    keys.
+    """
     sizes: dict[bytes, int] = {}
     for _, table in span.read():
         each = table.nbytes // max(1, table.num_rows) + 1
@@ -292,14 +297,14 @@ def _large(span: Span, memory: int) -> Iterator[pa.Table]:
             sizes[key] = sizes.get(key, 0) + each
     for first, last in _parts(sizes, memory):
         tables = (_between(table, first, last) for _, table in span.read())
-        if first == last:  # rows of one key are in order as they come
+        if first == last:  # rows with the same key arrive in order
             yield from (table for table in tables if table.num_rows)
         else:
             yield _in_order(pa.concat_tables(tables))
 
 
 def _parts(sizes: dict[bytes, int], memory: int) -> Iterator[tuple[bytes, bytes]]:
-    """The first and the last key of each part: as many in a row as fit, or one."""
+    """The first and the last key of each part: as many consecutive keys as fit in memory, or one."""
     part: list[bytes] = []
     held = 0
     for key in sorted(sizes):

@@ -1,4 +1,4 @@
-"""Which of two documents is kept: an order of preference as numbers that sort, smaller first."""
+"""Which of two documents is kept? An order of preference becomes numbers; the smaller one is preferred."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """An order of preference: the first rule decides, the next where the first ties, and so on.
+    """An order of preference: the first rule decides; if it ties, the next one does, and so on.
 
-    Where all rules tie, the smaller 128-bit hash of the text comes first, and then the smaller number; so the order is
-    total. ``first`` is the number itself, after which nothing can tie.
+    If all rules tie, the document with the smaller 128-bit hash of its text comes first, and then the one with the
+    smaller number, so the order is total. ``first`` compares the numbers themselves, so nothing ties after it.
     """
 
     rules: tuple[Rule, ...]
@@ -60,12 +60,12 @@ class Preference:
 
     @property
     def first(self) -> bool:
-        """Whether the place in the input decides before the hash of the text does."""
+        """Whether the place in the input takes precedence over the hash of the text."""
         return bool(self.rules) and self.rules[-1].kind == "first"
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the data that it reads."""
+        """The columns of the data that the rules read."""
         return [rule.column for rule in self.rules if rule.column]
 
     @property

@@ -1,9 +1,10 @@
-"""Where are the products of vectors computed? On the CPU by numpy and BLAS, or by torch on a GPU that the stage has; with the same
-bytes.
+"""Where are the products of vectors computed? By numpy and BLAS on the CPU, or by torch on the GPU of the stage, with
+the same result to the byte.
 
-All factors are whole numbers whose products and sums float32 holds exactly (see `curator_core.across.vectors`), so no order
-of sums changes a result. Core does not import torch: a package that has it registers a module under ``curator.products`` with
-two functions, ``installed()``, which imports nothing, and ``make(device)``, which gives a `TorchProducts`.
+All factors are whole numbers whose products and sums are exact in float32 (see `curator_core.across.vectors`), so the
+order of sums does not change a result. Core does not import torch: a package that uses it registers a module under
+``curator.products`` with two functions, ``installed()``, which imports nothing, and ``make(device)``, which returns a
+`TorchProducts`.
 """
 
 from __future__ import annotations
@@ -28,33 +29,35 @@ type Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class Products(Protocol):
-    """Products of the rows of two matrices of whole numbers. A matrix that `put` gives can be sliced, and rows taken from it."""
+    """Products of the rows of two matrices of whole numbers. A matrix that `put` returns can be sliced and indexed by
+    rows.
+    """
 
-    # How many products `nearest` should be asked for at a time.
+    # The number of products that one call of `nearest` should compute.
     block: int
 
     def put(self, numbers: Vectors) -> Any:
-        """A matrix where its products are computed."""
+        """Put a matrix on the device that computes its products."""
 
     def nearest(self, vectors: Vectors, across: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """For each vector the columns of ``across`` with the ``count`` largest products, the largest first and of equal ones
-        the first, and these products.
+        """For each vector, the columns of ``across`` with the ``count`` largest products, and these products. The
+        largest comes first; equal ones keep their order.
         """
 
     def at_least(self, mine: Any, theirs: Any, limit: float) -> Pairs:
-        """The rows of ``mine`` and of ``theirs`` whose products are ``limit`` or more, in order."""
+        """The pairs of rows of ``mine`` and ``theirs`` with a product of ``limit`` or more, in order."""
 
     def near(self, mine: Any, theirs: Any, limits: NDArray[np.float64], enough: int, wrong: float) -> Pairs:
-        """The same, with a limit for each row of ``mine``. If ``enough`` is not zero, a limit is at least the product of that
-        rank in its row, less ``wrong``.
+        """Like `at_least`, with a limit for each row of ``mine``. If ``enough`` is not zero, each limit is raised to
+        the product of rank ``enough`` in its row, minus ``wrong``.
         """
 
 
 class NumpyProducts:
-    """Products by numpy. Memory for blocks is kept: new memory for each costs a tenth of the time."""
+    """Products by numpy. The memory of blocks is used again: allocating it for each block takes a tenth of the time."""
 
-    # Products of a block: they stay in the cache until the nearest are found.
-    block = 1 << 20
+    # The products of a block stay in the cache until the nearest are found.
+    block = 1 << 19
 
     def __init__(self) -> None:
         self._products = np.empty(0, np.float32)
@@ -64,7 +67,8 @@ class NumpyProducts:
         return numbers
 
     def nearest(self, vectors: Vectors, across: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        made = vectors @ across
+        made = self._memory((len(vectors), across.shape[1]))
+        np.matmul(vectors, across, out=made)
         at = np.arange(len(made))
         found, products = np.empty((len(made), count), np.int64), np.empty((len(made), count), np.float32)
         for turn in range(count):
@@ -88,14 +92,19 @@ class NumpyProducts:
         return _places(large)
 
     def _multiplied(self, mine: Any, theirs: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The products of a block, and memory for the marks of large ones."""
-        shape = len(mine), len(theirs)
+        """The products of a block, and memory for the mask of large ones."""
+        products = self._memory((len(mine), len(theirs)))
+        np.matmul(mine, theirs.T, out=products)
+        if products.size > len(self._large):
+            self._large = np.empty(products.size, np.bool_)
+        return products, self._large[: products.size].reshape(products.shape)
+
+    def _memory(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """Memory for the products of a block, which the next one uses again."""
         size = shape[0] * shape[1]
         if size > len(self._products):
-            self._products, self._large = np.empty(size, np.float32), np.empty(size, np.bool_)
-        products = self._products[:size].reshape(shape)
-        np.matmul(mine, theirs.T, out=products)
-        return products, self._large[:size].reshape(shape)
+            self._products = np.empty(size, np.float32)
+        return self._products[:size].reshape(shape)
 
 
 def _places(large: NDArray[np.bool_]) -> Pairs:
@@ -104,7 +113,7 @@ def _places(large: NDArray[np.bool_]) -> Pairs:
 
 
 class TorchProducts:
-    """Products by torch on ``device``. Only pairs that are found come back from there."""
+    """Products by torch on ``device``. Only the pairs that are found are copied back."""
 
     block = 1 << 24
 
@@ -118,7 +127,8 @@ class TorchProducts:
         torch = self._torch
         with self._exact():
             made = self.put(vectors) @ across
-        # Whole numbers, with the column as their last digits: no two are equal, so nothing depends on how torch sorts.
+        # The column number is appended to each product as its last digits. No two values are then equal, so nothing
+        # depends on how torch sorts.
         width = made.shape[1]
         keys = made.to(torch.int64) * width + torch.arange(width - 1, -1, -1, device=self._device)
         best = torch.topk(keys, count, dim=1).values
@@ -136,7 +146,7 @@ class TorchProducts:
             products = mine @ theirs.T
         least = torch.from_numpy(limits).to(self._device)
         if enough:
-            # In float64, as the limits are.
+            # In float64, like the limits.
             nearest = torch.topk(products, enough, dim=1).values[:, -1].to(torch.float64)
             least = torch.maximum(least, nearest - wrong)
         return self._pairs(products.to(torch.float64) >= least[:, None])
@@ -147,7 +157,9 @@ class TorchProducts:
 
     @contextlib.contextmanager
     def _exact(self) -> Iterator[None]:
-        """Float32 as it is: TF32 and bfloat16, which other stages of this process may have allowed, have too few digits."""
+        """Compute in full float32: TF32 and bfloat16, which other stages of this process may have enabled, have too few
+        digits.
+        """
         torch = self._torch
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
@@ -159,7 +171,7 @@ class TorchProducts:
 
 
 def products_for(resources: Resources, owner: str) -> Products:
-    """Where a stage with these resources computes."""
+    """The products for a stage with these resources."""
     if not resources.requires_gpu:
         return NumpyProducts()
     for module in _registered():
@@ -170,7 +182,7 @@ def products_for(resources: Resources, owner: str) -> Products:
 
 
 class MultipliesVectors(ProcessingStage[FileGroupTask, Any]):
-    """Base of stages that multiply vectors: on a GPU where there is one and torch is installed, else with numpy."""
+    """Base of stages that multiply vectors: on a GPU if there is one and torch is installed, otherwise with numpy."""
 
     def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
         if self.resources.requires_gpu:
@@ -189,6 +201,6 @@ _REMEDY = 'pip install "curator-text[models]" or "curator-image[models]", here a
 
 
 def _registered() -> list[Any]:
-    from importlib.metadata import entry_points  # deferred: it costs 20 ms, and only plans with a GPU ask
+    from importlib.metadata import entry_points  # deferred: the import takes 20 ms, and only plans with a GPU need it
 
     return [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]

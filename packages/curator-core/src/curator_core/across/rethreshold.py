@@ -1,5 +1,5 @@
-"""What would a stricter limit have removed? The answer is the same decisions, without those whose figures do not meet
-it.
+"""What would a stricter limit have removed? The answer is the same decisions without the removals whose figures do not
+meet the limit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FIGURES = {
     "perceptual": ("similarity", False),
 }
 _READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "similarity", "copy_of", "cluster"]
-# The marks of an undone removal: no witness, no figures.
+# The columns that are null after a removal is undone: the witness and the figures.
 _WITNESS = ["witness_number", "witness_source", "witness_row", "witness_id"]
 _OF_A_PAIR = [
     *_WITNESS,
@@ -54,14 +54,14 @@ _OF_A_PAIR = [
 def rethreshold(
     folder: str, out: str, *, threshold: float | None = None, max_new_words: int | None = None
 ) -> Decisions:
-    """Write to the folder ``out`` the decisions of ``folder`` under stricter limits; returns them, to read.
+    """Write the decisions of ``folder`` under stricter limits to the folder ``out``; return them for reading.
 
     Removals whose figures do not meet the limits are undone; every other removal keeps its witness, which stays in any
-    case. An exact copy of a document that is kept again is then removed as a copy of that one. So more may stay than a
-    run with these limits would keep, since that might find other witnesses. Looser limits are refused: what they would
-    remove was never recorded.
+    case. An exact copy of a document that is kept again is then removed as a copy of that document. More documents may
+    stay than after a run with these limits, since the run might find other witnesses. Looser limits raise an error: the
+    documents that they would remove were never recorded.
 
-    It reads the table twice, a piece at a time, and holds 16 bytes for each removal that is undone.
+    The table is read twice, a piece at a time; 16 bytes of memory are used for each removal that is undone.
     """
     decisions = Decisions.open(folder)
     limits = _checked(decisions, threshold, max_new_words)
@@ -85,7 +85,7 @@ class _Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """How often a number occurs."""
+    """Numbers, and how often each occurs."""
 
     numbers: NDArray[np.uint64]
     counts: NDArray[np.int64]
@@ -103,8 +103,8 @@ class _Counted:
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """For each cluster, how many documents leave it; for each document that is kept again, how many exact copies it now
-    has.
+    """For each cluster the number of documents that leave it; for each document that is kept again the number of its
+    exact copies.
     """
 
     leaving: _Counted
@@ -145,7 +145,7 @@ def _not_looser(name: str, value: float, decisions: Decisions, *, looser: bool) 
 
 
 def _failing(table: pa.Table, limits: _Limits) -> NDArray[np.bool_]:
-    """Which removals do not meet the limits."""
+    """Whether each removal fails to meet the limits."""
     removed = to_numpy(pc.equal(table["decision"], scalar(REMOVED)))
     fails = np.zeros(table.num_rows, np.bool_)
     for rule, (figure, counts_words) in _FIGURES.items():
@@ -197,7 +197,7 @@ def _rest(table: pa.Table, changes: _Changes) -> pa.Table:
 
 
 def _witnesses(table: pa.Table, changes: _Changes) -> pa.Table:
-    """Of the documents that are kept again, those that have exact copies."""
+    """The documents that are kept again and have exact copies, as new witnesses."""
     copies = changes.copies.of_each(to_numpy(table["number"]))
     table, copies = table.filter(array(copies > 0)), copies[copies > 0]
     empty = {name: pa.nulls(table.num_rows, SCHEMA.field(name).type) for name in _OF_A_PAIR}
@@ -206,7 +206,7 @@ def _witnesses(table: pa.Table, changes: _Changes) -> pa.Table:
 
 
 def _moved(table: pa.Table, decisions: Decisions, changes: _Changes) -> pa.Table:
-    """Exact copies of documents that are kept again."""
+    """Exact copies of documents that are kept again, with these as their witnesses."""
     rows = table.num_rows
     copy_of = to_numpy(table["copy_of"])
     sources, places = decisions.roll.places(copy_of)

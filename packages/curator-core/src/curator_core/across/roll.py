@@ -1,8 +1,9 @@
 """Which batches does an input have, in what order, and what is the number of each document?
 
-A document is one row of a batch that a reader gives. Batches are numbered in lineage order, and the **number of a document**
+A document is one row of a batch that a reader yields. Batches are numbered in lineage order, and the **number of a
+document**
 is its batch's number, shifted left by 32 bits, plus its row in the batch. Reading the same input again gives the same
-batches, so a later step finds each document under the same number: by the id of the task that carries it.
+batches, so a later step gets the same number for each document, from the id of the task that carries it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Roll:
-    """All batches of an input, in lineage order: a batch's place in it is its number.
+    """All batches of an input, in lineage order; the place of a batch is its number.
 
     ``first_row`` is the row of the source at which each batch begins.
     """
@@ -82,7 +83,7 @@ class Roll:
     def of(cls, outputs: Sequence[FileRecord]) -> Roll:
         """The roll of the batches for which a stage has written one file each, named ``<task_id>.arrow``.
 
-        ``outputs`` are what `ProcessingStage.finish` is given, so they are in lineage order.
+        ``outputs`` is the argument of `ProcessingStage.finish`, so it is in lineage order.
         """
         names = [storage.file_name(record.path) for record in outputs]
         for name in names:
@@ -97,12 +98,12 @@ class Roll:
         with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
             table = file.read_all().combine_chunks()
         ids = table["task_id"].combine_chunks()
-        if isinstance(ids, pa.ChunkedArray):  # of a table with no chunk
+        if isinstance(ids, pa.ChunkedArray):  # the table has no chunks
             ids = array([], pa.string())
         return cls(ids, to_numpy(table["rows"]).copy(), path)
 
     def write(self, path: str) -> FileRecord:
-        """Write the roll into a file, whole or not at all."""
+        """Write the roll to a file, whole or not at all."""
         columns = [self.task_ids, self.sources, array(self.rows), array(self.first_row)]
         options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
         table = pa.Table.from_arrays([pa.chunked_array([column]) for column in columns], schema=SCHEMA)
@@ -118,11 +119,11 @@ class Roll:
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """The number of documents."""
         return int(self.rows.sum())
 
     def number_of(self, task_id: str, rows: int | None = None) -> int:
-        """The number of a batch; `RunRefused` where no batch has this id, or where it had a different number of
+        """The number of a batch; raise `RunRefused` if no batch has this id, or if it had a different number of
         ``rows``.
         """
         low, high = 0, len(self._order)
@@ -149,11 +150,11 @@ class Roll:
         return batch
 
     def numbers_of(self, batch: DocumentBatch) -> NDArray[np.uint64]:
-        """The numbers of the documents of a batch that was read again; checked as in `number_of`."""
+        """The numbers of the documents of a batch that was read again, with the checks of `number_of`."""
         return first_number(self.number_of(batch.task_id, batch.num_rows)) + np.arange(batch.num_rows, dtype=np.uint64)
 
     def places(self, numbers: NDArray[np.uint64]) -> tuple[pa.Array, NDArray[np.int64]]:
-        """The source of each document, by its id, and the document's row in it."""
+        """The id of each document's source, and the document's row in it."""
         batches, rows = (
             (numbers >> np.uint64(ROW_BITS)).astype(np.int64),
             (numbers & np.uint64(_END - 1)).astype(np.int64),
@@ -164,7 +165,7 @@ class Roll:
         return self.sources.take(array(batches)).dictionary_decode(), self.first_row[batches] + rows
 
     def ranges(self, parts: int) -> list[tuple[int, int]]:
-        """Ranges of batches ``(first, after the last)`` with about equally many documents: ``parts`` of them, or fewer."""
+        """Up to ``parts`` ranges of batches ``(first, after the last)`` with about the same number of documents."""
         if not len(self):
             return []
         ends = np.cumsum(np.maximum(self.rows, 1))

@@ -1,4 +1,4 @@
-"""In what order does a score put documents, and how much does each weigh?"""
+"""In what order does a score put documents, and what is the weight of each?"""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 
 ROWS = "rows"
-# The key of a score that is missing, after those of all others.
+# The key of a missing score; it comes after all others.
 MISSING = np.uint64((1 << 64) - 1)
 _SIGN = np.uint64(1 << 63)
 
 
 def score_keys(values: pa.ChunkedArray, what: str, *, highest: bool = True) -> NDArray[np.uint64]:
-    """Numbers in whose order the best score comes first: the ``highest``, or the lowest. Null and NaN come last.
+    """Keys that sort the best score first: the ``highest``, or else the lowest. Null and NaN come last.
 
-    Scores of one column may be integers in some files and floats in others, so all are compared as 64-bit floats: some
-    integers beyond 2**53 are then equal. ``what`` names the column in errors.
+    Scores of one column may be integers in some files and floats in others, so all are compared as 64-bit floats, which
+    makes some integers beyond 2**53 equal. ``what`` names the column in errors.
     """
     kind = values.type
     if pa.types.is_null(kind):
@@ -33,14 +33,16 @@ def score_keys(values: pa.ChunkedArray, what: str, *, highest: bool = True) -> N
         hint = ": the values are of several kinds, so put Cast before" if kind == JSON else ""
         raise UsageError(f"{what} must hold numbers, not {kind}{hint}")
     real = to_numpy(pc.fill_null(values.cast(pa.float64(), safe=False), scalar(float("nan"))))
-    bits = (real + 0.0).view(np.uint64)  # + 0.0 makes one of the two zeros
+    bits = (real + 0.0).view(np.uint64)  # + 0.0 turns -0.0 into 0.0
     ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
-    # No number takes the first or the last place: those belong to bits of NaN.
+    # No number has the first or the last key: these belong to bit patterns of NaN.
     return np.where(np.isnan(real), MISSING, ~ordered if highest else ordered)
 
 
 def weights_of(table: pa.Table, weight: str, what: str) -> NDArray[np.int64] | None:
-    """What each row weighs: the value of the column ``weight``, a whole number; None where every row weighs 1."""
+    """The weight of each row: the value of the column ``weight``, a whole number; None if every row has a weight of
+    1.
+    """
     if weight == ROWS:
         return None
     values = column_of(table, weight)

@@ -1,10 +1,11 @@
-"""Which document is the first beyond a weight, in the order of a score, without sorting the data?
+"""Which document, in the order of a score, is the first to exceed a total weight, found without sorting the data?
 
-`MeasureScores` writes what matters of each batch: the key of each score, the weight, the group. A request asks, in one group
-and for one score, for the first document, in the order of (key, number), at which the weight of it and all before it exceeds
-a bound. It is answered digit by digit, as in a radix sort: each pass (`CountScores`) counts weight by the next digits
-of the documents that can still be the answer, until few enough are left to be examined (`CollectScores`). All of it is
-exact, and no task or driver holds more than ``MOST_CANDIDATES`` documents or ``MOST_BINS`` counts.
+`MeasureScores` writes the key of each score, the weight and the group of each row. A request is for one group and one
+score. It asks for the first document, in the order of (key, number), at which the total weight up to and including it
+exceeds a bound. It is answered digit by digit, as in a radix sort: each pass (`CountScores`) adds up weights by the
+next digits of the documents that can still be the answer, until so few are left that each can be examined
+(`CollectScores`). All results are exact, and neither a task nor the driver holds more than ``MOST_CANDIDATES``
+documents or ``MOST_BINS`` counts.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _GROUP = pa.dictionary(pa.int32(), pa.string())
 class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes the key of each score, the weight and the group of each row to a file for the batch, below ``path``.
 
-    ``columns`` are scores whose highest value is best, except for those that are in ``lowest`` too.
+    ``columns`` are scores. The highest value is best, or the lowest for those in ``lowest``.
     """
 
     path: str
@@ -62,8 +63,8 @@ class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
     owner: str = "MeasureScores"
 
     def output_folder(self) -> str:
-        # In a folder of its own, since it is freed as a whole when the limits are found; the small files stay beside
-        # it.
+        # The keys have a folder of their own, which is removed when the limits are found; the small files beside it
+        # stay.
         return storage.join(self.path, BATCHES)
 
     def repacks(self) -> bool:
@@ -127,7 +128,7 @@ def keys_of(table: pa.Table, name: str, lowest: Sequence[str], owner: str) -> ND
 def _totals(
     groups: pa.DictionaryArray | None, weights: NDArray[np.int64] | None, rows: int
 ) -> list[tuple[str | None, int, int]]:
-    """Name, rows and weight of each group of a batch; the sums are exact, however large."""
+    """The name, rows and weight of each group of a batch; the sums are exact however large they are."""
     if groups is None:
         return [(None, rows, rows if weights is None else sum(weights.tolist()))] if rows else []
     codes, size = to_numpy(groups.indices), len(groups.dictionary)
@@ -145,7 +146,7 @@ def _totals(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Totals:
-    """The groups of the data, by name (null for one that has none), and what they hold."""
+    """The groups of the data by name (null for rows without one), with their rows and weights."""
 
     names: list[str | None]
     rows: NDArray[np.int64]
@@ -153,19 +154,18 @@ class Totals:
 
     @classmethod
     def read(cls, path: str) -> Totals:
-        """What `MeasureScores` wrote into the folder ``path``."""
+        """The files that `MeasureScores` wrote to the folder ``path``."""
         table = read_table(storage.join(path, TOTALS))
         return cls(table["group"].to_pylist(), to_numpy(table["rows"]), to_numpy(table["weight"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requests:
-    """Requests, and how far each one is answered. Each attribute holds a value for each request.
+    """Requests and the progress of each. Each attribute holds one value per request.
 
     ``high`` and ``low`` are the first ``bits`` bits of the key and of the number of the requested document, and
-    ``bound`` is the weight that is left for documents which share these bits. There are ``rows`` such documents. A
-    request whose bound is never exceeded has no such document: it is ``endless``. When ``bits`` is 128, all are
-    answered.
+    ``bound`` is the weight that is left for documents that share these bits; their number is ``rows``. A request whose
+    bound is never exceeded has no answer: it is ``endless``. When ``bits`` is 128, all requests are answered.
     """
 
     column: NDArray[np.int64]
@@ -179,7 +179,7 @@ class Requests:
 
     @classmethod
     def of(cls, asked: Iterable[tuple[int, int, int]], totals: Totals) -> Requests:
-        """Requests of (number of the column, number of the group, bound)."""
+        """Make requests from (number of the column, number of the group, bound)."""
         column, group, bound = np.array(list(asked), np.int64).reshape(-1, 3).T
         zeros = np.zeros(len(group), np.uint64)
         return cls(column, group, bound, zeros, zeros, totals.rows[group], totals.weight[group] <= bound)
@@ -189,25 +189,25 @@ class Requests:
         return bool(self.endless.all()) or self.bits == ALL_BITS
 
     def candidates(self) -> int:
-        """How many documents can still be an answer."""
+        """The number of documents that can still be an answer."""
         targets = self.targets()
         rows = np.zeros(len(targets.group), np.int64)
         rows[targets.places(self)[~self.endless]] = self.rows[~self.endless]
         return int(rows.sum())
 
     def digit_bits(self) -> int:
-        """How many bits the next pass can examine, so that its counts fit in memory."""
+        """The number of bits that the next pass can examine so that its counts fit in memory."""
         targets = len(self.targets().group)
         return next((bits for bits in (16, 8, 4) if targets << bits <= MOST_BINS), 2)
 
     def targets(self) -> Targets:
-        """Where the open requests look, without repeats."""
+        """The targets of the open requests, without repeats."""
         asked = np.stack([self.column.astype(np.uint64), self.group.astype(np.uint64), self.high, self.low])
         found = np.unique(asked[:, ~self.endless], axis=1)
         return Targets(found[0].astype(np.int64), found[1].astype(np.int64), found[2], found[3], self.bits)
 
     def advanced(self, counts: Counts, digit_bits: int) -> Requests:
-        """The requests after a pass that has counted by the next ``digit_bits`` bits."""
+        """The requests after a pass over the next ``digit_bits`` bits."""
         bound, rows = self.bound.copy(), self.rows.copy()
         high, low = self.high.copy(), self.low.copy()
         digits = high if self.bits < KEY_BITS else low
@@ -219,7 +219,7 @@ class Requests:
         return replace(self, bound=bound, rows=rows, high=high, low=low, bits=self.bits + digit_bits)
 
     def settled(self, found: Candidates) -> Requests:
-        """The answers, from all documents that can be an answer."""
+        """The answered requests, given all documents that can be an answer."""
         high, low = self.high.copy(), self.low.copy()
         for request, first, before in self._in_order(found.target, found.weight):
             at = first + int(np.searchsorted(before, self.bound[request], side="right"))
@@ -227,13 +227,15 @@ class Requests:
         return replace(self, high=high, low=low, bits=ALL_BITS)
 
     def whole_keys(self) -> Requests:
-        """The same for requests that need only the key: which document has it does not matter."""
+        """Requests that need only a key, not a document, as answered once all bits of the key are found."""
         return replace(self, bits=ALL_BITS) if self.bits == KEY_BITS else self
 
     def _in_order(
         self, target: NDArray[np.int64], weight: NDArray[np.int64]
     ) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """For each open request, where its target begins, and the weight up to the end of each entry of the target."""
+        """For each open request, the place at which its target begins, and the total weight up to each entry of the
+        target.
+        """
         places = self.targets().places(self)
         starts = np.searchsorted(target, np.arange(places.max(initial=-1) + 2))
         sums = np.cumsum(weight)
@@ -249,7 +251,9 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """Where requests look: a score, a group, and the first ``bits`` bits of (key, number). Sorted, without repeats."""
+    """The documents that requests examine: those of a score and a group that share the first ``bits`` bits of (key,
+    number). Sorted, without repeats.
+    """
 
     column: NDArray[np.int64]
     group: NDArray[np.int64]
@@ -268,7 +272,7 @@ class Targets:
         return cls(column, group, high, low, int(table.schema.metadata[b"bits"]))
 
     def places(self, requests: Requests) -> NDArray[np.int64]:
-        """The target of each request; -1 where it has none."""
+        """The target of each request; -1 if it has none."""
         found = np.full(len(requests.group), -1, np.int64)
         for column in np.unique(self.column).tolist():
             mine = np.flatnonzero((requests.column == column) & ~requests.endless)
@@ -278,7 +282,7 @@ class Targets:
     def of_rows(
         self, column: int, group: NDArray[np.int64], key: NDArray[np.uint64], number: NDArray[np.uint64]
     ) -> NDArray[np.int64]:
-        """The target of each document; -1 where it has none."""
+        """The target of each document; -1 if it has none."""
         return self._find(column, group, _first_bits(key, self.bits), _first_bits(number, self.bits - KEY_BITS))
 
     def _find(
@@ -294,7 +298,7 @@ class Targets:
         return np.where(is_high & is_low & is_own, first + at, -1)
 
     def digits(self, key: NDArray[np.uint64], number: NDArray[np.uint64], digit_bits: int) -> NDArray[np.int64]:
-        """The bits after the first ``bits``."""
+        """The ``digit_bits`` bits after the first ``bits``."""
         values, done = (key, self.bits) if self.bits < KEY_BITS else (number, self.bits - KEY_BITS)
         shifted = values >> np.uint64(KEY_BITS - done - digit_bits)
         return (shifted & np.uint64((1 << digit_bits) - 1)).astype(np.int64)
@@ -302,7 +306,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counts:
-    """How many documents, and how much weight, have a digit, by target; sorted by both."""
+    """The number and the total weight of the documents by target and digit, sorted by both."""
 
     target: NDArray[np.int64]
     digit: NDArray[np.int64]
@@ -311,13 +315,13 @@ class Counts:
 
     @classmethod
     def of(cls, counted: Iterable[Counts]) -> Counts:
-        """The sums of counts that come in any order and may hold a digit several times."""
+        """Add up counts that arrive in any order and may contain a digit several times."""
         held = [cls(*(np.zeros(0, np.int64) for _ in range(4)))]
         rows = 0
         for counts in counted:
             held.append(counts)
             rows += len(counts.target)
-            # Summed up only now and then, since the cost each time is that of all that there is to sum.
+            # Counts are added up only now and then, since each time all of them are processed.
             if rows > max(_COUNTS_AT_ONCE, 2 * len(held[0].target)):
                 held, rows = [cls._sum(held)], 0
         return cls._sum(held)
@@ -363,7 +367,7 @@ class Candidates:
 
 @dataclass(kw_only=True)
 class _Pass(FanOut[FileGroupTask, FileGroupTask]):
-    """A pass over what `MeasureScores` has left in ``scores``, at the ``targets`` of a file."""
+    """Base of passes over the files of `MeasureScores` in ``scores``, for the ``targets`` in a file."""
 
     path: str
     scores: str
@@ -382,7 +386,7 @@ class _Pass(FanOut[FileGroupTask, FileGroupTask]):
         self._groups = {name: number for number, name in enumerate(names)}
 
     def _hits(self, path: str) -> Iterator[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
-        """For each score, the target, key, number and weight of the documents of a batch that have a target."""
+        """For each score, the target, key, number and weight of those documents of a batch that have a target."""
         table = read_table(path)
         batch = self._roll.number_of(storage.file_name(path).removesuffix(".arrow"), table.num_rows)
         numbers = first_number(batch) + np.arange(table.num_rows, dtype=np.uint64)
@@ -405,7 +409,7 @@ class _Pass(FanOut[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class CountScores(_Pass):
-    """Counts documents and weight by the next ``digit_bits`` bits, among the documents that can still be an answer."""
+    """Counts, among the documents that can still be an answer, documents and weight by the next ``digit_bits`` bits."""
 
     digit_bits: int = 16
 
@@ -425,7 +429,7 @@ class CountScores(_Pass):
 
 @dataclass(kw_only=True)
 class CollectScores(_Pass):
-    """Gathers the documents that can still be an answer."""
+    """Collects the documents that can still be an answer."""
 
     def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
         found = [_candidates(*hit) for path in task.data for hit in self._hits(path)]
@@ -446,12 +450,12 @@ _NO_HIT = tuple(np.zeros(0, kind) for kind in (np.int64, np.uint64, np.uint64, n
 
 
 def _first_bits(values: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
-    """The first ``bits`` bits; none for 0 or fewer bits, since numpy cannot shift an integer by 64."""
+    """The first ``bits`` bits; zero for 0 or fewer bits, since numpy cannot shift an integer by 64."""
     return np.zeros_like(values) if bits <= 0 else values >> np.uint64(max(0, KEY_BITS - bits))
 
 
 def _search(known: NDArray[Any], asked: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The place of each value among sorted ones, and whether it is there at all."""
+    """The place of each value among sorted ones, and whether it is among them."""
     if not len(known):
         return np.zeros(len(asked), np.int64), np.zeros(len(asked), np.bool_)
     at = np.minimum(np.searchsorted(known, asked), len(known) - 1)

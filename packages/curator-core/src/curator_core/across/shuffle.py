@@ -1,15 +1,17 @@
-"""How do rows get to partitions, so that one task sees all rows of a kind, when the data do not fit in memory?
+"""How do rows get to partitions, so that one task gets all rows that belong together, even if the data do not fit in
+memory?
 
 Each row has a *place*, 64 bits that give its position in an order. The places are cut into equal ranges, the
-partitions. `write_partitioned` lays the rows of one batch out by place in one file; `finish_partitioned` writes the
+partitions. `write_partitioned` writes the rows of one batch to one file, sorted by place; `finish_partitioned` writes
+the
 manifest of all files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and
-`partition_sorted` read it. The order is that of the places, and rows of one place keep the order of the input, so
-neither the number of files nor that of partitions or workers shows in the result.
+`partition_sorted` read it. Rows are in the order of their places, and rows with the same place keep the order of the
+input, so the result does not depend on the number of files, partitions or workers.
 
-A file is Arrow IPC, uncompressed: rows by partition, in record batches of 64 KiB or more (where there is that much)
-which end where a partition does. So a partition is read from a file with one look at its footer and one read of what it
-holds. A file may also hold the content of several files, one after the other within each partition; then each record
-batch says how many rows came from which file.
+A file is Arrow IPC, uncompressed: rows by partition, in record batches of 64 KiB or more (if the file is large enough)
+that end where a partition ends. So reading a partition from a file takes one read of its footer and one of the
+partition. A file may also hold the content of several files, one after the other within each partition; then each
+record batch says how many rows came from which file.
 """
 
 from __future__ import annotations
@@ -47,14 +49,13 @@ MOST_PARTITIONS = 1 << 16
 _LAYOUT = b"curator.shuffle"
 _RUNS = b"curator.runs"
 _END = 1 << 64
-# A record batch costs some hundred bytes and as many microseconds: fewer rows than this are not worth a batch of their
-# own.
+# A record batch costs some hundred bytes and some hundred microseconds, so smaller ones than this are not worthwhile.
 _LEAST_BATCH_BYTES = 1 << 16
 _MOST_BATCH_BYTES = 1 << 22
 _MOST_OPEN = 128
 _MOST_OPEN_BYTES = 1 << 30
 
-# Returns a table with the columns and types of a schema.
+# A function that returns a table with the columns and types of a schema.
 type Fit = Callable[[pa.Table, pa.Schema], pa.Table]
 
 
@@ -71,13 +72,13 @@ def write_partitioned(
     notes: Mapping[str, int] | None = None,
     durable: bool = False,
 ) -> FileRecord:
-    """Write a table to one file with its rows in the order of their ``places``, which go into ``column``.
+    """Write a table to one file with its rows in the order of their ``places``, which are stored in ``column``.
 
-    Partition *p* of ``partitions`` holds the places in [p·2⁶⁴/partitions, (p+1)·2⁶⁴/partitions). A column of that name in
-    the table must hold these same places. ``notes`` are numbers about the file that `notes_of` finds again.
+    Partition *p* of ``partitions`` holds the places in [p·2⁶⁴/partitions, (p+1)·2⁶⁴/partitions). If the table has a
+    column of that name, it must hold these places. ``notes`` are numbers about the file, which `notes_of` returns.
 
-    Without ``durable`` it does not wait until the file is on disk. After a crash of the whole machine it may be
-    damaged; its reader detects that.
+    Without ``durable``, the function does not wait until the file is on disk. After a crash of the whole machine the
+    file may be damaged; its reader detects that.
     """
     check_partitions("write_partitioned: partitions", partitions)
     if table.num_rows != len(places):
@@ -100,7 +101,7 @@ def write_partitioned(
 
 
 def notes_of(record: FileRecord) -> dict[str, int]:
-    """The ``notes`` that `write_partitioned` was given for a file."""
+    """The ``notes`` that were passed to `write_partitioned` for a file."""
     file, _ = _open(record.path, record.bytes)
     with file:
         notes: dict[str, int] = json.loads(file.schema.metadata[_LAYOUT])["notes"]
@@ -108,7 +109,7 @@ def notes_of(record: FileRecord) -> dict[str, int]:
 
 
 def sorted_order(values: NDArray[Any]) -> NDArray[np.int64]:
-    """The result of ``np.argsort(values, kind="stable")``, several times as fast where few values are equal."""
+    """The result of ``np.argsort(values, kind="stable")``, several times as fast if few values are equal."""
     order = np.argsort(values)
     ranked = values[order]
     same = ranked[1:] == ranked[:-1]
@@ -127,7 +128,7 @@ def sorted_order(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def check_partitions(what: str, partitions: int) -> None:
-    """Raise `UsageError` unless this is a possible number of partitions."""
+    """Raise `UsageError` unless this is a valid number of partitions."""
     check_whole(what, partitions)
     if partitions > MOST_PARTITIONS:
         raise UsageError(f"{what} must be {MOST_PARTITIONS} at most, not {partitions!r}")
@@ -153,7 +154,8 @@ def _write(
 ) -> None:
     """Write rows; those of partition *p* are ``edges[p]`` to ``edges[p + 1]``.
 
-    ``runs``, for rows from several files: where each stretch of one file begins, and the number of that file.
+    ``runs``, if the rows come from several files, gives the first row of each run from one file, and the number of that
+    file.
     """
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
     cuts = _cuts(edges, max(1, _LEAST_BATCH_BYTES // row_bytes), max(1, _MOST_BATCH_BYTES // row_bytes))
@@ -176,7 +178,7 @@ def _write(
 
 
 def _runs_in(runs: tuple[NDArray[np.int64], NDArray[np.int64]], start: int, stop: int) -> str:
-    """The numbers of files, and how many consecutive rows come from each, from row ``start`` to ``stop``."""
+    """The runs from row ``start`` to ``stop``: the numbers of their files, and their lengths."""
     begins, files = runs
     first, last = np.searchsorted(begins, start, "right") - 1, np.searchsorted(begins, stop)
     counts = np.diff(np.clip(begins[first:last], start, stop), append=stop)
@@ -184,7 +186,9 @@ def _runs_in(runs: tuple[NDArray[np.int64], NDArray[np.int64]], start: int, stop
 
 
 def _cuts(edges: NDArray[np.int64], least: int, most: int) -> list[int]:
-    """Where record batches begin and end: at edges of partitions, ``least`` rows apart or more, and ``most`` at most."""
+    """The rows at which record batches begin and end: at edges of partitions, at least ``least`` and at most ``most``
+    rows apart.
+    """
     rows = int(edges[-1])
     wanted = edges[np.searchsorted(edges, np.arange(least, rows, least))]
     cuts = np.unique(np.concatenate([[0], wanted, [rows]])).tolist()
@@ -205,7 +209,9 @@ def _unpacked(text: str) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class ShuffleFile:
-    """A file of a shuffle, which holds the rows of ``count`` files that stages wrote, from number ``first`` on."""
+    """A file of a shuffle. It holds the rows of ``count`` files that stages wrote, beginning with the file of number
+    ``first``.
+    """
 
     path: str
     rows: int
@@ -217,10 +223,11 @@ class ShuffleFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of partitioned rows holds.
+    """The content of a folder of partitioned rows.
 
     ``schema`` is the schema of the rows without ``column``, which holds their places. ``rows`` and ``bytes`` are given
-    for each partition; the bytes are an estimate from its part of each file's rows. ``names`` are the names of the
+    for each partition; the bytes are estimated from the partition's share of the rows of each file. ``names`` are the
+    names of the
     files that stages wrote, in lineage order; `partition_pieces` numbers pieces by their place among them.
     """
 
@@ -234,7 +241,7 @@ class Manifest:
     names: list[str]
     facts: dict[str, Any]
     keeps_open: bool = True
-    # Files that stay open from one partition to the next, by number, where they are few and small enough: a mapped file
+    # Files that stay open from one partition to the next, by number. Only few and small files do, because a mapped file
     # occupies disk even after it is removed.
     _open: dict[int, tuple[Any, _Layout]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -245,7 +252,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator[tuple[Any, _Layout]]:
-        """The reader of a file, and where its partitions are."""
+        """The reader of a file, and the layout of its partitions."""
         if number in self._open:
             yield self._open[number]
             return
@@ -273,9 +280,10 @@ def finish_partitioned(
 ) -> None:
     """Write the manifest of the files that `write_partitioned` left in ``folder``; ``records`` are in lineage order.
 
-    A stage's `finish` calls it. ``partitions`` is used only where there is no file. ``facts`` are kept in the
-    manifest for the reader. Where the files have columns of different types, the manifest has one that holds all of their
-    values; if only JSON does, that is an error, unless ``json_allowed``: then the reader must say how to spell values.
+    A stage's `finish` calls it. ``partitions`` is used only if there are no files. ``facts`` are stored in the manifest
+    for the reader. If a column has different types in the files, the manifest gets a type that holds all of its values.
+    If only JSON does, that is an error unless ``json_allowed`` is set; the reader must then say how to write values as
+    JSON.
     """
     schemas: dict[bytes, list[FileRecord]] = {}  # equal schemas may still differ in their metadata
     layouts: list[_Layout] = []
@@ -323,7 +331,7 @@ def _write_manifest(manifest: Manifest) -> None:
 
 
 def read_manifest(path: str) -> Manifest:
-    """The manifest of a folder, given the folder or, as tasks have it, the manifest's own path."""
+    """The manifest of a folder. The argument is the folder or, as in tasks, the path of the manifest."""
     if storage.file_name(path) != MANIFEST:
         path = storage.join(path, MANIFEST)
     return _manifest_of(path, storage.fingerprint(path))
@@ -374,7 +382,7 @@ def _schema_of_all(schemas: Mapping[bytes, Sequence[FileRecord]], json_allowed: 
 
 
 def _keeps(record: FileRecord, name: str, kind: pa.DataType) -> bool:
-    """Whether a column of a file keeps its values in a type."""
+    """Whether the values of a file's column are unchanged in another type."""
     file, _ = _open(record.path, record.bytes)
     with file:
         return all(keeps_values(file.get_batch(number).column(name), kind) for number in range(file.num_record_batches))
@@ -384,7 +392,7 @@ def _keeps(record: FileRecord, name: str, kind: pa.DataType) -> bool:
 
 
 def write_together(path: str, manifest: Manifest, files: Sequence[ShuffleFile], *, fit: Fit = fitted) -> FileRecord:
-    """Write the content of several consecutive files of a shuffle into one file, without changing any order.
+    """Write the content of several consecutive files of a shuffle to one file. Rows keep their order.
 
     All of it is in memory at once.
     """
@@ -398,7 +406,7 @@ def write_together(path: str, manifest: Manifest, files: Sequence[ShuffleFile], 
         partitions.append(np.repeat(each, np.diff(layout.edges)))
     table = pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries().combine_chunks()
     where = np.concatenate(partitions)
-    order = np.argsort(where, kind="stable")  # of 16 bits: a radix sort
+    order = np.argsort(where, kind="stable")  # a radix sort, since values have 16 bits
     which = np.concatenate([np.zeros(0, np.int64), *numbers])[order] - files[0].first
     rows = table.take(array(order))
     return _write_lot(path, rows, where, which, files, manifest.partitions, manifest.column, durable=False)
@@ -407,7 +415,7 @@ def write_together(path: str, manifest: Manifest, files: Sequence[ShuffleFile], 
 def _read_file(
     file: ShuffleFile, schema: pa.Schema, fit: Fit, tables: list[pa.Table], numbers: list[NDArray[np.int64]]
 ) -> _Layout:
-    """Append what a file holds, and the number of the file that each row was written to first."""
+    """Append the content of a file, and for each row the number of its original file."""
     source, layout = _open(file.path, file.bytes)
     with source:
         for at in range(source.num_record_batches):
@@ -428,8 +436,8 @@ def _write_lot(
     *,
     durable: bool,
 ) -> FileRecord:
-    """Write rows in the order of partitions and files; ``where`` has the partition of each in any order, ``which`` its place
-    among ``files``.
+    """Write rows that are in the order of partitions and files. ``where`` holds their partitions in any order;
+    ``which`` gives for each row the number of its original file, counted from the first of ``files``.
     """
     notes = {"first": files[0].first, "count": sum(file.count for file in files)}
     edges = np.append(0, np.cumsum(np.bincount(where, minlength=partitions))).astype(np.int64)
@@ -441,7 +449,9 @@ def _write_lot(
 
 @dataclass(frozen=True)
 class Joined:
-    """Several shuffles as one: their files one after the other, in as many partitions as the one with the most."""
+    """Several shuffles as one: their files one after the other, with the largest number of partitions that one of them
+    has.
+    """
 
     manifests: Sequence[Manifest]
 
@@ -451,7 +461,7 @@ class Joined:
 
     @functools.cached_property
     def files(self) -> list[ShuffleFile]:
-        """All files, with the numbers that what they hold has in the whole."""
+        """The files of all shuffles, with their numbers in the joined one."""
         before = itertools.accumulate((len(manifest.names) for manifest in self.manifests), initial=0)
         return [
             replace(file, first=start + file.first)
@@ -468,8 +478,8 @@ class Joined:
         return _schema_of_all(schemas, json_allowed=False)
 
     def write(self, path: str, files: Sequence[ShuffleFile]) -> FileRecord:
-        """Write what consecutive ones of these files hold into one file, on disk when it returns. All of it is in memory at
-        once.
+        """Write the content of some consecutive files to one file, which is on disk when this returns. All of the
+        content is in memory at once.
         """
         column = self.manifests[0].column
         schema = self.schema.append(pa.field(column, pa.uint64()))
@@ -479,7 +489,7 @@ class Joined:
             _read_file(file, schema, fitted, tables, numbers)
         table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         which = np.concatenate(numbers) - files[0].first
-        # Files may have other partitions, so neither their order nor that of their parts is the one needed.
+        # Files may have other numbers of partitions, so all rows are sorted again.
         where = (np.searchsorted(_starts(self.partitions), to_numpy(table[column]), "right") - 1).astype(np.uint16)
         order = np.lexsort((to_numpy(table[column]), which, where))
         rows = table.take(array(order))
@@ -526,11 +536,11 @@ def finish_together(folder: str, before: Manifest, records: Sequence[FileRecord]
 
 @dataclass(kw_only=True)
 class Partitions(SourceStage[FileGroupTask]):
-    """Lists the partitions of a shuffle that have rows; each is a source, with its number in
+    """Lists the partitions of a shuffle that have rows. Each is a source, with its number in
     ``_metadata["partition"]``.
 
-    With ``empty_too`` a shuffle of no rows at all gives its first partition, so that a reader can say which columns there
-    are.
+    With ``empty_too``, a shuffle without any rows yields its first partition, so that a reader can still report the
+    columns.
     """
 
     path: str
@@ -558,9 +568,9 @@ class Partitions(SourceStage[FileGroupTask]):
 
 
 def require_complete(folder: str) -> str:
-    """The place of a folder's manifest; an error where the run that writes the shuffle has not ended."""
+    """The path of a folder's manifest; raise if the run that writes the shuffle has not finished."""
     place = storage.join(folder, MANIFEST)
-    # A stage that writes several shuffles has one mark above all of them.
+    # A stage that writes several shuffles has one success file in the folder above them.
     marks = (storage.join(above, "_SUCCESS") for above in (folder, storage.parent(folder)))
     if not storage.exists(place) or not any(map(storage.exists, marks)):
         raise UsageError(f"{folder!r} holds no complete shuffle: run the pipeline that writes it to its end first")
@@ -568,9 +578,9 @@ def require_complete(folder: str) -> str:
 
 
 def partition_pieces(task: FileGroupTask, *, fit: Fit = fitted) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of a partition, file by file: the number of the file in the manifest, and its rows in order of place.
+    """The rows of a partition, file by file: the number of each file in the manifest, and its rows in order of place.
 
-    The places are in the manifest's ``column``. A table keeps only the memory of its own file's part.
+    The places are in the manifest's ``column``. A table keeps only the memory of its own part of the file.
     """
     held: list[pa.Table] = []
     current = -1
@@ -590,9 +600,10 @@ def partition_pieces(task: FileGroupTask, *, fit: Fit = fitted) -> Iterator[tupl
 def partition_tables(
     task: FileGroupTask, *, low: int = 0, high: int = _END, fit: Fit = fitted
 ) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
-    """The rows of a partition with a place in [low, high), a few MiB at a time, with the number of each row's file.
+    """The rows of a partition with a place in [low, high), a few MiB at a time, and for each row the number of its
+    file.
 
-    The numbers never fall, and rows of one number are in the order of their places.
+    The numbers never decrease, and rows with the same number are in the order of their places.
     """
     (place,) = task.data
     yield from _tables(read_manifest(place), task._metadata["partition"], low, high, fit)
@@ -601,7 +612,7 @@ def partition_tables(
 def rows_between(
     manifest: Manifest, low: int, high: int, *, fit: Fit = fitted
 ) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
-    """The rows of all partitions with a place in [low, high), as `partition_tables` gives them, by partition."""
+    """The rows of all partitions with a place in [low, high), as `partition_tables` yields them, by partition."""
     count = manifest.partitions
     for partition in range(low * count // _END, (high - 1) * count // _END + 1):
         if manifest.rows[partition]:
@@ -627,8 +638,8 @@ def _tables(
 
 
 def rows_in_files(task: FileGroupTask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each row of a partition, in the order in which `partition_tables` gives them, the number of its file in the
-    manifest's ``files``, and of its row there.
+    """For each row of a partition, in the order of `partition_tables`, the index of its file in the manifest's
+    ``files``, and its row there.
     """
     manifest = read_manifest(task.data[0])
     partition: int = task._metadata["partition"]
@@ -642,8 +653,8 @@ def rows_in_files(task: FileGroupTask) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def batches_in_file(manifest: Manifest, number: int) -> tuple[NDArray[np.int64], list[pa.RecordBatch]]:
-    """All record batches of a file of a shuffle, and the number of the first row of each. A local file is mapped: only what is
-    looked at is read.
+    """All record batches of a file of a shuffle, and the number of the first row of each. A local file is mapped, so
+    only the parts that are accessed are read.
     """
     file = manifest.files[number]
     source, layout = _open(file.path, file.bytes)
@@ -652,13 +663,15 @@ def batches_in_file(manifest: Manifest, number: int) -> tuple[NDArray[np.int64],
 
 
 def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[pa.Table]:
-    """The rows of a partition in the order of place, file, and order in the file, in tables of about ``memory`` or less.
+    """The rows of a partition in the order of place, file, and row in the file, in tables of up to about ``memory``
+    bytes.
 
-    About three times ``memory`` is held. Rows of one place are in one table, unless they are more than ``memory``.
+    It holds about three times ``memory``. Rows with the same place are in one table, unless they take more than
+    ``memory``.
     """
     column = read_manifest(task.data[0]).column
     for span in partition_spans(task, memory, fit=fit):
-        if span.tables is None:  # rows of one place are in order as they come
+        if span.tables is None:  # rows with the same place arrive in order
             yield from (table for _, table in span.read())
             continue
         table = pa.concat_tables(span.tables).unify_dictionaries().combine_chunks()
@@ -670,9 +683,9 @@ def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range of places [low, high) of a partition, with its rows where they fit in memory, in the order of files.
+    """A range of places [low, high) of a partition. Its rows are included if they fit in memory, in the order of files.
 
-    Where the rows of a single place do not fit, ``tables`` is None, and `read` reads them again at each call.
+    If the rows of a single place do not fit, ``tables`` is None, and `read` reads them again at each call.
     """
 
     task: FileGroupTask
@@ -682,12 +695,13 @@ class Span:
     fit: Fit
 
     def read(self) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
-        """The rows from the files, as `partition_tables` gives them."""
+        """Read the rows from the files, as `partition_tables` yields them."""
         return partition_tables(self.task, low=self.low, high=self.high, fit=self.fit)
 
 
 def partition_spans(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[Span]:
-    """A partition cut into ranges of places that hold about ``memory`` or less, or a single place; in order.
+    """A partition cut into ranges of places, in order. Each range holds up to about ``memory`` bytes, or is a single
+    place.
 
     A range that holds more is halved and read again. Ranges without rows are left out.
     """
@@ -719,7 +733,7 @@ def _spans(task: FileGroupTask, low: int, high: int, memory: int, fit: Fit) -> I
 
 
 def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
-    """The rows of a partition in one file, with the number of the file that each was written to first."""
+    """The rows of a partition in one file, and for each row the number of its original file."""
     file = manifest.files[number]
     with manifest.opened(number) as (source, layout):
         low, high = layout.edges[partition : partition + 2].tolist()
@@ -732,7 +746,7 @@ def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[
             start, stop = max(0, low - before), min(batch.num_rows, high - before)
             if (start, stop) != (0, batch.num_rows):
                 numbers = numbers[start:stop]
-                # A slice keeps the whole batch alive, which is memory of this process unless the file is mapped.
+                # A slice keeps the whole batch alive, which takes memory of this process unless the file is mapped.
                 if storage.is_local(file.path):
                     batch = batch.slice(start, stop - start)
                 else:
@@ -741,7 +755,7 @@ def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[
 
 
 def _numbered(file: ShuffleFile, source: Any, at: int) -> tuple[NDArray[np.int64], pa.RecordBatch]:
-    """A record batch of a file, and the number of the file that each of its rows was written to first."""
+    """A record batch of a file, and for each of its rows the number of the original file."""
     with _damage(file.path):
         if file.count == 1:
             batch = source.get_batch(at)
@@ -756,7 +770,7 @@ def _numbered(file: ShuffleFile, source: Any, at: int) -> tuple[NDArray[np.int64
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the partitions of a file begin and end, and where its record batches begin, in rows."""
+    """The rows at which the partitions of a file begin and end, and at which its record batches begin."""
 
     column: str
     partitions: int
@@ -774,7 +788,7 @@ class _Layout:
 
 
 def _open(path: str, size: int) -> tuple[Any, _Layout]:
-    """A file of a shuffle, open; an error names it if it is not what was written."""
+    """Open a file of a shuffle; if it is not the file that was written, an error names it."""
     source = storage.open_arrow(path)
     with _damage(path):
         found = source.size()
@@ -806,6 +820,6 @@ def _plain(schema: pa.Schema, column: str) -> pa.Schema:
 
 
 def _unmarked(batch: pa.RecordBatch) -> pa.Table:
-    """A batch as a table, without what only the file needs."""
+    """A batch as a table, without the metadata that only the file needs."""
     metadata = {key: value for key, value in (batch.schema.metadata or {}).items() if key != _LAYOUT}
     return pa.Table.from_batches([batch]).replace_schema_metadata(metadata or None)

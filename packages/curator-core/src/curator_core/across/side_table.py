@@ -1,4 +1,4 @@
-"""What is in a small table beside the data, and which of its rows has a given key?
+"""What does a small table beside the data contain, and which of its rows has a given key?
 
 A side table is Parquet, JSON lines, or a text file with one value a line. It is held in memory as a whole, up to a
 bound.
@@ -28,7 +28,7 @@ from curator_core.stages.files import FilePartitioning
 
 _ENDINGS = (".parquet", ".jsonl", ".ndjson", ".txt")
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-# An entry of the index: 16 bytes of a digest and 8 of a place.
+# The size of an entry of the index: 16 bytes for a digest and 8 for a place.
 _BYTES_PER_KEY = 24
 _LINES_AT_ONCE = 10_000
 _ROWS_AT_ONCE = 100_000
@@ -37,9 +37,10 @@ _ROWS_AT_ONCE = 100_000
 def read_side_table(
     what: str, paths: str | Sequence[str], keys: Sequence[str], columns: Sequence[str] | None, memory: int, way_out: str
 ) -> pa.Table:
-    """The columns ``keys`` and ``columns`` (None: all) of a side table; refused where it takes more than ``memory`` bytes.
+    """Read the columns ``keys`` and ``columns`` (None: all) of a side table; raise if they take more than ``memory``
+    bytes.
 
-    ``what`` names it in errors, and ``way_out`` says what to do if it is too large.
+    ``what`` names the table in errors, and ``way_out`` says what to do if it is too large.
     """
     wanted = None if columns is None else list(dict.fromkeys([*keys, *columns]))
     held: list[pa.Table] = []
@@ -77,7 +78,9 @@ class KeyIndex:
 
     @classmethod
     def of(cls, table: pa.Table, keys: Sequence[str]) -> KeyIndex:
-        """The index of a table; of rows that share a key it holds the first, and `twice` names one such pair."""
+        """The index of a table. If rows share a key, it holds the first of them, and `twice` returns one pair of
+        these.
+        """
         digests, valid = _digests(table, keys)
         rows = np.flatnonzero(valid)
         digests = digests[rows]
@@ -88,18 +91,18 @@ class KeyIndex:
         return cls(high, low, rows, longest)
 
     def twice(self) -> tuple[int, int] | None:
-        """Two rows of one key, if there are any."""
+        """Two rows with the same key, if there are any."""
         same = np.flatnonzero((self._high[1:] == self._high[:-1]) & (self._low[1:] == self._low[:-1]))
         return (int(self._rows[same[0]]), int(self._rows[same[0] + 1])) if len(same) else None
 
     def find(self, table: pa.Table, keys: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each row's key; -1 where there is none."""
+        """For each row of ``table``, the row of the side table with its key; -1 if there is none."""
         digests, valid = _digests(table, keys)
         found = np.full(table.num_rows, -1, np.int64)
         if not len(self._high):
             return found
         start = np.searchsorted(self._high, digests[:, 0])
-        # Among a hundred million keys, two share half a digest in one of some thousand tables.
+        # The halves of two digests are rarely equal: with a hundred million keys, in one of some thousand tables.
         for step in range(self._longest):
             at = np.minimum(start + step, len(self._high) - 1)
             hit = valid & (found < 0) & (self._high[at] == digests[:, 0]) & (self._low[at] == digests[:, 1])
@@ -108,7 +111,7 @@ class KeyIndex:
 
 
 def keys_as_text(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """The columns of keys alone, as text."""
+    """The key columns only, as text."""
     found = {}
     for name in keys:
         column = column_of(table, name).combine_chunks()
@@ -121,13 +124,13 @@ def keys_as_text(table: pa.Table, keys: Sequence[str]) -> pa.Table:
 
 
 def are_lines(paths: str | Sequence[str]) -> bool:
-    """Whether a side table is lines of text, which say nothing about types."""
+    """Whether a side table is a text file, which has no types."""
     endings = tuple(f".txt{codec}" for codec in ("", *_CODECS))
     return all(path.lower().endswith(endings) for path in _files(paths))
 
 
 def _digests(table: pa.Table, keys: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    # Digests are objects of 50 bytes until they are side by side.
+    # Each digest is an object of 50 bytes until they are joined, so this is done piece by piece.
     pieces = (table.slice(start, _ROWS_AT_ONCE) for start in range(0, table.num_rows, _ROWS_AT_ONCE))
     digests = b"".join(b"".join(row_digests(piece, keys)) for piece in pieces)
     valid = np.ones(table.num_rows, np.bool_)
@@ -164,7 +167,7 @@ def _tables(what: str, path: str, keys: Sequence[str], columns: Sequence[str] | 
 
 
 def _parquet(what: str, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms
+    import pyarrow.parquet as pq  # deferred: the import takes 30 ms
 
     with storage.open_input(path) as stream:
         try:
@@ -216,7 +219,7 @@ def _check_columns(what: str, path: str | Sequence[str], there: Sequence[str], c
 
 
 def _lines(stream: Any) -> Iterator[bytes]:
-    """The lines of a stream without their ends."""
+    """The lines of a stream without their line breaks."""
     rest = b""
     while block := stream.read(1 << 20):
         *lines, rest = (rest + block).split(b"\n")

@@ -1,4 +1,6 @@
-"""Where does the vector of a row lie? Vectors of a shuffle, found by file and row instead of being written once more."""
+"""Where is the vector of a row stored? Vectors are looked up in a shuffle by file and row instead of being written once
+more.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from curator_core.across.shuffle import batches_in_file, read_manifest
 from curator_core.across.vectors import Vectors, unpacked
 
-# Files that stay mapped from one call to the next.
+# The number of files that stay mapped from one call to the next.
 _MOST_OPEN = 256
 
 
@@ -24,15 +26,15 @@ class StoredVectors:
         self._memory = np.empty(0, np.float32)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._open.clear()
         self._memory = np.empty(0, np.float32)
 
     def take(self, files: NDArray[np.int64], rows: NDArray[np.int64]) -> Vectors:
-        """The vectors at these rows of these files, in this order. They are in memory that the next call uses again."""
+        """The vectors at these rows of these files, in this order. The next call overwrites them."""
         if not len(files):
             return np.zeros((0, 1), np.float32)
-        order = np.lexsort((rows, files))  # each batch is looked at once
+        order = np.lexsort((rows, files))  # each batch is accessed once
         files, rows = files[order], rows[order]
         edges = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), len(files)]
         made: Vectors | None = None
@@ -46,7 +48,7 @@ class StoredVectors:
                 batch = int(at[low])
                 some = slice(first + low, first + high)
                 made[order[some]] = batches[batch][rows[some] - starts[batch]]
-        assert made is not None  # there is a row, so there is a file
+        assert made is not None  # there is at least one row, so there is a file
         return made
 
     def _matrix(self, rows: int, columns: int) -> Vectors:

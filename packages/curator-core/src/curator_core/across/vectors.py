@@ -1,15 +1,16 @@
-"""Vectors of a column: which rows have one, at length one, and as whole numbers whose products no order of sums can round.
+"""How are vectors compared with the same result everywhere? They are scaled to length one and rounded to whole numbers,
+whose products are exact in any order of sums.
 
-BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product differ
-from machine to machine. Here a vector of length one is rounded to whole numbers, 12 bits of them: then each product and each
-partial sum of products is a whole number below 2²⁴, which float32 holds exactly, and BLAS computes it at full speed with the
-same bits everywhere. How far off such a product may be is known (`Whole.error`). Whatever depends on more digits is
-computed again from the vectors themselves, in float64 and in a fixed order (`cosines`).
+BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product
+differ from machine to machine. Here a vector of length one is rounded to whole numbers of 12 bits. Each product and
+each partial sum of products is then a whole number below 2²⁴, which is exact in float32, and BLAS computes it at full
+speed with the same bits everywhere. The error of such a product has a known bound (`Whole.error`). Decisions that need
+more digits are made from the vectors themselves, in float64 and in a fixed order (`cosines`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +24,15 @@ from curator_core.errors import UsageError
 type Vectors = NDArray[np.float32]
 
 _EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
-_BLOCK = 512  # rows at a time that stay in the cache
+_BLOCK = 256  # rows at a time that stay in the cache
 
 
 def vectors_of(
     values: pa.ChunkedArray, what: str, name: Callable[[int], str] = lambda row: f"row {row + 1:,}"
 ) -> tuple[Vectors, NDArray[np.int64]]:
-    """The vectors of a column at length one, and the rows that have one; ``name`` names a row for an error.
+    """The vectors of a column, scaled to length one, and the rows that have one; ``name`` names a row for an error.
 
-    Null, a vector of zeros, and one with a null, NaN or infinity have no direction: such rows have none.
+    A null, a vector of zeros, and one with a null, NaN or infinity have no direction, so these rows have no vector.
     """
     kind = values.type
     if pa.types.is_null(kind):
@@ -53,40 +54,52 @@ def vectors_of(
         one, other = int(there[0]), int(others[0])
         raise two_lengths(what, (size, name(one)), (int(lengths[other]), name(other)))
     flat = wide.values
-    numbers = to_numpy(flat.cast(pa.float32(), safe=False).fill_null(float("nan")))
+    floats = flat if flat.type == pa.float32() else flat.cast(pa.float32(), safe=False)
+    numbers = to_numpy(floats.fill_null(float("nan")) if floats.null_count else floats)
     if len(there) == len(lengths):
         found = numbers[offsets[0] : offsets[-1]].reshape(-1, size)
     else:
         found = numbers[(offsets[there][:, None] + np.arange(size)).ravel()].reshape(-1, size)
     made = np.empty(found.shape, np.float32)
     good = np.ones(len(found), np.bool_)
+    memory = np.empty((2, min(_BLOCK, len(found)), size))
     for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
-        made[part], good[part] = _unit(found[part])
+        good[part] = _unit(found[part], made[part], memory)
     return (made, there) if good.all() else (made[good], there[good])
 
 
-def _unit(block: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+def _unit(block: Vectors, made: Vectors, memory: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Write vectors, scaled to length one, to ``made``; return which of them have a direction."""
+    wide, squares = memory[0, : len(block)], memory[1, : len(block)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        wide = block.astype(np.float64)
-        # Divide by the largest number first: the squares of numbers beyond 1e154 would be infinite, and of those below
-        # 1e-154 zero.
-        most = np.abs(wide).max(axis=1)
-        wide /= most[:, None]
-        lengths = np.sqrt(row_sums(wide * wide))
-        # 0 is added so that -0 becomes 0: vectors that are equal have the same bytes.
-        return (wide / lengths[:, None] + 0.0).astype(np.float32), np.isfinite(most) & (most > 0)
+        # In float64, the squares of float32 numbers are neither infinite nor zero, unless the number itself is.
+        np.multiply(block, block, out=squares, dtype=np.float64)
+        lengths = np.sqrt(_added(squares))
+        np.divide(block, lengths[:, None], out=wide, dtype=np.float64)
+        # 0 is added so that -0 becomes 0 and equal vectors have the same bytes.
+        wide += 0.0
+        made[:] = wide
+    good: NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
+    return good
 
 
 def row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
     """The sum of every row of a matrix, in float64 and in a fixed order: halves are added until one number is left."""
-    rest = np.asarray(values, np.float64)
-    if not rest.shape[1]:
+    return _added(np.array(values, np.float64))
+
+
+def _added(rest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The result of `row_sums`, in the memory of its argument."""
+    width = rest.shape[1]
+    if not width:
         return np.zeros(len(rest))
-    while (width := rest.shape[1]) > 1:
-        half = width // 2
-        added = rest[:, :half] + rest[:, half : 2 * half]
-        rest = np.concatenate([added, rest[:, 2 * half :]], axis=1) if width % 2 else added
+    while width > 1:
+        half, odd = divmod(width, 2)
+        rest[:, :half] += rest[:, half : 2 * half]
+        if odd:
+            rest[:, half] = rest[:, width - 1]
+        width = half + odd
     return np.array(rest[:, 0])
 
 
@@ -96,22 +109,25 @@ type Rows = NDArray[np.int64]
 def cosines(
     one: Vectors, other: Vectors, rows: Rows | None = None, other_rows: Rows | None = None
 ) -> NDArray[np.float64]:
-    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere. With ``rows`` and
-    ``other_rows``, those of these rows: they are gathered a block at a time, since all together would leave the cache.
+    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere. ``rows`` and
+    ``other_rows`` select rows; these are gathered one block at a time to stay in the cache.
     """
     found = np.empty(len(one) if rows is None else len(rows))
+    memory = np.empty((min(_BLOCK, len(found)), one.shape[1]))
     for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
         mine = one[part] if rows is None else one[rows[part]]
         theirs = other[part] if other_rows is None else other[other_rows[part]]
-        found[part] = row_sums(mine.astype(np.float64) * theirs)
+        products = memory[: len(mine)]
+        np.multiply(mine, theirs, out=products, dtype=np.float64)
+        found[part] = _added(products)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded
-    off, in units of the vector.
+    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of the difference
+    from the vector, relative to its length.
 
     The cosine of two vectors differs from the product of their whole numbers over ``scale`` squared by at most the sum
     and the product of their errors.
@@ -131,18 +147,43 @@ class Whole:
             part = slice(start, start + _BLOCK)
             np.multiply(vectors[part] if rows is None else vectors[rows[part]], np.float32(scale), out=numbers[part])
             np.rint(numbers[part], out=numbers[part])
-        # A half in each place, and a little more: float32 rounds before that, and vectors have length one only to
-        # within 1e-6.
+        # The error is up to 0.5 in each place, and a little more: float32 rounds before that, and the length of vectors
+        # is one only to within 1e-6.
         return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
 
     def least(self, cosine: float, other: Whole) -> float:
-        """No pair of vectors of these two with a cosine of ``cosine`` or more has a smaller product of whole numbers."""
+        """The lowest possible product of whole numbers for a pair of vectors from these two with a cosine of ``cosine``
+        or more.
+        """
         wrong = self.error + other.error + self.error * other.error
         return float(np.floor((cosine - wrong) * self.scale * other.scale))
 
 
+def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
+    """The whole numbers of vectors that lie in pieces, ``rows`` vectors at a time, in memory that the next block uses again."""
+    left = sum(map(len, pieces))
+    if not left:
+        return
+    size = pieces[0].shape[1]
+    scale = np.float32(scale_of(size))
+    memory, filled = np.empty((min(rows, left), size), np.float32), 0
+    for piece in pieces:
+        done = 0
+        while done < len(piece):
+            stop = min(len(piece), done + len(memory) - filled)
+            np.multiply(piece[done:stop], scale, out=memory[filled : filled + stop - done])
+            filled, done = filled + stop - done, stop
+            if filled == len(memory):
+                yield np.rint(memory, out=memory)
+                filled = 0
+    if filled:
+        yield np.rint(memory[:filled], out=memory[:filled])
+
+
 def scale_of(size: int) -> float:
-    """The length at which vectors of ``size`` numbers have exact products: rounding may make them a little longer."""
+    """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little
+    longer.
+    """
     scale = _EXACT - np.ceil(np.sqrt(size) / 2) - 1
     if scale < _EXACT // 4:
         raise UsageError(f"vectors of {size:,} numbers are too long: their products would not be exact")
@@ -150,7 +191,7 @@ def scale_of(size: int) -> float:
 
 
 def packed(vectors: Vectors) -> pa.Array:
-    """Vectors as bytes, for files beside which there may be others whose rows have no vectors."""
+    """Vectors as bytes, so that files with vectors and files without any have the same column type."""
     data = np.ascontiguousarray(vectors, "<f4")
     offsets = np.arange(len(data) + 1, dtype=np.int64) * (data.shape[1] * data.itemsize)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
@@ -158,7 +199,15 @@ def packed(vectors: Vectors) -> pa.Array:
 
 
 def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Vectors:
-    """What `packed` has put into a column; all vectors must be of one length."""
+    """The vectors that `packed` has put into a column; they must all have the same length."""
+    parts = unpacked_pieces(column, what)
+    if not parts:
+        return np.zeros((0, 1), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors") -> list[Vectors]:
+    """The same in the pieces in which they lie, without a copy."""
     parts, sizes = [], set()
     for chunk in column.chunks:
         if not len(chunk):
@@ -170,9 +219,7 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
             raise two_lengths(what, (min(sizes) // 4, ""), (max(sizes) // 4, ""))
         numbers = np.frombuffer(data, "<f4", int(offsets[-1] - offsets[0]) // 4, int(offsets[0]))
         parts.append(numbers.reshape(len(chunk), -1))
-    if not parts:
-        return np.zeros((0, 1), np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts
 
 
 def two_lengths(what: str, one: tuple[int, str], other: tuple[int, str]) -> UsageError:

@@ -1,8 +1,8 @@
 """How do Python values become Arrow arrays, and Arrow arrays numpy arrays, without loading pandas?
 
-`pyarrow.array` imports pandas, where it is installed, at its first call in a process, to see whether it was given a
-Series; so do `pyarrow.scalar`, a bare number given to a compute function, and `to_numpy`. That takes a sixth of a second in
-each worker, for something that stages rarely use.
+If pandas is installed, `pyarrow.array` imports it at the first call in a process, to check whether its argument is a
+Series. So do `pyarrow.scalar`, a plain number as the argument of a compute function, and `to_numpy`. That takes a sixth
+of a second in each worker, although stages rarely use pandas.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 _NONE = type(None)
 _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
@@ -24,12 +25,12 @@ _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
 }
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
-# Bytes of text: beyond this, the copies made here would soon cost more than the import.
+# For more bytes of text than this, the copies made here would soon take longer than the import.
 _MOST_BYTES = 1 << 20
 
 
 def array(values: Sequence[Any] | np.ndarray[Any, Any], kind: pa.DataType | None = None) -> pa.Array:
-    """What `pyarrow.array` makes of a list, or of a numpy array without masks, or its errors.
+    """Return or raise the same as `pyarrow.array` for a list or for a numpy array without masks.
 
     ``kind`` may be left out for a numpy array.
     """
@@ -38,18 +39,30 @@ def array(values: Sequence[Any] | np.ndarray[Any, Any], kind: pa.DataType | None
 
 
 def scalar(value: float | str) -> pa.Scalar:
-    """What `pyarrow.scalar` makes of a number, a text or a truth value; a compute function does the same with a bare one."""
+    """Return the same as `pyarrow.scalar` for a number, a text or a truth value. Use it for arguments of compute
+    functions, which would convert a plain value with pandas loaded.
+    """
     kind = _SCALARS.get(type(value))
     return pa.scalar(value) if kind is None else array([value], kind)[0]
 
 
 def null(kind: pa.DataType) -> pa.Scalar:
-    """A null of a type, as ``pyarrow.scalar(None, kind)`` gives it."""
+    """A null of a type, as ``pyarrow.scalar(None, kind)`` returns it."""
     return pa.nulls(1, kind)[0]
 
 
+def distinct[Number: np.integer[Any]](values: NDArray[Number]) -> NDArray[Number]:
+    """The different numbers among these, sorted: what `numpy.unique` gives, which hashes them and takes fifty times as
+    long for millions that are nearly all different.
+    """
+    ordered = np.sort(values, axis=None)
+    new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return ordered[new]
+
+
 def to_numpy(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    """What ``values.to_numpy(zero_copy_only=False)`` gives."""
+    """Return the same as ``values.to_numpy(zero_copy_only=False)``."""
     if isinstance(values, pa.ChunkedArray):
         chunks = values.chunks or [array([], values.type)]
         return to_numpy(chunks[0]) if len(chunks) == 1 else np.concatenate([*map(to_numpy, chunks)])
@@ -96,7 +109,7 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
         return None
     filled = [0 if value is None else value for value in values] if nulls else values
     try:
-        with np.errstate(over="ignore"):  # what is too large for float32 is infinite there
+        with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
             numbers: np.ndarray[Any, Any] = np.array(filled, number[1])
     except OverflowError:
         return None

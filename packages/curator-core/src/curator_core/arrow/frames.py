@@ -1,7 +1,8 @@
-"""How does a table become a pandas frame, and a table again, with what pandas cannot express?
+"""How does a table become a pandas frame, and a table again, without losing what pandas cannot express?
 
-A column of JSON is a column of Python values in the frame. Which columns these are, and the marks of fields (`kinds.marked`),
-travel in ``frame.attrs``. pandas keeps them where it selects, copies and adds; a newly made frame has none.
+A column of JSON is a column of Python values in the frame. The names of these columns and the marks of fields
+(`kinds.marked`) are stored in ``frame.attrs``. pandas keeps them in selections, copies and additions; a newly made
+frame has none.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _FIELDS = "curator.fields"
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """The table as a frame; no copy where the types allow."""
-    import pandas as pd  # deferred: it takes 0.3 s, and only stages that use it pay for it
+    """The table as a frame, without a copy if the types allow it."""
+    import pandas as pd  # deferred: the import takes 0.3 s, and only stages that use it should wait for it
 
     columns_of_json = {part.name: table.column(part.name) for part in table.schema if part.type == JSON}
     notes: dict[str, Any] = {}
@@ -48,7 +49,7 @@ def from_frame(frame: pd.DataFrame) -> pa.Table:
         return pa.Table.from_pandas(frame, preserve_index=False)
     texts = {name for name, note in notes.items() if note["json"] and name in frame.columns}
     rest = frame.drop(columns=list(texts))
-    rest.attrs = {}  # they would be written into the table's metadata
+    rest.attrs = {}  # otherwise they would be written to the table's metadata
     table = pa.Table.from_pandas(rest, preserve_index=False)
     columns, fields = [], []
     for name in map(str, frame.columns):
@@ -66,7 +67,7 @@ def _text_of(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas uses NaN for missing values
         return None
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
-    # Half of a surrogate pair can only be written as an escape.
+    # A lone surrogate can only be written as an escape.
     return (
         text
         if text.isascii() or text.encode("utf-8", "replace").decode() == text
@@ -75,7 +76,7 @@ def _text_of(value: Any) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """A value of numpy as Python has it."""
+    """The Python value of a numpy value."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"a value of type {type(value).__name__} is not one of JSON")
+    raise TypeError(f"a value of type {type(value).__name__} is not a JSON value")

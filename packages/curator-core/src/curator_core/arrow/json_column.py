@@ -1,6 +1,6 @@
-"""What are the values of a column that holds each value as JSON text because their types differ?
+"""What are the values in a column whose values are stored as JSON text because their types differ?
 
-Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Text in it is in quotation marks, so
+Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Texts in it are in quotation marks, so
 code that needs the values uses this module.
 """
 
@@ -15,13 +15,13 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array
 
 JSON = pa.json_(pa.utf8())
-# Beyond it a float may stand for several integers.
+# A larger float may stand for several integers.
 _EXACT = 1 << 53
 _TEXT = pa.string()
 
 
 def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """The values as Python has them, those of a column of JSON read from their text."""
+    """The values as Python values; those of a column of JSON are parsed."""
     values: list[Any] = column.to_pylist()
     if column.type != JSON:
         return values
@@ -29,28 +29,41 @@ def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
 
 
 def texts_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
-    """A column of JSON as one of text, null where a value is not text; and the rows in which it is something else."""
+    """The texts of a column of JSON, with null for other values, and the rows that have another value."""
     values = values_of(column)
     others = [row for row, value in enumerate(values) if value is not None and not isinstance(value, str)]
     return pa.chunked_array([array([v if isinstance(v, str) else None for v in values], _TEXT)]), others
 
 
+def holds_texts(kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold texts: one of text, of JSON, or of nulls alone."""
+    if pa.types.is_dictionary(kind):
+        return holds_texts(kind.value_type)
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return kind == JSON or any(test(kind) for test in tests)
+
+
+def only_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The texts of a column of any type; null where a value is not text."""
+    if column.type == JSON:
+        return texts_in(column)[0]
+    return column if holds_texts(column.type) else pa.chunked_array([pa.nulls(len(column), _TEXT)])
+
+
 def as_text(values: pa.Array) -> pa.Array:
-    """Values as text: those of a column of JSON without quotation marks where they are text, and as JSON where not."""
+    """Values as text. In a column of JSON, texts lose their quotation marks and other values stay JSON."""
     if values.type != JSON:
         return values if pa.types.is_string(values.type) else values.cast(_TEXT)
     return array([json.loads(v) if v is not None and v[0] == '"' else v for v in values.to_pylist()], _TEXT)
 
 
 def compared(column: pa.Array | pa.ChunkedArray, test: Callable[[Any], bool | None]) -> pa.Array:
-    """Whether each value of a column of JSON passes a test; null where there is no value, or none that can be
-    tested.
-    """
+    """Whether each value of a column of JSON passes a test; null if there is no value or it cannot be tested."""
     return array([None if value is None else test(value) for value in values_of(column)], pa.bool_())
 
 
 def whole_as_integers(value: Any) -> Any:
-    """A value with its whole numbers as integers: whether they are floats may depend on the other values of a column."""
+    """A value with its whole numbers as integers, since the other values of a column may have made them floats."""
     if isinstance(value, float):
         return int(value) if value.is_integer() and -_EXACT <= value <= _EXACT else value
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
 """Which one type holds values of several kinds without changing any of them?
 
 Numbers stay numbers as long as a 64-bit float holds each of them exactly, lists take the type that holds all of their
-items, and a null or an empty list goes with anything. Any other mixture becomes JSON: Arrow's ``json`` type, a column
-of text in which each value is written as JSON spells it. The answer depends on the values alone and not on their order,
-so it is the same for a file that is read in one piece and for one that many workers share. Decision 0060 says why.
+items, and a null or an empty list fits any type. Any other mixture becomes JSON: Arrow's ``json`` type, a column of
+text in which each value is written as JSON. The answer depends on the values alone and not on their order, so it is the
+same whether a file is read in one piece or by many workers. Decision 0060 gives the reasons.
 
 A float column whose whole numbers had no fraction in the source (``1``, not ``1.0``) is marked in its field, as is a
 column that first appeared late in its file and is absent from the rows where it is null.
@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from curator_core.arrow.json_column import JSON
 
-# Beyond it not every whole number is a 64-bit float.
+# Not every larger whole number is a 64-bit float.
 EXACT = 1 << 53
-# Lists in lists in lists: deeper ones are JSON.
+# The number of levels of nested lists; deeper ones are JSON.
 MOST_NESTED = 4
 
 _WHOLE = (b"curator.whole_numbers", b"without fraction")
@@ -65,7 +65,7 @@ class Kinds:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def add_type(self, kind: pa.DataType) -> None:
-        """Note that any value of a type may occur elsewhere."""
+        """Add a type of another column, any of whose values may occur."""
         if pa.types.is_null(kind):
             return
         if pa.types.is_list(kind):
@@ -82,7 +82,9 @@ class Kinds:
         return self._of(next(iter(self.counts))) if len(self.counts) == 1 else JSON
 
     def holds_most(self) -> pa.DataType:
-        """The type that holds the values of the most frequent kind; of equally frequent ones, the first."""
+        """The type that holds the values of the most frequent kind, or of the first one if several are equally
+        frequent.
+        """
         if not self.counts:
             return pa.null()
         if set(self.counts) == {_LIST, _OTHER}:
@@ -119,8 +121,8 @@ _TYPE_NAMES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 
 
 def aligner(kind: pa.DataType) -> Callable[[Any], Any] | None:
-    """How a number is adapted to a column of this type: whole numbers become floats where the column is of
-    floats, and lose their ``.0`` where it is of integers or has no type yet. None where values stay as they are.
+    """A function that adapts numbers to a column of this type: whole numbers become floats in a column of floats, and
+    lose their ``.0`` in one of integers or without a type. None if values need no change.
     """
     return _aligner(kind, 0)
 
@@ -159,7 +161,7 @@ as_whole = aligner(pa.null())
 
 
 def has_floats(kind: pa.DataType) -> bool:
-    """Whether a type is of floats, or of lists of them."""
+    """Whether a type is a float type, or a list of floats."""
     return has_floats(kind.value_type) if pa.types.is_list(kind) else bool(pa.types.is_floating(kind))
 
 
@@ -192,12 +194,12 @@ def _has(part: pa.Field, mark: tuple[bytes, bytes]) -> bool:
 
 
 def one_schema(schemas: Sequence[pa.Schema], fits: Callable[[int, str, pa.DataType], bool]) -> pa.Schema:
-    """The schema that holds the rows of all of these.
+    """The schema that holds the rows of all of these schemas.
 
-    ``fits(number, name, kind)`` says whether each value of a column keeps its value in that type; it is called where
-    the types alone do not tell. Columns come in the order in which they first occur, those that appeared late after
-    them, by name; a column that a schema lacks is null there. Words that are numbered in some and spelled out in others
-    are spelled out.
+    ``fits(number, name, kind)`` says whether the values of a column are unchanged in that type; it is called if the
+    types alone do not decide it. Columns are in the order of their first occurrence, followed by those that appeared
+    late, by name; a column that a schema lacks is nullable. A column that is a dictionary in some schemas and plain in
+    others becomes plain.
     """
     places: dict[str, list[int]] = {}
     for number, schema in enumerate(schemas):
@@ -243,7 +245,9 @@ def _one_field(
 
 
 def _candidates(kinds: list[pa.DataType]) -> Iterable[pa.DataType]:
-    """Types that may hold values of all of these, the closest first; the last, JSON, holds what JSON can spell."""
+    """Types that may hold values of all of these, the closest first; the last one is JSON, for all values that JSON can
+    express.
+    """
     if len(kinds) > 1 and any(map(pa.types.is_dictionary, kinds)):
         kinds = list(dict.fromkeys(k.value_type if pa.types.is_dictionary(k) else k for k in kinds))
     try:

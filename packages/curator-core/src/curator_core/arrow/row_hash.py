@@ -1,4 +1,6 @@
-"""A hash of what is in a row: the same on every machine, for the same values in columns of any width or encoding."""
+"""Which hash does a row have? The same on every machine for the same values, whatever the width and encoding of the
+columns.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import pyarrow.compute as pc
 from curator_core.arrow.json_column import JSON, values_of, whole_as_integers
 from curator_core.errors import UsageError, nearest
 
-# One byte for the kind of a value, so that null, a text and its bytes differ, as do 1 and "1".
+# One byte for the kind of a value. It distinguishes null, a text and its bytes, and 1 from "1".
 _NULL, _TEXT, _BYTES, _NUMBER, _NESTED = b"0", b"t", b"b", b"n", b"j"
 
 
@@ -31,7 +33,7 @@ def row_digests(table: pa.Table, columns: Sequence[str], salt: bytes = b"", size
                 digest.update(_NULL)
             else:
                 tag, value = (kind, value) if kind else value
-                # The length goes first, or ("ab", "c") and ("a", "bc") would be one row.
+                # Each value follows its length; otherwise ("ab", "c") and ("a", "bc") would be the same row.
                 digest.update(b"%b%d:" % (tag, len(value)))
                 digest.update(value)
         digests.append(digest.digest())
@@ -42,11 +44,15 @@ def lineage_numbers(task_id: str, rows: int, seed: int) -> np.ndarray[Any, np.dt
     """A pseudo-random 64-bit number for each row of a task, from the task's id, the row's place and a seed."""
     base = int.from_bytes(hashlib.blake2b(f"{seed}\0{task_id}".encode(), digest_size=8).digest(), "little")
     # SplitMix64: a bijection that spreads consecutive numbers over the whole range.
-    with np.errstate(over="ignore"):
-        value = np.uint64(base) + np.arange(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return value ^ (value >> np.uint64(31))
+    value = np.arange(rows, dtype=np.uint64)
+    value *= np.uint64(0x9E3779B97F4A7C15)
+    value += np.uint64(base)
+    value ^= value >> np.uint64(30)
+    value *= np.uint64(0xBF58476D1CE4E5B9)
+    value ^= value >> np.uint64(27)
+    value *= np.uint64(0x94D049BB133111EB)
+    value ^= value >> np.uint64(31)
+    return value
 
 
 def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -60,7 +66,9 @@ def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[bytes, Iterator[Any]]:
-    """What the values are, and their bytes; nothing and both together where each value may be something else."""
+    """The kind of the values, and their bytes. If the kind may differ from value to value, it is empty and each item
+    holds both.
+    """
     kind = column.type
     if kind == JSON:
         return b"", (None if value is None else _of_any(value) for value in values_of(column))

@@ -1,4 +1,4 @@
-"""How do tables of several types get one schema without a change of any value?"""
+"""How do tables of different types get one schema without changing any value?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from curator_core.arrow.json_column import JSON
 from curator_core.errors import CuratorError, UsageError
 
-# Spells the values of a column as JSON, given the column and its field.
+# A function that writes the values of a column as JSON, given the column and its field.
 type AsJson = Callable[[pa.ChunkedArray, pa.Field], pa.ChunkedArray]
 
 
@@ -23,9 +23,10 @@ def keeps_values(column: pa.ChunkedArray | pa.Array, kind: pa.DataType) -> bool:
 
 
 def fitted(table: pa.Table, schema: pa.Schema, as_json: AsJson | None = None) -> pa.Table:
-    """The table with exactly the columns and types of a schema that `kinds.one_schema` has made of it and others.
+    """The table with exactly the columns and types of a schema that `kinds.one_schema` made for it and others.
 
-    ``as_json`` spells values that only JSON can hold beside those of the other tables; without it they are an error.
+    ``as_json`` writes the values of a column as JSON if only JSON fits all tables; without it, such a column is an
+    error.
     """
     if table.schema.equals(schema, check_metadata=True):
         return table
@@ -65,7 +66,7 @@ def _widened(column: pa.ChunkedArray, part: pa.Field, kind: pa.DataType, as_json
 
 
 def _spelled_out(column: pa.ChunkedArray | pa.Array, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-    """Words that are numbered in a column, spelled out where they are not in ``kind``."""
+    """A dictionary column becomes a plain one unless ``kind`` is a dictionary type."""
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind):
         return column.cast(column.type.value_type)
     return column

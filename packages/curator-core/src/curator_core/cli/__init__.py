@@ -16,7 +16,7 @@ from curator_core.lazy import without_collection
 from curator_core.leave import leave
 
 DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
-# The commands by subject, each with its module.
+# The commands by topic, each with its module.
 _SECTIONS = {
     "Pipelines": {
         "init": "init",
@@ -44,7 +44,7 @@ _COMMANDS = {name: module for section in _SECTIONS.values() for name, module in 
 
 
 class _Commands(click.Group):
-    """Commands that are imported when they are needed; none of them imports pyarrow at its top."""
+    """Commands that are imported when they are needed; none of them imports pyarrow at module level."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -71,7 +71,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in _COMMANDS:
-            from curator_core.errors import nearest  # only where something is wrong
+            from curator_core.errors import nearest  # only after an error
 
             ctx.fail(f"there is no command {name!r}{nearest(name, _COMMANDS)}")
         return super().resolve_command(ctx, args)
@@ -80,14 +80,14 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set "
-    "aside (see `curate rejects`); 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, but with work "
+    "set aside (see `curate rejects`); 130 interrupted.",
 )
 @click.version_option(package_name="curator-core", prog_name="curate", message="%(prog)s %(version)s")
 def curate() -> None:
     """Turn raw text and images into training data.
 
-    Start with `curate init text > clean.yaml`, look at what would happen with `curate plan clean.yaml`, and do it with
+    Start with `curate init text > clean.yaml`, see what would happen with `curate plan clean.yaml`, and run it with
     `curate run clean.yaml`.
     """
 
@@ -99,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sys.stdout is not None:  # None where the caller has closed it: `curate run FILE >&-`
             sys.stdout.flush()
     except BrokenPipeError:
-        # `curate stages | head`: the reader has what it wants. The interpreter must not flush again.
+        # In `curate stages | head`, head ends first. The interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if arguments is None:  # the command itself; a caller in Python goes on
+    if arguments is None:  # only the command itself; a caller in Python continues
         leave(code)
     sys.exit(code)
 
@@ -129,20 +129,21 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def exit_code_of(error: CuratorError) -> int:
-    """2 where nothing has run because something must be mended first, 1 where a run has failed."""
+    """2 if nothing has run because something must be fixed first, 1 if a run has failed."""
     return BAD_USAGE if isinstance(error, UsageError | PlanError | RunRefused | MissingDependency) else FAILED
 
 
 def show_error(error: CuratorError) -> None:
-    """The error for a person, on standard error."""
+    """Print the error for a person to standard error."""
     click.echo(f"{click.style('error', fg='red', bold=True)}: {as_options(str(error))}", err=True)
 
 
-# A way out that is named for Python and for the command line: ``resume=True (--resume)``, ``(fresh=True, --fresh)``, and
+# A remedy that a message names for Python and for the command line: ``resume=True (--resume)``, ``(fresh=True,
+# --fresh)``, and
 # ``--resume (resume=True)``.
 _TWO_WAYS = re.compile(r"\w+=(?:True|False)(?: \((--[\w-]+)\)|, (--[\w-]+))|(--[\w-]+) \(\w+=(?:True|False)\)")
 
 
 def as_options(text: str) -> str:
-    """A message on the command line: ways out that have an option there are named by it alone."""
+    """A message for the command line: a remedy that has an option is named by the option alone."""
     return _TWO_WAYS.sub(lambda found: next(filter(None, found.groups())), text)

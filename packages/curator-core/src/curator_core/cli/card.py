@@ -1,4 +1,4 @@
-"""``curate card``: what should stand beside data that a run has written."""
+"""``curate card``: a description to publish with the data that a run has written."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 @click.command("card", short_help="Make a dataset card for the output of a run.")
 @click.argument("run_dir", type=click.Path())
 @click.option("--output", metavar="STAGE", help="The writer, if the run has several.")
-@click.option("--license", "license_", metavar="NAME", help="The licence, which only you can know: cc-by-4.0, …")
+@click.option("--license", "license_", metavar="NAME", help="The licence, which you have to choose: cc-by-4.0, …")
 @click.option("--creator", metavar="NAME", help="Who made the data.")
 @click.option("--url", help="Where the data are published.")
 @click.option("--write", "write", is_flag=True, help="Write README.md and croissant.jsonld beside the data.")
 @click.option("--replace", is_flag=True, help="With --write: replace files that exist.")
-@click.option("--croissant", is_flag=True, help="Print croissant.jsonld in place of the card.")
-@click.option("--json", "as_json", is_flag=True, help="Print both as JSON, with the facts that are left to you.")
+@click.option("--croissant", is_flag=True, help="Print croissant.jsonld instead of the card.")
+@click.option("--json", "as_json", is_flag=True, help="Print both as JSON, with the facts that you have to add.")
 def card_command(
     run_dir: str,
     output: str | None,
@@ -30,7 +30,7 @@ def card_command(
 ) -> None:
     """Print a dataset card (README.md with YAML for Hugging Face) of what the run in RUN_DIR has written.
 
-    Counts, stages and versions are those of the run, columns those of the data. The licence is yours to state.
+    Counts, stages and versions are those of the run; columns are those of the data. You must state the licence.
     """
     from curator_core.data.card import make_card  # imports pyarrow
 

@@ -1,4 +1,4 @@
-"""``curate head``, ``curate show`` and ``curate inspect``: data as they are, before anything runs or after."""
+"""``curate head``, ``curate show`` and ``curate inspect``: show data, before or after a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _COLUMN_WIDTH = 24
 _THUMBNAIL_SIDE = 160
-# Up to this many bytes of files `inspect` examines every row; beyond that, this many rows.
+_SAMPLES, _PAGE_SAMPLES = 3, 24
+# `inspect` examines every row of up to this many bytes of files, and this many rows of larger data.
 _ALL_BYTES = 64_000_000
 _SOME_ROWS = 10_000
 
@@ -37,7 +38,7 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="READER.PARAM=VALUE",
             help="A parameter of the reader, such as CsvReader.delimiter=';'.",
         ),
-        click.option("--reader", metavar="NAME", help="The reader to use, whatever the files are called."),
+        click.option("--reader", metavar="NAME", help="The reader to use, whatever the names of the files."),
     ):
         command = option(command)
     return command
@@ -47,7 +48,7 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("data", type=click.Path())
 @click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), default=5, show_default=True, help="How many rows.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
-@click.option("--html", metavar="FILE", type=click.Path(), help="Write them as a page too; images as thumbnails.")
+@click.option("--html", metavar="FILE", type=click.Path(), help="Also write them as a page, with images as thumbnails.")
 @_reading
 def head_command(
     data: str,
@@ -58,9 +59,10 @@ def head_command(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show the first rows of DATA: a file, a folder, a pattern in quotes, or a URL, in any format that a reader takes.
+    """Show the first rows of DATA: a file, a folder, a pattern in quotes, or a URL, in any format that a reader
+    supports.
 
-    Only the beginning is read. Each row stands with its place, which `curate show` takes.
+    Only the beginning is read. Each row is shown with its place, which `curate show` accepts.
     """
     from curator_core.data.rows import open_rows, place_text, with_thumbnails  # these import pyarrow
     from curator_core.data.values import json_value, kind_of, rows_of
@@ -82,7 +84,13 @@ def head_command(
         if len(shown) >= wanted:
             break
     if html is not None:
-        _write_page(html, f"The first {formatting.count(len(shown), 'row')} of {data}", shown)
+        _write_page(
+            html,
+            f"The first {formatting.count(len(shown), 'row')} of {data}",
+            shown,
+            [],
+            "\n".join(_reject_lines(rows, "among them")),
+        )
         for row in shown:
             row["columns"].pop("thumbnail", None)
         schema.pop("thumbnail", None)
@@ -101,7 +109,8 @@ def head_command(
     for row in shown:
         click.echo("")
         _echo_row(row)
-    _echo_rejects(rows, "among them")
+    for line in _reject_lines(rows, "among them"):
+        click.echo(line)
     if not shown:
         click.echo("there are no rows")
     if html is not None:
@@ -111,7 +120,7 @@ def head_command(
 @click.command("show", short_help="Show one whole row of data.")
 @click.argument("data", type=click.Path())
 @click.argument("row_id", metavar="[ID]", required=False)
-@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url and the like]")
+@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url or similar]")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
 @click.option("--mark", metavar="REGEX", help="Mark matches in the text.")
 @click.option(
@@ -119,7 +128,7 @@ def head_command(
     "filters",
     multiple=True,
     metavar="FILTER",
-    help="What this filter says about the row; --set gives it parameters.",
+    help="Show the decision of this filter about the row; --set sets its parameters.",
 )
 @click.option("--every", is_flag=True, help="Show every row with the id, not only the first.")
 @click.option(
@@ -165,7 +174,7 @@ def show_command(
         )
     names_of_filters = tuple(dict.fromkeys(filters))
     own = [setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] not in names_of_filters]
-    # In a file that is read from its start every row has its line.
+    # In a file that is read from its start, the line of every row is known.
     rows = open_rows(path, reader=reader, settings=own, few=place is not None, split_bytes=None)
     if place is not None:
         found = row_at(rows, path, place)
@@ -213,7 +222,7 @@ def show_command(
 
 
 def _refuse_missing(data: str) -> None:
-    """An error that names what may have been meant, where nothing exists under the name of the data."""
+    """Raise if the data do not exist, with the path that may have been meant."""
     from curator_core import storage
 
     if storage.has_magic(data) or storage.exists(data):
@@ -233,9 +242,11 @@ def _refuse_missing(data: str) -> None:
 @click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Read about this many rows.")
 @click.option("--all", "everything", is_flag=True, help="Read every row.")
 @click.option("--text", "text_column", metavar="NAME", help="The column with the text. [default: the likely one]")
-@click.option("--tokenizer", metavar="NAME", help="Count tokens with it: a tokenizer.json, or a name on the hub.")
-@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, on a page 24]")
-@click.option("--html", metavar="FILE", type=click.Path(), help="Write it as a page too; images as thumbnails.")
+@click.option(
+    "--tokenizer", metavar="NAME", help="Count tokens with a tokenizer: a tokenizer.json, or a name on the hub."
+)
+@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, or 24 on a page]")
+@click.option("--html", metavar="FILE", type=click.Path(), help="Also write it as a page, with images as thumbnails.")
 @_reading
 def inspect_command(
     data: str,
@@ -251,9 +262,9 @@ def inspect_command(
 ) -> None:
     """Show the schema of DATA, counts, shares of nulls, values, lengths and tokens of the text, languages, and samples.
 
-    Up to 64 MB of files are read completely; of more, 10,000 rows from files spread evenly over the data, and the
-    answer says so. Tokens are estimated from bytes unless there is a --tokenizer. Languages are guessed where
-    curator-text is installed with its model.
+    Up to 64 MB of files are read completely; of larger data, 10,000 rows are read from files spread evenly over them,
+    and the output says so. Tokens are estimated from bytes unless --tokenizer is given. Languages are guessed if
+    curator-text and its model are installed.
     """
     from curator_core.data.profile import make_profile, profile_lines
     from curator_core.data.rows import open_rows, with_thumbnails  # these import pyarrow
@@ -265,13 +276,20 @@ def inspect_command(
         with_thumbnails(rows, _THUMBNAIL_SIDE)
     if wanted is None and not everything and rows.found.bytes > _ALL_BYTES:
         wanted = _SOME_ROWS
+    asked = samples
     if samples is None:
-        samples = 3 if html is None else 24
+        samples = _SAMPLES if html is None else _PAGE_SAMPLES
     found = make_profile(rows, wanted, samples=samples, text_column=text_column, tokenizer=tokenizer)
     found.columns.pop("thumbnail" if html is not None else "", None)
     lines = profile_lines(found, _width())
     if html is not None:
-        _write_page(html, f"What {data} holds", found.samples, [_heading(data, rows)], "\n".join(lines))
+        _write_page(
+            html,
+            f"What {data} holds",
+            found.samples,
+            [_heading(data, rows)],
+            "\n".join([*lines, *_reject_lines(rows, "among them")]),
+        )
         for row in found.samples:
             row["columns"].pop("thumbnail", None)
     if as_json:
@@ -297,10 +315,13 @@ def inspect_command(
     click.echo(_heading(data, rows))
     for line in lines:
         click.echo(line)
-    _echo_rejects(rows, "among them")
-    if found.samples:
-        click.echo(f"\n{formatting.count(len(found.samples), 'row')} of them:")
-    for row in found.samples:
+    for line in _reject_lines(rows, "among them"):
+        click.echo(line)
+    # A page has more rows, which a terminal need not repeat.
+    shown = found.samples if asked is not None else found.samples[:_SAMPLES]
+    if shown:
+        click.echo(f"\n{formatting.count(len(shown), 'row')} of them:")
+    for row in shown:
         click.echo("")
         _echo_row(row)
     if html is not None:
@@ -361,7 +382,7 @@ def _echo_row(row: dict[str, Any]) -> None:
 
 
 def _echo_whole(row: dict[str, Any], mark: str | None) -> None:
-    """Every column of a row: short values first, one a line, long texts below; what is marked is between ⟦ and ⟧."""
+    """Every column of a row: short values first, one per line, then long texts. Marked parts are between ⟦ and ⟧."""
     from curator_core.data.values import text_of
 
     if row["source"]:
@@ -401,13 +422,13 @@ def _matches(text: str, mark: str | None) -> list[tuple[int, int]]:
 
 
 def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """A text as a terminal may show it, some parts between marks, ⟦like this⟧, and in colour where colours are
-    shown.
+    """A text made safe for a terminal. The given parts are between marks, ⟦like this⟧, and coloured if the terminal
+    shows colours.
     """
     parts: list[str] = []
     end = 0
     for start, stop in sorted(spans):
-        start = max(start, end)  # noqa: PLW2901 - what another mark has covered is not marked twice
+        start = max(start, end)  # noqa: PLW2901 - text that is marked already is not marked again
         if start < stop:
             parts.append(formatting.printable(text[end:start], one_line=False))
             parts.append(
@@ -417,15 +438,14 @@ def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return "".join([*parts, formatting.printable(text[end:], one_line=False)])
 
 
-def _echo_rejects(rows: Rows, where: str) -> None:
+def _reject_lines(rows: Rows, where: str) -> list[str]:
     if not rows.rejected:
-        return
+        return []
     from curator_core.cli.runs import example_line
 
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(rows.rejected.items()))
-    click.echo(f"\nnot read {where}: {formatting.printable(reasons)}")
-    for reject in rows.examples:
-        click.echo(f"    {example_line(_as_example(reject))}")
+    examples = (f"    {example_line(_as_example(reject))}" for reject in rows.examples)
+    return ["", f"not read {where}: {formatting.printable(reasons)}", *examples]
 
 
 def _echo_reject(reject: Reject, as_json: bool) -> None:

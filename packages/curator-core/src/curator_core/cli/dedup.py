@@ -1,4 +1,4 @@
-"""``curate dedup``: remove duplicates from a folder of files, and see what was removed for what."""
+"""``curate dedup``: remove duplicates from a folder of files, and see which document was removed for which."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from curator_core.formatting import count, percent, size
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
 
-# A collection is named if it loses more than this, or this many times as much as the others.
+# A collection is reported if it loses more than this share, or this many times as much as the others.
 _MOST_LOST = 0.95
 _TIMES_PEERS = 3
-# From so many on, writing the folders of an index together is recommended.
+# From this many folders on, compacting an index is recommended.
 _MANY_FOLDERS = 16
 
 
-@click.group("dedup", short_help="Remove duplicates, and show which document stays for each.")
+@click.group("dedup", short_help="Remove duplicates, and show which document stays in place of each.")
 def dedup_command() -> None:
     """Remove duplicates from a folder of files, and see what was removed, and for which document.
 
-    Each document that is removed was compared with one that stays; RUN/decisions says which, and how alike they are.
+    Each document that is removed was compared with one that stays; RUN/decisions says which one, and how similar they
+    are.
     """
 
 
@@ -44,11 +45,11 @@ def _with(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
 
 
 def _ends(column: str, id_column: str, keep: str) -> list[Callable[..., Any]]:
-    """What is read and written, and which one stays."""
+    """The options for input and output, and for which document stays."""
     return [
         click.argument("input", nargs=-1, required=True),
         click.argument("output"),
-        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
+        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by file names]"),
         click.option("--column", help=column),
         click.option("--id-column", help=id_column),
         click.option("--keep", metavar="ORDER", help=keep),
@@ -65,36 +66,43 @@ _RUN = [
     click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
     click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process."),
     click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
-    click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
+    click.option("--fresh", is_flag=True, help="Discard the run in the run directory and start over."),
     click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     click.option("--quiet", is_flag=True, help="Show no progress."),
 ]
-_of_documents = _with(
-    [
-        *_ends(
-            "What is compared. [default: text; semantic: embedding; image: bytes]",
-            "Column that names documents in the table. [default: id; image: key]",
-            "Which document stays, by rules separated by commas: longest, shortest, first, highest:COLUMN, "
-            "lowest:COLUMN, rank:A>B>C (of "
-            "collections). [default: longest,first; semantic: first]",
-        ),
-        click.option(
-            "--collection-column", help="Column that names the collection. [default: the first folder below INPUT]"
-        ),
-        click.option("--per-collection", is_flag=True, help="Compare only documents of the same collection."),
-        click.option("--removed", metavar="DIR", help="Write removed documents to this folder, with the reason."),
-        click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
-        click.option("--dry-run", is_flag=True, help="Estimate time and disk, and stop."),
-        *_RUN,
-    ]
-)
+
+
+def _of_documents(*, column: str, id_column: str, keep: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator with the options of a command that removes documents; the parameters are its defaults."""
+    return _with(
+        [
+            *_ends(
+                f"The column to compare. [default: {column}]",
+                f"Column that names documents in the table. [default: {id_column}]",
+                "Which document stays, by rules separated by commas: longest, shortest, first, highest:COLUMN, "
+                f"lowest:COLUMN, rank:A>B>C (of collections). [default: {keep}]",
+            ),
+            click.option(
+                "--collection-column", help="Column that names the collection. [default: the first folder below INPUT]"
+            ),
+            click.option("--per-collection", is_flag=True, help="Compare only documents of the same collection."),
+            click.option(
+                "--removed", metavar="DIR", help="Write the removed documents and the reasons to this folder."
+            ),
+            click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
+            click.option("--dry-run", is_flag=True, help="Estimate time and disk space, and stop."),
+            *_RUN,
+        ]
+    )
+
+
 _of_parts = _with(
     [
         *_ends(
             "The text. [default: text]",
             "Column that names documents in the table. [default: id]",
-            "Which document keeps its part, as in `curate dedup exact`.",
+            "Which document keeps a repeated part, as in `curate dedup exact`.",
         ),
         click.option("--mode", type=click.Choice(["cut", "annotate", "drop"]), help="[default: cut]"),
         click.option(
@@ -123,8 +131,8 @@ _indexed = _with(
 )
 
 
-@dedup_command.command("exact", short_help="Remove documents that equal another.")
-@_of_documents
+@dedup_command.command("exact", short_help="Remove documents that are equal to another.")
+@_of_documents(column="text", id_column="id", keep="longest,first")
 @_indexed
 @click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
 def exact_command(normalize: bool, **given: Any) -> int:
@@ -135,8 +143,8 @@ def exact_command(normalize: bool, **given: Any) -> int:
     return _run("exact", "ExactDedup", given, {"normalize": normalize})
 
 
-@dedup_command.command("fuzzy", short_help="Remove documents whose content is nearly all in another.")
-@_of_documents
+@dedup_command.command("fuzzy", short_help="Remove documents whose content is almost completely in another.")
+@_of_documents(column="text", id_column="id", keep="longest,first")
 @_indexed
 @click.option(
     "--rule",
@@ -149,33 +157,37 @@ def exact_command(normalize: bool, **given: Any) -> int:
 @click.option(
     "--max-new-words",
     type=click.IntRange(min=0),
-    help="The most new words among 25 in a row (nothing_new). [default: 12]",
+    help="The highest number of new words among 25 in a row, for the rule nothing_new. [default: 12]",
 )
-@click.option("--ngram", type=click.IntRange(min=1), help="Words per shingle. [default: 3]")
+@click.option("--unit", type=click.Choice(["words", "characters"]), help="What shingles are made of. [default: words]")
+@click.option(
+    "--ngram", type=click.IntRange(min=1), help="Words or characters per shingle. [default: 3 words, 13 characters]"
+)
 @click.option("--bands", type=click.IntRange(min=1), help="Keys per document. [default: 26]")
 @click.option("--rows", type=click.IntRange(min=1), help="Hashes per key. [default: 5]")
 def fuzzy_command(**given: Any) -> int:
-    """Remove documents of INPUT whose content is nearly all in one that stays; write the others to OUTPUT.
+    """Remove documents of INPUT whose content is almost completely in one that stays; write the others to OUTPUT.
 
     INPUT is one or more files, folders or patterns of any format that an installed reader knows.
     """
-    names = ("rule", "threshold", "max_new_words", "ngram", "bands", "rows")
+    names = ("rule", "threshold", "max_new_words", "unit", "ngram", "bands", "rows")
     return _run("fuzzy", "FuzzyDedup", given, {name: given.pop(name) for name in names})
 
 
-@dedup_command.command("semantic", short_help="Remove documents whose vectors point the same way.")
-@_of_documents
-@click.option("--eps", type=click.FloatRange(0, 1, max_open=True), help="1 - eps is the least cosine. [default: 0.05]")
+@dedup_command.command("semantic", short_help="Remove documents whose vectors have nearly the same direction.")
+@_of_documents(column="embedding", id_column="id", keep="first")
+@click.option("--eps", type=click.FloatRange(0, 1, max_open=True), help="The lowest cosine is 1 - eps. [default: 0.05]")
 @click.option("--clusters", type=click.IntRange(min=1), help="[default: the square root of the number of documents]")
 @click.option("--visits", type=click.IntRange(min=0), help="Neighbouring clusters to compare with. [default: 2]")
 @click.option(
     "--order",
     type=click.Choice(["keep", "hard", "easy", "random"]),
-    help="Which one stays, before --keep: the one farther from the centre of its cluster (hard), the nearer one (easy), any.",
+    help="Which document stays: the one farther from the centre of its cluster (hard), the nearer one (easy), or a "
+    "random one. Takes precedence over --keep.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of --order random. [default: 0]")
 def semantic_command(**given: Any) -> int:
-    """Remove documents of INPUT whose vector is near that of one that stays; write the others to OUTPUT.
+    """Remove documents of INPUT whose vector is close to that of one that stays; write the others to OUTPUT.
 
     INPUT has a column of vectors, which a stage such as TextEmbedding or ImageEmbedding adds.
     """
@@ -184,11 +196,13 @@ def semantic_command(**given: Any) -> int:
 
 
 @dedup_command.command("image", short_help="Remove images that show the same picture.")
-@_of_documents
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="The least correlation. [default: 0.9]")
-@click.option("--radius", type=click.IntRange(0, 11), help="The most bits in which hashes differ. [default: 10]")
+@_of_documents(column="bytes", id_column="key", keep="longest,first")
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="The lowest correlation. [default: 0.9]")
+@click.option(
+    "--radius", type=click.IntRange(0, 11), help="The highest number of bits in which hashes may differ. [default: 10]"
+)
 @click.option("--crops/--no-crops", default=None, help="Look for crops of 5 to 15 %. [default: crops]")
-@click.option("--mirror", is_flag=True, help="Look for mirrored copies too.")
+@click.option("--mirror", is_flag=True, help="Also look for mirrored copies.")
 def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
     """Remove images of INPUT that show the same picture as one that stays; write the others to OUTPUT.
 
@@ -200,40 +214,43 @@ def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
 
 @dedup_command.command("substring", short_help="Cut runs of words that occur more than once.")
 @_of_parts
-@click.option("--words", type=click.IntRange(min=1), help="The fewest words of a run. [default: 50]")
-@click.option("--characters", type=click.IntRange(min=1), help="The fewest characters of a run, in place of --words.")
+@click.option("--words", type=click.IntRange(min=1), help="The lowest number of words in a run. [default: 50]")
+@click.option(
+    "--characters", type=click.IntRange(min=1), help="The lowest number of characters in a run, instead of --words."
+)
 def substring_command(**given: Any) -> int:
-    """Cut runs of words out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
+    """Cut runs of words that are repeated in INPUT; write the rest to OUTPUT. One occurrence of each run stays."""
     return _run("substring", "SubstringDedup", given, {name: given.pop(name) for name in ("words", "characters")})
 
 
 @dedup_command.command("lines", short_help="Cut lines or paragraphs that occur more than once.")
 @_of_parts
 @click.option("--unit", type=click.Choice(["line", "paragraph", "three_sentences"]), help="[default: line]")
-@click.option("--least", type=click.IntRange(min=1), help="The fewest characters of a unit. [default: 20]")
+@click.option("--least", type=click.IntRange(min=1), help="The lowest number of characters in a unit. [default: 20]")
 @click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
 @click.option(
     "--false-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Make a Bloom filter first; this share of the units that occur once is compared needlessly. [default: no "
-    "filter]",
+    help="Make a Bloom filter first. This is the share of the units that occur once but are still compared. "
+    "[default: no filter]",
 )
 def lines_command(**given: Any) -> int:
-    """Cut lines out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
+    """Cut lines that are repeated in INPUT; write the rest to OUTPUT. One occurrence of each line stays."""
     names = ("unit", "least", "normalize", "false_rate")
     return _run("lines", "LineDedup", given, {name: given.pop(name) for name in names})
 
 
-@dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
+@dedup_command.command("show", short_help="Show a removed document beside the one that stays in its place.")
 @click.argument("run_dir")
 @click.argument("id")
 @click.option("--html", metavar="FILE", help="Write a page with both side by side, images included.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision and both documents as JSON.")
 def show_command(run_dir: str, id: str, html: str | None, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
-    """Show the removed document ID of RUN_DIR beside its witness: what both have, and what only one has.
+    """Show the removed document ID of RUN_DIR beside its witness, with the differences between them.
 
-    What only one of them has is in [brackets]. Of a run of `substring` or `lines` the parts of document ID that are repeated are
-    shown, and the document that each begins to repeat. A document without an id is named SOURCE:ROW, as in the table.
+    Words that only one of them has are in [brackets]. For a run of `substring` or `lines` the repeated parts of
+    document ID are shown, each with the document whose text it repeats. A document without an id is named SOURCE:ROW,
+    as in the table.
     """
     from curator_core import storage  # these import pyarrow
     from curator_core.registry import WORKFLOWS, load
@@ -323,17 +340,19 @@ def _figures(decision: dict[str, Any]) -> str:
         figures.append(f"{decision['containment']:.1%} of its shingles are in the other")
         figures.append(f"{decision['jaccard']:.1%} of all shingles are in both")
     if decision["similarity"] is not None:
-        figures.append(f"a likeness of {decision['similarity']:.4f}")
+        figures.append(f"a similarity of {decision['similarity']:.4f}")
     if decision["new_words"] is not None:
         figures.append(f"at most {decision['new_words']} new words in 25")
     return f"{decision['rule']}: {', '.join(figures)}"
 
 
-@dedup_command.command("index", short_help="Show the content of an index.")
+@dedup_command.command("index", short_help="Show what an index contains.")
 @click.argument("folder", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def index_command(folder: str, as_json: bool) -> int:
-    """Show the runs of the index in DIR, how many documents it keeps of each, and what its keys depend on."""
+    """Show the runs of the index in DIR, the number of documents that it stores of each, and the parameters of its
+    keys.
+    """
     from curator_core.across.index import Index  # imports pyarrow
 
     index = Index.read(folder)
@@ -355,16 +374,19 @@ def index_command(folder: str, as_json: bool) -> int:
     return DONE
 
 
-@dedup_command.command("compact", short_help="Compact the runs of an index into few folders.")
+@dedup_command.command("compact", short_help="Join the runs of an index into a few folders.")
 @click.argument("folder", metavar="DIR")
 @click.option(
-    "--folders", type=click.IntRange(min=1), default=1, help="How many folders may remain; the smallest are joined."
+    "--folders",
+    type=click.IntRange(min=1),
+    default=1,
+    help="The number of folders that may remain; the smallest ones are merged.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def compact_command(folder: str, folders: int, as_json: bool) -> int:
-    """Write the runs of the index in DIR, each of which lies in a folder of its own, into few large files.
+    """Merge the runs of the index in DIR, each of which has a folder of its own, into a few large files.
 
-    What is decided by the index does not change. Other runs may use it meanwhile. An interrupted command can be given again.
+    Decisions that use the index do not change. Other runs may use it meanwhile. An interrupted command can be repeated.
     """
     from curator_core.across.compact_index import compact_index  # imports pyarrow
 
@@ -385,9 +407,9 @@ def compact_command(folder: str, folders: int, as_json: bool) -> int:
 @click.argument("run_dir")
 @click.argument("out")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="The share of shingles in common.")
-@click.option("--max-new-words", type=click.IntRange(min=0), help="The most new words among 25 in a row.")
+@click.option("--max-new-words", type=click.IntRange(min=0), help="The highest number of new words among 25 in a row.")
 def rethreshold_command(run_dir: str, out: str, threshold: float | None, max_new_words: int | None) -> int:
-    """Write a table of decisions to OUT in which removals of RUN_DIR that miss stricter limits are undone.
+    """Write a table of decisions to OUT in which the removals of RUN_DIR that do not meet stricter limits are undone.
 
     Each removal that remains keeps its witness. Apply the table with the stage ApplyDecisions.
     """
@@ -434,6 +456,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
     words = ["dedup", name, *inputs, output, *_flags()]
     keys = ("run_dir", "executor", "workers", "resume", "fresh", "on_error")
     flags = {key: given[key] for key in keys}
+    flags["run_dir"] = flags["run_dir"] or f"runs/dedup-{name}"
     return run_and_report(
         load_it,
         words,
@@ -443,15 +466,16 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
         flags=flags,
         after=_show_collections,
         executor=given["executor"] or "local",
+        inputs=inputs,
     )
 
 
-# Options that the command for resuming always has, or must not have.
+# Options that the command for resuming always contains, or must not contain.
 _NOT_AGAIN = ("run_dir", "executor", "resume", "fresh", "as_json", "quiet", "dry_run")
 
 
 def _flags() -> list[str]:
-    """The options of the command as they were given."""
+    """The options of the command as the user gave them."""
     context = click.get_current_context()
     found: list[str] = []
     for option in context.command.params:
@@ -466,7 +490,7 @@ def _flags() -> list[str]:
 
 
 def _order(text: str | None) -> list[Any] | None:
-    """An order of preference, as it is written in a flag."""
+    """An order of preference as it is written in an option."""
     if text is None:
         return None
     found: list[Any] = []
@@ -504,7 +528,9 @@ def _settings_of(folder: str) -> dict[str, Any]:
 
 
 def _piece(text: str, shared: bool) -> str:
-    """A piece of a text; what the other text lacks is in brackets, and in colour where colours are shown."""
+    """A piece of a text. Words that the other text lacks are in brackets, and coloured if the terminal shows
+    colours.
+    """
     if shared or not text.strip():
         return text
     inner = text.rstrip()
@@ -528,7 +554,7 @@ def _show_collections(run_dir: str) -> None:
 
     try:
         found = losses(_table_of(run_dir))
-    except CuratorError:  # the table was written elsewhere, by request, or there are parts of documents
+    except CuratorError:  # the user gave another folder for the table, or there are parts of documents
         _show_repeats(run_dir)
         return
     rows = [

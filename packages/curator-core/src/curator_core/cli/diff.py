@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from curator_core.data.sides import Sides
     from curator_core.running.compare import Comparison, RunRecord, SourceCounts
 
-    # The rows of an output, and what became of those that are on one side only.
+    # The rows of an output, and the fates of those that only one run has.
     Compared = tuple[Sides, Mapping[str, Fates]]
 
 _HEADINGS = ("stage", "rows in", "", "kept", "", "dropped", "", "set aside", "")
@@ -28,19 +28,20 @@ _SHOWN_SCORES = 8
 @click.command("diff", short_help="Compare two runs.")
 @click.argument("run_a", type=click.Path())
 @click.argument("run_b", type=click.Path())
-@click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare configuration and counts alone.")
+@click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare only configuration and counts.")
 @click.option(
-    "--id-column", metavar="NAME", help="The column with the ids. [default: id, key and the like, or the text]"
+    "--id-column", metavar="NAME", help="The column with the ids. [default: id, key or similar, otherwise the text]"
 )
 @click.option(
     "--examples", type=click.IntRange(min=0), default=3, show_default=True, help="How many rows of each kind to show."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def diff_command(run_a: str, run_b: str, no_rows: bool, id_column: str | None, examples: int, as_json: bool) -> int:
-    """Compare the runs in RUN_A and RUN_B: configuration, counts by stage and source, scores, and rows that changed side.
+    """Compare the runs in RUN_A and RUN_B: configuration, counts by stage and source, scores, and rows that only one
+    run keeps.
 
-    Exit code 0 where they are equal, 1 where something differs. How they ran (executor, versions, time) and where they wrote
-    is shown, and makes no difference.
+    The exit code is 0 if they are equal, and 1 if anything differs. Executor, versions, time and output folders are
+    shown but not compared.
     """
     from curator_core.running.compare import compare, paired  # these import pyarrow
 
@@ -66,7 +67,7 @@ def diff_command(run_a: str, run_b: str, no_rows: bool, id_column: str | None, e
 
 
 def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None, examples: int) -> dict[str, Compared]:
-    """The rows of each output that both runs have; what cannot be read is noted as unknown."""
+    """The rows of each output that both runs have; an output that cannot be read is noted as unknown."""
     from curator_core import storage
     from curator_core.data.fates import fates_of
     from curator_core.data.sides import compare_rows
@@ -80,7 +81,7 @@ def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None,
             continue
         missing = [place for place in (folder, other) if not storage.exists(place)]
         if len(missing) == 2 and folder.startswith(f"{a.root}/") and other.startswith(f"{b.root}/"):
-            continue  # what a step left for the next: both runs removed it when it was no longer needed
+            continue  # intermediate output of a step: both runs removed it when it was no longer needed
         if missing:
             found.unknown.append(f"the rows of {stage}: {missing[0]} no longer exists")
             continue
@@ -90,7 +91,7 @@ def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None,
         except CuratorError as error:
             found.unknown.append(f"the rows of {stage}: {error}")
             continue
-        # What is in a alone, b has dropped; and the other way round.
+        # Rows that only a has were dropped by b, and the other way round.
         sides[stage] = (
             side,
             {
@@ -229,7 +230,7 @@ def _flat(stage: dict[str, Any] | None) -> dict[str, int] | None:
 
 
 def _pair(a: dict[str, int] | None, b: dict[str, int] | None, key: str) -> tuple[str, str]:
-    """``1,000`` where both have it, ``1,000 → 900`` in two cells where they differ."""
+    """``1,000`` if both are equal; ``1,000 → 900`` in two cells if they differ."""
     was = None if a is None else a[key]
     now = None if b is None else b[key]
     if was == now:
@@ -238,7 +239,7 @@ def _pair(a: dict[str, int] | None, b: dict[str, int] | None, key: str) -> tuple
 
 
 def _echo_side(stage: str, side: Sides, fates: Mapping[str, Fates]) -> None:
-    by = f"by their {side.by!r}" if side.named else f"by their text, {side.by!r}, as they have no ids"
+    by = f"by their {side.by!r}" if side.named else f"by their text, {side.by!r}, since they have no ids"
     click.echo(f"\nrows of {formatting.printable(stage)}, compared {formatting.printable(by)}")
     if not side.differs:
         click.echo(f"  all {side.same:,} are the same")
@@ -249,7 +250,7 @@ def _echo_side(stage: str, side: Sides, fates: Mapping[str, Fates]) -> None:
     parts = ((side.only_a, "only in a"), (side.only_b, "only in b"), (side.changed, "in both, with different values"))
     click.echo(f"  {', '.join(f'{n:,} {text}' for n, text in parts if n)}; {side.same:,} are the same in both")
     if side.twice:
-        click.echo(f"  {formatting.count(side.twice, 'row')} with an id that another row has too")
+        click.echo(f"  {formatting.count(side.twice, 'row')} with an id that another row also has")
     for label, text in (("a", "only in a"), ("b", "only in b")):
         shown = [row for row in side.examples if row["side"] == label]
         if shown:
@@ -274,7 +275,7 @@ def _echo_side(stage: str, side: Sides, fates: Mapping[str, Fates]) -> None:
 
 
 def _fate(fates: Fates, run: str) -> str:
-    """What a run did with rows that its output lacks, in words."""
+    """In words, what a run did with rows that are missing in its output."""
     listed = sorted(fates.counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(
         f"{formatting.printable(stage)} ({formatting.printable(why)}) {n:,}" for (stage, why), n in listed[:6]
@@ -288,10 +289,13 @@ def _fate(fates: Fates, run: str) -> str:
             else (f"{run} never had them")
         )
     if not shown:
-        return f"what became of them in {run} is not known: it has written no dropped rows (`dropped:`), and none is in its samples"
+        return (
+            f"what happened to them in {run} is unknown: it has written no dropped rows (`dropped:`), and none is in its "
+            "samples"
+        )
     return (
-        f"{fates.known:,} of them are in the samples of {run}: dropped by {shown}{more}; for the others it is not "
-        f"known, as {run} has written no dropped rows (`dropped:`)"
+        f"{fates.known:,} of them are in the samples of {run}: dropped by {shown}{more}; for the others it is "
+        f"unknown, since {run} has written no dropped rows (`dropped:`)"
     )
 
 

@@ -26,9 +26,9 @@ _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 @click.command("doctor", short_help="Show what is installed, what this machine has, and what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def doctor_command(as_json: bool) -> int:
-    """Show what is installed, what this machine has, and for what is missing the command that adds it.
+    """Show what is installed, what this machine has, and which commands install what is missing.
 
-    Exit code 1 if something here is broken, as opposed to not installed.
+    The exit code is 1 if something is broken, and 0 if it is merely not installed.
     """
     facts = examine()
     if as_json:
@@ -39,8 +39,8 @@ def doctor_command(as_json: bool) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """What this machine and this installation have."""
-    from curator_core.model.machine import system_name, this_machine  # only this command needs these
+    """The facts about this machine and this installation."""
+    from curator_core.model.machine import system_name, this_machine  # only this command needs these imports
     from curator_core.registry import EXECUTORS, STAGES, WORKFLOWS, entries
 
     machine = this_machine()
@@ -81,8 +81,8 @@ def examine() -> dict[str, Any]:
 
 
 def _bytecode() -> str:
-    """What to do where packages were installed without bytecode; empty where they were installed with it."""
-    import pyarrow.parquet  # noqa: F401 - every run and worker loads it, and with it most of what a run needs
+    """What to do if packages were installed without bytecode; empty if they have it."""
+    import pyarrow.parquet  # noqa: F401 - every run and worker loads it, and it loads most of the modules that a run needs
 
     from curator_core.model.bytecode import bytecode_hint
 
@@ -97,7 +97,7 @@ def _version(name: str) -> str | None:
 
 
 def _extras(name: str) -> dict[str, list[str]]:
-    """For each extra of a package, the packages of it that are not installed."""
+    """For each extra of a package, its packages that are not installed."""
     wanted: dict[str, list[str]] = {extra: [] for extra in metadata.metadata(name).get_all("Provides-Extra") or []}
     for requirement in metadata.requires(name) or []:
         for extra in _EXTRA.findall(requirement):
@@ -114,14 +114,14 @@ def _missing(name: str, extra: str, wanted: dict[str, list[str]], above: frozens
             if not _version(package[1]):
                 yield package[1]
             continue
-        # An extra that is made of others: all = ["curator-text[models,…]"].
+        # An extra that consists of others: all = ["curator-text[models,…]"].
         for other in (package[2] or "").split(","):
             if other.strip() and other.strip() not in above:
                 yield from _missing(name, other.strip(), wanted, above | {extra})
 
 
 def _misfits(name: str) -> list[str]:
-    """Siblings whose versions do not fit together: an installer would not allow that, a mixed checkout does."""
+    """Sibling packages whose versions do not match. An installer prevents this; a mixed checkout does not."""
     wrong = []
     for requirement in metadata.requires(name) or []:
         match = re.match(r"(curator-[a-z]+)\s*\(?([<>=!~0-9.,\s]*)", requirement)
@@ -138,7 +138,7 @@ def _misfits(name: str) -> list[str]:
 
 
 def _fits(version: str, wanted: str) -> bool:
-    """Whether a plain version is within plain bounds, which is all that siblings use."""
+    """Whether a plain version is within plain bounds; siblings use no others."""
 
     def numbers(text: str) -> list[int]:
         values = [int(part) for part in re.findall(r"\d+", text)[:3]]

@@ -1,4 +1,4 @@
-"""``curate drops``: the rows that a run has dropped, and what they were dropped for."""
+"""``curate drops``: the rows that a run has dropped, and why."""
 
 from __future__ import annotations
 
@@ -16,41 +16,45 @@ from curator_core.formatting import count
 if TYPE_CHECKING:
     from curator_core.accounts.drops import Drops
 
-_SHOWN = 300  # characters of a text
+_SHOWN = 300  # the number of characters shown of a text
 
 
 @click.command("drops", short_help="Show rows that a run has dropped, and why.")
 @click.argument("run_dir", type=click.Path())
-@click.option("--stage", help="Only those of this stage.")
-@click.option("--reason", help="Only those with this reason.")
+@click.option("--stage", help="Only rows that this stage dropped.")
+@click.option("--reason", help="Only rows with this reason.")
 @click.option(
     "--near",
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="This many of each, nearest to the limit first.",
+    help="The number of rows for each stage and reason, those nearest to the limit first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all the text that was kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all of the stored text.")
 def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int, as_json: bool) -> None:
-    """Show rows that the stages of the run in RUN_DIR have dropped, with what is at fault between >> and <<.
+    """Show rows that the stages of the run in RUN_DIR have dropped, with the parts at fault between >> and <<.
 
-    They are of the samples that a run keeps of each stage and reason, near its limits and elsewhere. Where the run was asked to
-    write dropped rows down (--dropped), all of them are in the folder that is named.
+    They are samples that the run keeps for each stage and reason, near the limits and elsewhere. If the run wrote its
+    dropped rows (--dropped), the output names the folder that has all of them.
     """
     from curator_core.accounts.drops import drops_of, written_drops  # these import pyarrow
     from curator_core.accounts.seen import read_seen
     from curator_core.data.fates import dropped_tables
+    from curator_core.data.values import json_value
     from curator_core.running.directory import RunDirectory
     from curator_core.worker.dropped_rows import output_name
 
     found: list[tuple[str, Drops, str]] = []
     stages: dict[str, None] = {}
+    reasons: dict[str, None] = {}
     for step, place in runs_in(run_dir).items():
         outputs = (RunDirectory(place).read_json("run.json") or {}).get("outputs") or {}
-        for drops in drops_of(place, reason=reason, near=near):
+        for drops in drops_of(place, near=near):
             stages[drops.stage] = None
-            folder = (outputs.get(output_name(drops.stage)) or {}).get("folder", "")
             if stage in (None, drops.stage):
+                reasons[drops.reason] = None
+            folder = (outputs.get(output_name(drops.stage)) or {}).get("folder", "")
+            if stage in (None, drops.stage) and reason in (None, drops.reason):
                 if folder and near > len(drops.rows) and len(drops.rows) < drops.of:
                     entry = read_seen(place).stages[drops.stage]
                     drops.rows += _beyond(
@@ -61,8 +65,13 @@ def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int
         raise UsageError(
             f"no rows were dropped by {stage!r}{nearest(stage, stages)}; stages that dropped some: {', '.join(stages)}"
         )
+    if reason is not None and not found and reasons:
+        by = f" by {stage!r}" if stage is not None else ""
+        raise UsageError(
+            f"no rows were dropped{by} for {reason!r}{nearest(reason, reasons)}; reasons in this run: {', '.join(reasons)}"
+        )
     if as_json:
-        click.echo(json.dumps(_values(found), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(json_value(_values(found)), ensure_ascii=False, indent=1))
         return
     if not found:
         click.echo("no dropped rows were kept for viewing")
@@ -96,6 +105,8 @@ def _beyond(rows: Sequence[dict[str, Any]], drops: Drops, near: int) -> list[Any
 
 
 def _values(found: Sequence[tuple[str, Drops, str]]) -> dict[str, Any]:
+    from curator_core.accounts.seen import data_uri
+
     rows: list[dict[str, Any]] = []
     stages: dict[tuple[str, str], dict[str, Any]] = {}
     for step, drops, folder in found:
@@ -107,7 +118,7 @@ def _values(found: Sequence[tuple[str, Drops, str]]) -> dict[str, Any]:
             entry["step"] = step
         entry["dropped"][drops.reason] = drops.of
         for sample in drops.rows:
-            row = {"stage": drops.stage, **asdict(sample), "marked": sample.marked}
+            row = {"stage": drops.stage, **asdict(sample), "marked": sample.marked, "picture": data_uri(sample.picture)}
             rows.append({"step": step, **row} if step else row)
     return {"stages": list(stages.values()), "rows": rows}
 
@@ -132,7 +143,7 @@ def _lines(step: str, drops: Drops, folder: str) -> list[str]:
 
 
 def _marked(text: str, spans: Sequence[Sequence[int]]) -> str:
-    """The part of a text around what is at fault, which stands between marks, in one line that a terminal can show."""
+    """The text around the parts at fault, which are between marks, in one line that is safe for a terminal."""
     start = max(0, spans[0][0] - _SHOWN // 3) if spans else 0
     stop = start + _SHOWN
     out, at = ["…" if start else ""], start

@@ -14,14 +14,14 @@ from curator_core.errors import UsageError, nearest
 @click.option(
     "--data", metavar="PATH", help="Look at this file, folder or pattern, and write a pipeline that reads it."
 )
-@click.option("-o", "--output", metavar="FILE", help="Write it there; an existing file is left alone.")
+@click.option("-o", "--output", metavar="FILE", help="Write it to this file; an existing file is not changed.")
 @click.option("--list", "listing", is_flag=True, help="List the templates.")
 def init_command(template: str | None, data: str | None, output: str | None, listing: bool) -> None:
     """Print a commented starter file, for example `curate init text > clean.yaml`.
 
-    With --data the file is made for what lies there: its format, its columns and the column that holds the text are
-    looked up in the data, as in `curate init --data crawl/ -o clean.yaml`. TEMPLATE is one of those that --list shows;
-    left out, it is what the data look like, or text.
+    With --data, the file is made for these data, as in `curate init --data crawl/ -o clean.yaml`: the format, the
+    columns and the column with the text are detected. TEMPLATE is one of those that --list shows;
+    without it, the template is chosen by the data, or is text.
     """
     if listing:
         for name in template_names():
@@ -35,7 +35,7 @@ def init_command(template: str | None, data: str | None, output: str | None, lis
         from curator_core.cli.starter import starter
 
         if template is not None:
-            template_text(template)  # a name that there is
+            template_text(template)  # the name exists
         text, found = starter(data, template, storage.absolute(storage.parent(output) if output else "."))
     if output is None:
         click.echo(text, nl=False)

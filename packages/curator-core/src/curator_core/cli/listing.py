@@ -1,4 +1,4 @@
-"""``curate runs``: which runs there are."""
+"""``curate runs``: the runs below a folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _STATES = ("running", "interrupted", "done", "quarantined", "failed", "damaged")
 
 @click.command("runs", short_help="List the runs below a folder.")
 @click.argument("folder", default=".", type=click.Path())
-@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(_STATES), help="Only runs in this state.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def runs_command(folder: str, state: str | None, as_json: bool) -> None:
     """List the runs in FOLDER and in the folders inside it: how each ended, when it began, and how many rows it kept.
 
-    The steps of a workflow stand below it. A run that is `interrupted` was killed, and `--resume` continues it; of one
-    that is `damaged` a record cannot be read, and the list says why.
+    The steps of a workflow are listed below it. An `interrupted` run was killed, and `--resume` continues it. A
+    `damaged` run has a record that cannot be read; the list says why.
     """
     from curator_core import storage
     from curator_core.running.listing import runs_below  # these import pyarrow

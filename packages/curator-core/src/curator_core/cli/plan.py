@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("plan", short_help="Show what a pipeline file would do, and why.")
 @click.argument("file", type=click.Path())
-@click.option("--executor", metavar="NAME", help="Plan for another executor than the file's.")
+@click.option("--executor", metavar="NAME", help="Plan for this executor instead of the one in the file.")
 @click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
 @click.option(
     "--rows",
@@ -34,8 +34,8 @@ def plan_command(
     """Check FILE and show what would run: stages, columns, groups, resources, and each decision.
 
     The input is opened: sources are counted, the first rows are read, and the stages are tried on them up to the first
-    that writes, downloads or loads a model. Nothing is written. With exit code 2 a run would fail, and the last line says
-    why.
+    that writes, downloads or loads a model. Nothing is written. Exit code 2 means that a run would fail; the last line
+    says why.
     """
     from curator_core import storage  # these import pyarrow
     from curator_core.config.pipeline_file import load_pipeline
@@ -50,7 +50,7 @@ def plan_command(
     else:
         plan = loaded.pipeline().plan(engine)
         plans = [plan]
-    # What later pipelines of a workflow read is made by the first.
+    # The first pipeline of a workflow makes the input of the later ones.
     preview = None if no_data else make_preview(plans[0], rows)
     code = BAD_USAGE if preview is not None and preview.problem else DONE
     if as_json:
@@ -72,7 +72,7 @@ def _values(plan: Plan | WorkflowPlan, preview: Preview | None) -> dict[str, Any
     steps = []
     for number, step in enumerate(plan.steps):
         more = {"takes": [list(item) for item in step.takes], "frees": list(step.frees), "counts": step.counts}
-        # What later steps read is made by the first.
+        # The first step makes the input of the later ones.
         steps.append({**_values(step.plan, None if number else preview), "name": step.name, **more})
     later = {"later": plan.later} if plan.later else {}
     return {"name": plan.name, "workflow": plan.call, "fingerprint": plan.fingerprint(), "steps": steps, **later}

@@ -1,4 +1,4 @@
-"""How far a run has come: a table on a terminal, a line now and then elsewhere, both on standard error."""
+"""The progress of a run on standard error: a table on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from curator_core.running.progress import RunProgress
 
-# The first line comes early, so that it is clear that something happens; a quick run needs none.
+# The first line is printed early, to show that something is happening; a quick run needs none.
 FIRST_LINE_SECONDS = 3.0
 LINE_SECONDS = 30.0
-# How often the clock is looked at while no news comes.
+# The interval at which the clock is checked while there is no news.
 TICK_SECONDS = 1.0
 REDRAWS_A_SECOND = 2
 # Columns from the left, each with the width of the terminal below which it is left out.
@@ -28,7 +28,9 @@ _NARROW = 40
 
 
 class ProgressDisplay:
-    """Called with each `RunProgress`; a context manager, so that the terminal is left as it was."""
+    """Displays each `RunProgress` that it is called with. It is a context manager, so that it can restore the
+    terminal.
+    """
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class ProgressDisplay:
 
     def look(self) -> None:
         """Print a line if one is due: by the clock, or because the run waits for something other than work."""
-        from curator_core.running.progress import line  # imports pyarrow, as the run has done
+        from curator_core.running.progress import line  # imports pyarrow, which the run has loaded
 
         with self._lock:
             progress, now = self._progress, self._clock()
@@ -98,7 +100,7 @@ class ProgressDisplay:
 
 
 def _live(stream: TextIO, progress: Callable[[], RunProgress | None]) -> Any:
-    from rich.console import Console  # 0.1 s, and only a terminal wants it
+    from rich.console import Console  # the import takes 0.1 s, and only a terminal needs it
     from rich.live import Live
 
     console = Console(file=stream)
@@ -107,14 +109,14 @@ def _live(stream: TextIO, progress: Callable[[], RunProgress | None]) -> Any:
         console=console,
         refresh_per_second=REDRAWS_A_SECOND,
         transient=True,
-        # What goes to a file must not be drawn on the terminal.
+        # Output that is redirected to a file must not be drawn on the terminal.
         redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         vertical_overflow="crop",
     )
 
 
 class _Screen:
-    """What is on the terminal: what runs, a bar, a row for each stage, and what the machine has in use."""
+    """The display on a terminal: the name of the run, a bar, a row for each stage, and the load of the machine."""
 
     def __init__(self, progress: Callable[[], RunProgress | None]) -> None:
         from curator_core.model.machine_use import MachineUse
@@ -156,7 +158,7 @@ def _bar(progress: RunProgress, width: int) -> Any:
 
 
 def _stages(progress: RunProgress, width: int, room: int) -> Any:
-    """A row for each stage, as far as there is room."""
+    """A row for each stage, as many as there is room for."""
     from rich.text import Text
 
     states = progress.stage_states()
@@ -175,7 +177,7 @@ def _stages(progress: RunProgress, width: int, room: int) -> Any:
             "rows/s": round(rate),
         }
         cells.append([totals.name, *(f"{numbers[name]:,}" if numbers[name] else "·" for name in columns)])
-    # As wide as a large number from the start, so that columns stay in place while numbers grow.
+    # Columns are wide enough for a large number from the start, so that they stay in place while numbers grow.
     wide = [
         max(9 if width >= 80 else 7, *(len(row[place]) for row in [[""] * 9, *cells]))
         for place in range(1, len(columns) + 1)

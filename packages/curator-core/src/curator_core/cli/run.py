@@ -10,6 +10,7 @@ import shlex
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,58 +43,70 @@ _COMMAND_FILE = "command.json"
     "--seen/--no-seen", default=None, help="Keep samples and histograms in the run directory. [default: seen]"
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
-@click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
-@click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
+@click.option("--fresh", is_flag=True, help="Discard the run in the run directory and start over.")
+@click.option("--allow-changed", is_flag=True, help="Resume even if the stages have changed.")
 @click.option(
-    "--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises. [default: fail]"
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    help="What to do if a stage raises an error. [default: fail]",
 )
-@click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that. [default: 0]")
-@click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option("--retries", type=click.IntRange(min=0), help="How often to retry a failing stage first. [default: 0]")
+@click.option(
+    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop if a larger share of the rows is set aside."
+)
 @click.option(
     "--max-reject-fraction",
     type=click.FloatRange(0, 1),
-    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+    help="Exit with code 3 if a larger share of a source's rows is rejected. [default: 0.05]",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Lowest level of stages' log messages to keep in log.txt. [default: warning]",
 )
-@click.option("--metrics-file", metavar="FILE.prom", help="Keep the numbers of the run in a file for Prometheus.")
+@click.option("--metrics-file", metavar="FILE.prom", help="Write the numbers of the run to a file for Prometheus.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve the numbers at 127.0.0.1:PORT/metrics.")
-@click.option("--spans", is_flag=True, default=None, help="OpenTelemetry spans of the run, its steps and stages.")
+@click.option(
+    "--spans", is_flag=True, default=None, help="Write OpenTelemetry spans of the run, its steps and its stages."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the engine's own messages.")
 def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run the pipeline in FILE.
 
-    Flags win over what the file says. Paths in the file are relative to the file, those in flags to where you are.
+    Options take precedence over the file. Paths in the file are relative to the file, paths in options to the working
+    folder.
 
-    Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set aside; 130
-    interrupted. Continue a run that failed or was interrupted with --resume.
+    Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, but with work set aside;
+    130 interrupted. Continue a run that failed or was interrupted with --resume.
     """
-    return _run_file(file, settings, os.getcwd(), as_json, quiet, flags)  # noqa: PTH109 - text, as paths are here
+    return _run_file(file, settings, os.getcwd(), as_json, quiet, flags)  # noqa: PTH109 - paths are text here
 
 
-@click.command("retry", short_help="Run again what was set aside.")
+@click.command("retry", short_help="Run the sources with quarantined work again.")
 @click.argument("run_dir", type=click.Path())
-@click.option("--allow-changed", is_flag=True, help="Retry although the stages have changed since, as after a fix.")
+@click.option("--allow-changed", is_flag=True, help="Retry even if the stages have changed, for example after a fix.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process.")
-@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises again.")
-@click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that.")
-@click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option(
+    "--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do if a stage raises an error again."
+)
+@click.option("--retries", type=click.IntRange(min=0), help="How often to retry a failing stage first.")
+@click.option(
+    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop if a larger share of the rows is set aside."
+)
 @click.option(
     "--max-reject-fraction",
     type=click.FloatRange(0, 1),
-    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+    help="Exit with code 3 if a larger share of a source's rows is rejected. [default: 0.05]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run again the sources of RUN_DIR that have quarantined work, after a fix.
 
-    It uses the pipeline file and the flags that the run was started with. What these sources wrote before is replaced.
+    It uses the pipeline file and the options that the run was started with. Files that these sources wrote before are
+    replaced.
     """
     from curator_core.running.directory import RunDirectory  # imports pyarrow
 
@@ -135,12 +148,13 @@ def run_and_report(
     flags: dict[str, Any],
     after: Callable[[str], None] | None = None,
     executor: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> int:
-    """Load what to run, run it, and show what came of it; the exit code.
+    """Load the pipeline or workflow, run it, and show the outcome; return the exit code.
 
-    ``words`` are the user's command, ``command`` is what a retry needs of it. ``after`` says more about a run that ended
-    well, given its run directory. ``executor`` is the name of the executor if no file can name another one: its workers
-    start while the rest is loaded.
+    ``words`` are the user's command, and ``command`` is the part that a retry needs. ``after`` gets the run directory
+    of a run that succeeded and prints more about it. ``executor`` is given if no file can name another executor, so
+    that its workers start while the rest is loaded. ``inputs`` are paths that must exist.
     """
     run_dir: str | None = flags.get("run_dir")
     try:
@@ -150,12 +164,16 @@ def run_and_report(
             if executor is not None:
                 from curator_core.config.build import load_executor
 
-                ahead = _ready(load_executor(executor)(config=_workers(executor, flags)), held)
+                ahead = load_executor(executor)(config=_workers(executor, flags))
+                if not _is_refused(run_dir, flags, inputs):
+                    _get_ready(ahead, held)
             file = load()
             run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
             if ahead is None:
                 chosen = flags.get("executor") or file.executor
-                ahead = _ready(file.make_executor(chosen, **_workers(chosen, flags)), held)
+                ahead = file.make_executor(chosen, **_workers(chosen, flags))
+                if not _is_refused(run_dir, flags):
+                    _get_ready(ahead, held)
             summary, place = _carry_out(file, ahead, command, quiet, flags)
     except CuratorError as error:
         if as_json:
@@ -173,7 +191,7 @@ def run_and_report(
         click.echo(f"interrupted; resume with: {_resume_line(words, run_dir, flags)}", err=True)
         return INTERRUPTED
     except Exception as error:
-        # This error was not foreseen, so its traceback is the best explanation.
+        # The error is unexpected, so its traceback is the best explanation.
         traceback.print_exc()
         click.echo(f"this should not have happened; resume with: {_resume_line(words, run_dir, flags)}", err=True)
         if as_json:
@@ -193,25 +211,35 @@ def _workers(chosen: str, flags: Mapping[str, Any]) -> dict[str, int]:
 
     if "workers" not in load_executor(chosen).options:
         raise UsageError(
-            f"--workers does not apply to {chosen}, which has as many workers as there is room for; set the number "
+            f"--workers does not apply to {chosen}, which starts as many workers as the machine has room for; set "
+            f"the number "
             "for one stage in the file: with: {num_workers: N}"
         )
     return {"workers": flags["workers"]}
 
 
-def _ready(executor: BaseExecutor, held: contextlib.ExitStack) -> BaseExecutor:
-    """The executor; if that takes no time it is open, and its workers import what they need from now on."""
+def _is_refused(run_dir: str | None, flags: Mapping[str, Any], inputs: Sequence[str] = ()) -> bool:
+    """Whether local files already show that the run will be refused, so that no worker starts for it: the run directory
+    holds a run, or an input is missing. Other reasons to refuse it are found later.
+    """
+    continues = any(flags.get(name) for name in ("resume", "fresh", "retry"))
+    if run_dir is not None and not continues and Path(run_dir, "run.json").exists():
+        return True
+    return any(not (Path(path).exists() or set(path) & set("*?[{:")) for path in inputs)
+
+
+def _get_ready(executor: BaseExecutor, held: contextlib.ExitStack) -> None:
+    """If opening the executor takes no time, open it, so that its workers begin to import modules."""
     if executor.opens_at_once:
         executor.open()
         held.callback(executor.close)
         executor.get_ready()
-    return executor
 
 
 def _carry_out(
     file: PipelineFile, executor: BaseExecutor, command: Mapping[str, Any], quiet: bool, flags: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    """Run the pipeline or the workflow; the summary and the run directory."""
+    """Run the pipeline or the workflow; return the summary and the run directory."""
     from curator_core.cli.progress import ProgressDisplay
     from curator_core.running.directory import RunDirectory
 
@@ -234,7 +262,7 @@ def _carry_out(
             if not begun and state.state not in (
                 "starting",
                 "failed",
-            ):  # the run has begun, so the run directory is ours
+            ):  # the run has begun, so this process owns the run directory
                 begun = True
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)
@@ -244,12 +272,12 @@ def _carry_out(
     return result.summary.as_dict(), result.run_dir or run_dir
 
 
-# A shorter run has not waited long for its processes.
+# The start of processes does not matter in a shorter run, which gets no hint.
 _SLOW_SECONDS = 2.0
 _LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 _METRICS = {"metrics_file": "file", "metrics_port": "port", "spans": "spans"}
-# What a retry of the run takes over.
+# The options that a retry of the run uses again.
 _KEPT = ("executor", "workers", *_LIMITS)
 
 
@@ -267,7 +295,7 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     if summary["seconds"] >= _SLOW_SECONDS and (hint := bytecode_hint()):
         click.echo(f"slow start: {hint}")
     click.echo(f"report: {place}/report.html")
-    # A writer may have written no file, if no row was left; it is in the record all the same.
+    # If no rows were left, the writer has written no file, but the record still names it.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
         what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(
@@ -282,7 +310,7 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
 
 
 def _after_failure(run_dir: str | None, error: CuratorError) -> None:
-    """A report of how far the run came, and how to continue; nothing for a run that never began."""
+    """Write a report on the progress of the run and say how to continue; do nothing if the run never began."""
     if run_dir is None or exit_code_of(error) != FAILED:
         return
     from curator_core.running.directory import RunDirectory
@@ -294,7 +322,7 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         write_report(run_dir)
     click.echo(f"complete work is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
     if isinstance(error, StageError) and error.task_id is not None:
-        click.echo("or set the rows at fault aside and keep the others: --resume --on-error quarantine", err=True)
+        click.echo("or set the failing rows aside and keep the others: --resume --on-error quarantine", err=True)
 
 
 def _resume_line(words: Sequence[str], run_dir: str | None, flags: Mapping[str, Any]) -> str:
@@ -309,7 +337,7 @@ def _set(settings: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """A polite kill ends a run as Ctrl-C does: no worker and no half file stays."""
+    """SIGTERM ends a run as Ctrl-C does, without leaving workers or partial files behind."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

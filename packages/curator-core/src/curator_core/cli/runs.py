@@ -1,4 +1,4 @@
-"""``curate report``, ``curate rejects`` and ``curate verify``: what a run has left behind."""
+"""``curate report``, ``curate rejects`` and ``curate verify``: the records and the output of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
         if RunDirectory(place).exists():
             write_report(place)
             write_log(place)
-    write_log(run_dir, steps)  # a run that was killed has put none together
+    write_log(run_dir, steps)  # a run that was killed has no summary
     if as_json:
         click.echo(json.dumps(RunDirectory(run_dir).read_json("report.json"), indent=1))
         return
@@ -51,11 +51,11 @@ def report_command(run_dir: str, as_json: bool) -> None:
 @click.command("rejects", short_help="Show what a run has set aside, and why.")
 @click.argument("run_dir", type=click.Path())
 @click.option("--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Examples of each reason.")
-@click.option("--stage", help="Only those of this stage.")
-@click.option("--reason", help="Only those with this reason.")
-@click.option("--json", "as_json", is_flag=True, help="Print every one of them as a line of JSON.")
+@click.option("--stage", help="Only rows of this stage.")
+@click.option("--reason", help="Only rows with this reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of these rows, each as a line of JSON.")
 def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str | None, as_json: bool) -> None:
-    """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
+    """Show the rows that the run in RUN_DIR could not read, and those on which a stage failed, by reason."""
     from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
 
     places = runs_in(run_dir)
@@ -85,7 +85,9 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 @click.command("verify", short_help="Compare the files of a run with their checksums.")
 @click.argument("run_dir", type=click.Path())
 def verify_command(run_dir: str) -> int:
-    """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
+    """Recompute the size and checksum of every file that the run in RUN_DIR wrote. The exit code is 1 if one
+    differs.
+    """
     from curator_core.running.verify import files_of, verify  # imports pyarrow
 
     problems = verify(run_dir)
@@ -99,20 +101,20 @@ def verify_command(run_dir: str) -> int:
 
 
 def example_line(example: dict[str, Any], width: int = 160) -> str:
-    """Where a row was, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
+    """The place of a row, what is wrong with it, and its first bytes, in one line that is safe for a terminal."""
     where = example["source"] or example["task"]
     if example["position"]:
         where += f":{example['position']}"
     parts = [where, *_said(example["message"] or "")]
     if example["raw"]:
-        # repr(): bytes from outside must not control the terminal.
+        # repr() keeps bytes of the input from controlling the terminal.
         shown = beginning(example["raw"], width)
         parts.append(shown if is_binary(example["raw"]) else repr(shown))
     return "  ".join(printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part)
 
 
 def _said(message: str) -> list[str]:
-    """The error at the end of a traceback, or the last line of another message; --json has the whole text."""
+    """The error at the end of a traceback, or the last line of any other message; --json prints the whole text."""
     lines = message.strip().splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
@@ -124,7 +126,7 @@ def printable(text: str) -> str:
 
 
 def runs_in(run_dir: str) -> dict[str, str]:
-    """The run directory itself under an empty name, or those of a workflow's pipelines by the names of their steps."""
+    """The run directory itself under an empty name, or the run directories of a workflow's pipelines by step."""
     from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import pipelines_in
 
@@ -132,7 +134,7 @@ def runs_in(run_dir: str) -> dict[str, str]:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
     try:
         return pipelines_in(run_dir) or {"": run_dir}
-    except RunRefused:  # it is damaged, and the rejects are in other files
+    except RunRefused:  # the record is damaged; the rejects are in other files
         place = storage.join(run_dir, "steps")
         ledgers = [path for path in storage.list_files(run_dir) if "/rejects/" in path]
         inside = {storage.parent(storage.parent(path)) for path in ledgers}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The registered names with this beginning, for completion in a shell."""
+    """The registered names that begin with this text, for completion in a shell."""
     from curator_core.registry import STAGES, WORKFLOWS, entries
 
     del ctx, parameter
@@ -31,12 +31,12 @@ def _names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> l
 def stages_command(name: str | None, as_json: bool) -> None:
     """List all registered stages and workflows by package; with NAME (or a dotted path) show its parameters, columns and needs.
 
-    Modules in the working folder can be named too, as those beside a pipeline file can.
+    NAME may also be in a module in the working folder.
     """
     if name is None:
         _list(as_json)
         return
-    here = os.getcwd()  # noqa: PTH109 - text, as paths are there
+    here = os.getcwd()  # noqa: PTH109 - paths are text there
     if here not in sys.path:
         sys.path.insert(0, here)
     facts = _workflow_facts(name) or stage_facts(name)
@@ -44,17 +44,17 @@ def stages_command(name: str | None, as_json: bool) -> None:
 
 
 def _workflow_facts(name: str) -> dict[str, Any] | None:
-    """What a workflow says about itself; None where the name belongs to something else."""
+    """The facts about a workflow; None if the name is not that of a workflow."""
     from curator_core.config.build import load_workflow
     from curator_core.errors import CuratorError
-    from curator_core.registry import STAGES, entries  # only this command needs it
+    from curator_core.registry import STAGES, entries  # only this command needs the import
     from curator_core.workflow import Workflow  # these import pyarrow
 
     if name in entries(STAGES):
         return None
     try:
         cls = load_workflow(name)
-    except CuratorError:  # what is wrong with the name is said about a stage
+    except CuratorError:  # errors in the name are reported when it is loaded as a stage
         return None
     facts: dict[str, Any] = {
         "name": name,
@@ -68,7 +68,7 @@ def _workflow_facts(name: str) -> dict[str, Any] | None:
         facts["steps"] = {step: [planned.name for planned in inner.stages] for step, inner in plan.pipelines()}
         if plan.later:
             facts["later"] = plan.later
-    except Exception:  # it refuses the placeholder values, so its steps depend on its parameters
+    except Exception:  # it rejects the placeholder values, so its steps depend on its parameters
         facts["steps"] = "depend on its parameters"
     assert issubclass(cls, Workflow)
     return facts
@@ -89,7 +89,7 @@ def _parameters(cls: Any) -> list[dict[str, Any]]:
 
 
 def _required(cls: Any) -> dict[str, Any]:
-    """A parameter without a default is replaced by its name, so a column that it names is shown as <column>."""
+    """The value of a parameter without a default is its name, so that a column is shown as <column>."""
     from curator_core.model.parameters import constructor_signature  # imports pyarrow
 
     hints = constructor_signature(cls).parameters
@@ -97,7 +97,7 @@ def _required(cls: Any) -> dict[str, Any]:
 
 
 def stage_facts(name: str) -> dict[str, Any]:
-    """What a stage says about itself."""
+    """The facts about a stage."""
     from curator_core.config.build import load_stage
     from curator_core.model.stage import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks
     from curator_core.planning.make import expand  # these import pyarrow
@@ -131,13 +131,13 @@ def stage_facts(name: str) -> dict[str, Any]:
         if isinstance(stage, CompositeStage):
             facts["stands for"] = [part.name for part in parts]
         facts |= _columns(parts)
-    except Exception:  # it refuses the placeholder values, so what it reads and adds depends on its parameters
+    except Exception:  # it rejects the placeholder values, so its columns depend on its parameters
         facts["columns"] = "depend on its parameters"
     return facts
 
 
 def _stand_in(name: str, annotation: Any) -> Any:
-    """A value of this type that shows which parameter it stands for."""
+    """A placeholder of this type that shows the name of its parameter."""
     if get_origin(annotation) in (Union, UnionType):
         return _stand_in(name, get_args(annotation)[0])
     if get_origin(annotation) is Literal:
@@ -153,7 +153,7 @@ def _stand_in(name: str, annotation: Any) -> Any:
 
 
 def _columns(parts: Sequence[ProcessingStage[Any, Any]]) -> dict[str, list[str]]:
-    """What stages in a row read from what comes in, and what they add to it and remove from it."""
+    """The columns that consecutive stages read from the input, add to it, and remove from it."""
     from curator_core.model.stage import needed_columns  # see stage_facts
 
     reads: dict[str, None] = {}
@@ -169,7 +169,7 @@ def _columns(parts: Sequence[ProcessingStage[Any, Any]]) -> dict[str, list[str]]
 
 
 def _list(as_json: bool) -> None:
-    from curator_core.registry import STAGES, WORKFLOWS, entries  # only this command needs it
+    from curator_core.registry import STAGES, WORKFLOWS, entries  # only this command needs the import
 
     workflows = entries(WORKFLOWS)
     found = {**workflows, **entries(STAGES)}
@@ -224,7 +224,7 @@ def _shown(facts: dict[str, Any]) -> str:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    """Names for reading: equal neighbours once, with their number."""
+    """Names for display: equal neighbours are shown once, with their number."""
     counted = [(name, len(list(same))) for name, same in groupby(names)]
     return [f"{'any column' if name == '*' else name}{f' (x{n})' if n > 1 else ''}" for name, n in counted]
 

@@ -1,6 +1,7 @@
-"""A pipeline file for the user's data: format, columns and the column with the text are detected in the data.
+"""A pipeline file for the user's data: the format, the columns and the column with the text are detected.
 
-Core has no modality, so this module holds only names: a reader for each ending, and filters that a package registers.
+Core has no modality, so this module contains only names: a reader for each file ending, and filters that packages
+register.
 If the package is not installed, the error names the command that installs it.
 """
 
@@ -25,16 +26,16 @@ _ROWS = 200
 
 
 def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
-    """The text of a pipeline file that runs on ``data``, and what was found there in a few words.
+    """The text of a pipeline file that runs on ``data``, and a short description of the data.
 
-    ``folder`` is where the file will lie: its paths are relative to it.
+    ``folder`` is where the file will be; its paths are relative to it.
     """
     found = look_at(data)
     reader, kind = reader_of(found)
     if template not in (None, kind):
         raise UsageError(
             f"{data!r} holds {_named(found)}: that is for `curate init {kind}`, not for {template!r}; leave the "
-            "template out to have it chosen"
+            "template out to let Curator choose"
         )
     params: dict[str, Any] = {"paths": found.paths}
     if kind == "image":
@@ -58,7 +59,7 @@ def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
 
 
 def _run_name(data: str) -> str:
-    """The name of the run: that of the folder or file, without endings and without characters that break a path or
+    """The name of the run: the name of the folder or file, without endings and without characters that break a path or
     YAML.
     """
     base = storage.fixed_base(data) if storage.has_magic(data) else data
@@ -114,7 +115,7 @@ def _text_file(name: str, reader: str, params: Mapping[str, Any], found: Data, p
     lines += [
         "",
         "  # A filter scores each document and keeps those whose score is in range; the report says what it dropped.",
-        "  # `mode: annotate` keeps all documents and adds the score as a column, to look before you cut.",
+        "  # `mode: annotate` keeps all documents and adds the score as a column, so you can look before you drop.",
         f"  - WordCountFilter: {inline({'min_words': 50, 'max_words': 100000, **own})}",
         f"  - SymbolsToWordsFilter: {inline(own)}",
         f"  - GopherRepetitionFilter: {inline(own)}",
@@ -122,7 +123,7 @@ def _text_file(name: str, reader: str, params: Mapping[str, Any], found: Data, p
         "",
     ]
     if "id" in columns:
-        lines += ["  # The data has ids in `id`, which stay as they are.", ""]
+        lines += ["  # The data have ids in `id`, which stay as they are.", ""]
     else:
         wanted = {"columns": [column], "prefix": "doc-"}
         lines += [
@@ -140,7 +141,7 @@ def _image_file(name: str, params: Mapping[str, Any], found: Data, preview: Prev
         *_parameters(params),
         "",
         "  # These need only the header of an image, so they come first: images that they drop are not decoded.",
-        "  # `mode: annotate` keeps all rows and adds the score as a column, to look before you cut.",
+        "  # `mode: annotate` keeps all rows and adds the score as a column, so you can look before you drop.",
         "  - ResolutionFilter: {min_width: 256, min_height: 256}",
         "  - AspectRatioFilter: {min_ratio: 0.4, max_ratio: 2.5}",
     ]
@@ -148,7 +149,7 @@ def _image_file(name: str, params: Mapping[str, Any], found: Data, preview: Prev
         lines.append("  - CaptionLengthFilter: {}")
     lines += [
         "",
-        "  # From here on stages look at the picture. It is decoded once, at the sizes that they need.",
+        "  # The following stages look at the picture. It is decoded once, at the sizes that they need.",
         "  - ImageDecode",
         "  - UniformFilter: {}",
         "  - BlurFilter: {}",
@@ -182,7 +183,7 @@ def _tail(name: str) -> list[str]:
         "",
         "executor: local # every core of this machine; or {local: {workers: 2}}, ray_data, xenna",
         f"run_dir: runs/{name} # ledger, rejects and report; --resume continues from there",
-        "on_error: fail # when a stage raises; quarantine sets the offending rows aside and continues (exit code 3)",
+        "on_error: fail # if a stage raises an error; quarantine sets the rows at fault aside and continues (exit code 3)",
         "",
     ]
 

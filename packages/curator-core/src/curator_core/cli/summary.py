@@ -35,7 +35,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
 
 def stage_lines(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each stage and one for each reason that rows left it for; none where there is no stage."""
+    """A line for each stage, and one for each reason for which it dropped rows."""
     rows: list[Sequence[str]] = [_HEADINGS]
     for stage in stages:
         dropped, rejected = stage["dropped"], stage["rejected"]
@@ -71,7 +71,7 @@ def _step_rows(steps: Sequence[Mapping[str, Any]], above: str) -> list[Sequence[
 
 
 def so_far_text(found: Mapping[str, Any]) -> str:
-    """How far a run has come that has not ended (`SoFar.as_dict`): a headline, and a line for each stage."""
+    """The progress of a run that has not ended (`SoFar.as_dict`): a headline, and a line for each stage."""
     name, complete, listed = found["name"], found["complete"], found["listed"]
     state = "running"
     if found["state"] != "running":
@@ -88,7 +88,7 @@ def so_far_text(found: Mapping[str, Any]) -> str:
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Name, state, time and what was written, in one line."""
+    """The name, state, time and output of a run, in one line."""
     parts = [formatting.count(summary["sources"], "source")]
     if summary["sources_skipped"]:
         parts.append(f"{summary['sources_skipped']:,} of them complete before")
@@ -111,7 +111,7 @@ def _or_blank(value: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Rows of text in columns: ``left`` columns are aligned at their beginning, the others at their end; an empty
+    """Rows of text in columns: the first ``left`` columns are aligned on the left, the others on the right; an empty
     column after the third is left out.
     """
     shown = [column for column in range(len(rows[0])) if column < 3 or any(row[column] for row in rows[1:])]

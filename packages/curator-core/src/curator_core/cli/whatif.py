@@ -1,4 +1,4 @@
-"""``curate whatif``: what other limits would have kept, from what a run has kept of its scores."""
+"""``curate whatif``: what other limits would have kept, computed from the scores that a run has recorded."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="STAGE.PARAM=VALUE",
-    help="Another value of a limit, such as WordCountFilter.min_words=80.",
+    help="The new value of a limit, such as WordCountFilter.min_words=80.",
 )
 @click.option("--step", metavar="NAME", help="For a workflow, the step of the stage.")
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="How many rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def whatif_command(run_dir: str, settings: tuple[str, ...], step: str | None, examples: int, as_json: bool) -> None:
-    """Recompute the funnel of the run in RUN_DIR with other limits, from the histograms of scores that it has kept.
+    """Recompute the funnel of the run in RUN_DIR with other limits, from the histograms of scores that it has stored.
 
-    Nothing is read or run again. How many rows the filter itself would keep is exact where the limit lies on the edge of a bin,
-    and between two numbers otherwise; after it, stages would see other rows than they did, and what they would make of these
-    is bounded and estimated. What cannot be known is said.
+    No data are read and nothing is run. The number of rows that the filter itself would keep is exact if the limit is
+    on the edge of a bin, and otherwise given as a range. Later stages would get different rows, so their numbers are
+    given as bounds with an estimate. The output says what cannot be computed.
     """
     from curator_core.accounts.seen import read_seen  # these import pyarrow
     from curator_core.config.build import build_stage
@@ -96,7 +96,7 @@ def _chosen(runs: Mapping[str, RunRecord], changes: Mapping[str, Any], step: str
 
 
 def _find_modules(run: RunRecord) -> None:
-    """Modules beside the pipeline file can be named in it, so they are looked for there again."""
+    """The pipeline file can name modules beside it, so they are looked up there."""
     from curator_core.running.directory import RunDirectory
 
     command = RunDirectory(run.folder).read_json("command.json") or {}
@@ -151,7 +151,9 @@ def _cells(was: int, then: Span | None) -> tuple[str, str]:
 def _echo_rows(found: WhatIf, examples: int) -> None:
     if not found.rows or not examples:
         return
-    click.echo(f"\nof the samples that the run has kept, {formatting.count(len(found.rows), 'row')} would change side:")
+    click.echo(
+        f"\nof the samples that the run has stored, {formatting.count(len(found.rows), 'row')} would change side:"
+    )
     for row in found.rows[:examples]:
         place = f"{row['source']}:{row['position'].removeprefix('line ').removeprefix('row ')}".strip(":")
         score = (

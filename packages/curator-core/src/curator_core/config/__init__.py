@@ -1,1 +1,1 @@
-"""From names and files to stages, executors, pipelines and workflows."""
+"""How do names and files become stages, executors, pipelines and workflows?"""

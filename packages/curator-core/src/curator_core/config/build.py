@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from curator_core.model.stage import ProcessingStage
     from curator_core.workflow import Workflow
 
-# What `with:` beside a stage sets, with the type of each.
+# The settings that `with:` beside a stage can have, and their types.
 SETTINGS: dict[str, Any] = {
     "name": str,
     "resources": dict[str, float],
@@ -61,7 +61,9 @@ def load_workflow(name: str) -> type[Workflow]:
 
 
 def build_workflow(name: str, params: Mapping[str, Any] | None = None) -> Workflow:
-    """A workflow from its name and parameters as a file holds them; those that are stages as ``{StageName: {…}}``."""
+    """A workflow from its name and parameters as they are in a file; parameters that are stages are written
+    ``{StageName: {…}}``.
+    """
     from curator_core.model.parameters import constructor_signature  # listing names must not import pyarrow
 
     cls = load_workflow(name)
@@ -77,7 +79,7 @@ def load_executor(name: str) -> type[BaseExecutor]:
 
 
 def build_stage(name: str, params: Mapping[str, Any] | None = None) -> ProcessingStage[Any, Any]:
-    """A stage from its name and parameters as a file holds them (text, numbers, lists, mappings), strictly checked."""
+    """A stage from its name and parameters as they are in a file (text, numbers, lists, mappings), strictly checked."""
     from curator_core.model.parameters import constructor_signature  # listing names must not import pyarrow
 
     cls = load_stage(name)
@@ -115,9 +117,7 @@ def build(cls: Any, name: str, params: Mapping[str, Any], signature: inspect.Sig
 
 
 class ParameterError(UsageError):
-    """A parameter that a stage does not take, or whose value it does not take; ``parameter`` is None if one is
-    missing.
-    """
+    """A stage does not have this parameter, or rejects its value; ``parameter`` is None if a parameter is missing."""
 
     def __init__(self, stage: str, parameter: str | None, message: str) -> None:
         super().__init__(stage, parameter, message)
@@ -137,16 +137,17 @@ def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
         return value
     if is_stage_type(annotation):
         return _stage_value(name, key, value)
-    from pydantic import ValidationError  # takes 0.1 s to import
+    from pydantic import ValidationError  # the import takes 0.1 s
 
     adapter = _adapter(annotation)
     if adapter is None:
         return value
     try:
-        # The JSON rules are the strict ones for values that come from a file: lists are sequences of any kind.
+        # Values from a file are checked by pydantic's strict rules for JSON, in which a list is accepted as any kind of
+        # sequence.
         text = json.dumps(value)
     except (TypeError, ValueError):
-        text = None  # a date, say, which YAML knows and JSON does not
+        text = None  # for example a date, which exists in YAML but not in JSON
     try:
         return adapter.validate_python(value, strict=True) if text is None else adapter.validate_json(text, strict=True)
     except ValidationError as error:
@@ -156,7 +157,7 @@ def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
 
 
 def is_stage_type(annotation: Any) -> bool:
-    """Whether a parameter of this type is a stage, as ``ProcessingStage | None`` says."""
+    """Whether a parameter of this type is a stage, as in ``ProcessingStage | None``."""
     if get_origin(annotation) in (Union, UnionType):
         return any(is_stage_type(part) for part in get_args(annotation))
     kind = get_origin(annotation) or annotation
@@ -191,7 +192,7 @@ def _stage_value(name: str, key: str, value: Any) -> Any:
 
 
 def setting_value(key: str, value: Any) -> Any:
-    """A value of ``with:``, checked; `UsageError` for one that it does not take."""
+    """A value of ``with:``, checked; raise `UsageError` if it is not accepted."""
     from curator_core.model.resources import Resources  # listing names must not import pyarrow
 
     if key not in SETTINGS:
@@ -201,13 +202,13 @@ def setting_value(key: str, value: Any) -> Any:
 
 
 def _is_exactly(value: Any, annotation: Any) -> bool:
-    """Whether a single value already has its type, as most do: pydantic need not be loaded to tell."""
+    """Whether a single value already has its type, as most have; pydantic is then not loaded."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return type(value) in (str, int, float, bool, type(None)) and type(value) in kinds
 
 
 def shown_type(annotation: Any) -> str:
-    """A type as a person writes it."""
+    """A type as a user would write it."""
     if annotation is inspect.Parameter.empty:
         return "any value"
     if isinstance(annotation, TypeAliasType):
@@ -225,7 +226,7 @@ def shown_type(annotation: Any) -> str:
 
 
 def _inner(error: Any) -> str:
-    """Where inside a list or mapping the fault is, if it is not the whole value."""
+    """The place of the error inside a list or mapping, unless the whole value is wrong."""
     for item in error.errors():
         steps: Sequence[Any] = [step for step in item["loc"] if isinstance(step, int)]
         if steps:
@@ -234,11 +235,11 @@ def _inner(error: Any) -> str:
 
 
 def _adapter(annotation: Any) -> Any:
-    from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter  # takes 0.1 s to import
+    from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter  # the import takes 0.1 s
 
     if annotation is inspect.Parameter.empty or annotation is Any or isinstance(annotation, str):
         return None
     try:
         return TypeAdapter(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError, NameError):
-        return None  # a type of the stage's own: its constructor checks
+        return None  # a type that the stage defines: its constructor checks it

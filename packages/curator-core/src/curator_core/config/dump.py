@@ -1,4 +1,4 @@
-"""A pipeline as the text of a pipeline file: what `load_pipeline` reads back as equal stages."""
+"""A pipeline as the text of a pipeline file, which `load_pipeline` reads back as equal stages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from curator_core.workflow import Step, Steps, Workflow
 def dump_pipeline(pipeline: Pipeline | Workflow, *, executor: str = "local", run_dir: str | None = None) -> str:
     """The YAML of a pipeline or a workflow: registered names where they exist, dotted paths otherwise, no defaults.
 
-    Relative paths are written as they are; those in a file are relative to the file. A stage that only this process
-    knows (a lambda, a class of a notebook) cannot be written, and the error names it.
+    Relative paths are written as they are; those in a file are relative to the file. A stage that exists only in this
+    process (a lambda, a class of a notebook) cannot be written; the error names it.
     """
     content: dict[str, Any] = {"name": pipeline.name, **_work(pipeline), "executor": executor}
     if run_dir is not None:
@@ -33,7 +33,7 @@ def dump_pipeline(pipeline: Pipeline | Workflow, *, executor: str = "local", run
 
 
 def inline(value: Any) -> str:
-    """A value as YAML in one line, by the rules of `dump_pipeline`."""
+    """A value as YAML in one line, written as in `dump_pipeline`."""
     text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30, default_flow_style=True)
     return str(text).removesuffix("\n").removesuffix("\n...")
 
@@ -71,7 +71,10 @@ def _given(owner: ProcessingStage[Any, Any] | Workflow, given: Mapping[str, Any]
     default = {}
     try:
         default = type(owner)().params()
-    except (CuratorError, TypeError):  # it needs parameters: all that were given are written
+    except (
+        CuratorError,
+        TypeError,
+    ):  # it requires parameters: all that were given are written
         return {key: value for key, value in owner.params().items() if key in given}
     return {key: value for key, value in owner.params().items() if key not in default or default[key] != value}
 
@@ -114,14 +117,14 @@ def _setting(value: Any, where: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists are indented below their key, and a text that our reader would read as something else is quoted."""
+    """Indents lists below their key, and quotes a text that our reader would read as another type."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    # PyYAML quotes what is not text in YAML 1.1; files are read by the rules of 1.2, where `1e-3` is a number.
+    # PyYAML quotes text by the rules of YAML 1.1; files are read by those of 1.2, where `1e-3` is a number.
     style = '"' if _means_something_else(value) else None
     node: yaml.Node = dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
     return node
@@ -131,7 +134,7 @@ def _means_something_else(value: str) -> bool:
     try:
         return bool(parse_value(value) != value)
     except UsageError:
-        return False  # what needs quotes gets them anyway
+        return False  # PyYAML quotes it anyway
 
 
 _Dumper.add_representer(str, _text)

@@ -69,7 +69,9 @@ _PATH_WORDS = frozenset({"path", "paths", "folder", "dir", "file"})
 
 @dataclass(frozen=True)
 class PipelineFile:
-    """What a file says: stages or a workflow, and how to run them. Keys that it leaves out are not in ``options``."""
+    """The content of a file: stages or a workflow, and how to run them. Keys that the file leaves out are not in
+    ``options``.
+    """
 
     path: str
     name: str
@@ -82,12 +84,12 @@ class PipelineFile:
 
     def pipeline(self) -> Pipeline:
         """The stages as a pipeline."""
-        from curator_core.pipeline import Pipeline  # a syntax check does without pyarrow
+        from curator_core.pipeline import Pipeline  # a syntax check needs no pyarrow
 
         return Pipeline(self.stages, name=self.name)
 
     def make_executor(self, name: str | None = None, **options: Any) -> BaseExecutor:
-        """The executor of the file, or another one by name, with its options and more."""
+        """The executor of the file with its options, or another one by name; ``options`` are added."""
         chosen = name or self.executor
         given = {**(self.executor_options if chosen == self.executor else {}), **options}
         return load_executor(chosen)(config=given)
@@ -96,7 +98,7 @@ class PipelineFile:
 def load_pipeline(
     path: str | os.PathLike[str], settings: Sequence[str] = (), *, settings_folder: str | None = None
 ) -> PipelineFile:
-    """Read and check a pipeline file; everything that is wrong with its stages is reported at once.
+    """Read and check a pipeline file; all errors in its stages are reported together.
 
     ``settings`` are ``stage.parameter=value`` and override the file. Paths in the file are relative to it, paths in
     settings to ``settings_folder``, the working folder if it is None. Modules beside the file can be named as stages.
@@ -168,7 +170,7 @@ class _Build:
         try:
             found = checked("", key, _KEYS[key], value)
             if key == "metrics":
-                from curator_core.running.telemetry import metrics_options  # only a file that has some needs it
+                from curator_core.running.telemetry import metrics_options  # only a file with metrics needs the import
 
                 metrics_options(found)
             elif key in _OPTIONS:
@@ -232,7 +234,9 @@ class _Build:
         return _Entry(name, _located_params(name, params, self.folder), extra, where)
 
     def lacks_colon(self, name: str, where: Where) -> bool:
-        """Whether the name of a stage has parameters in it: in ``- Stage {a: 1}``, YAML takes ``Stage {a`` for the key."""
+        """Whether the name of a stage contains parameters: in ``- Stage {a: 1}``, YAML reads ``Stage {a`` as the
+        key.
+        """
         word, *rest = name.replace("{", " { ").split() or [name]
         if rest:
             self.wrong(colon_missing(word), where)
@@ -297,7 +301,7 @@ class _Build:
             return None, []
 
         def make_all() -> Workflow | None:
-            from curator_core.workflow import Steps  # most files have none
+            from curator_core.workflow import Steps  # most files have no workflow
 
             made = [make() for make, _ in steps if make is not None]
             return Steps([step for step in made if step is not None]) if not self.errors else None
@@ -319,7 +323,7 @@ class _Build:
             entries = self.entries(item["stages"], (*where, "stages"))
 
             def pipeline() -> Pipeline:
-                from curator_core.pipeline import Pipeline  # a syntax check does without pyarrow
+                from curator_core.pipeline import Pipeline  # a syntax check needs no pyarrow
 
                 return Pipeline(self.built(entries), name=name or f"step-{number}")
 
@@ -340,7 +344,7 @@ class _Build:
         return workflow, entries
 
     def registered(self, entry: _Entry, inner: Mapping[str, _Entry]) -> Workflow | None:
-        """A workflow by its name and parameters; those in ``inner`` are stages."""
+        """A workflow from its name and parameters; the parameters in ``inner`` are stages."""
         place = (*entry.where, entry.name)
         for key, part in inner.items():
             for stage in self.stage(part) if key not in entry.set_by else ():
@@ -360,12 +364,12 @@ class _Build:
 
     def inner_stages(self, entry: _Entry) -> dict[str, _Entry]:
         """The parameters of a workflow that are stages, such as its reader, written like items of `stages:`."""
-        from curator_core.model.parameters import constructor_signature  # a syntax check does without pyarrow
+        from curator_core.model.parameters import constructor_signature  # a syntax check needs no pyarrow
 
         found: dict[str, _Entry] = {}
         try:
             hints = constructor_signature(load_workflow(entry.name)).parameters
-        except CuratorError:  # what is wrong with the name is reported when it is built
+        except CuratorError:  # errors in the name are reported when it is built
             return found
         for key, value in entry.params.items():
             if key in hints and is_stage_type(hints[key].annotation) and isinstance(value, str | dict):
@@ -375,11 +379,11 @@ class _Build:
         return found
 
     def apply_settings(self, entries: Sequence[_Entry]) -> None:
-        """Put ``stage.parameter=value`` into the parameters; ``Name#2`` is the second stage of a name."""
+        """Put ``stage.parameter=value`` into the parameters; ``Name#2`` is the second stage with this name."""
         by_name: dict[str, _Entry] = {}
         count: dict[str, int] = {}
         for entry in entries:
-            # A dotted path may be given by its last word.
+            # The last word of a dotted path is enough.
             for name in {entry.name, entry.name.replace(":", ".").rpartition(".")[2]}:
                 count[name] = count.get(name, 0) + 1
                 by_name[name if count[name] == 1 else f"{name}#{count[name]}"] = entry
@@ -417,14 +421,14 @@ def _located_params(name: str, params: Mapping[str, Any], folder: str) -> dict[s
     stages.
     """
     cls: Any = None
-    with contextlib.suppress(CuratorError):  # what is wrong with the name is reported when it is built
+    with contextlib.suppress(CuratorError):  # errors in the name are reported when it is built
         cls = load_stage(name)
     if cls is None:
         with contextlib.suppress(CuratorError):
             cls = load_workflow(name)
     if cls is None:
         return {key: _relocated(key, value, folder) for key, value in params.items()}
-    from curator_core.model.parameters import constructor_signature  # the class has loaded it
+    from curator_core.model.parameters import constructor_signature  # loading the class has imported it
 
     hints = constructor_signature(cls).parameters
     found = {}
@@ -439,10 +443,10 @@ def _located_params(name: str, params: Mapping[str, Any], folder: str) -> dict[s
 
 
 def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str] = (), sure: Sequence[str] = ()) -> Any:
-    """A value of a parameter that holds paths, with relative paths joined to ``folder``."""
+    """The value of a parameter, with its relative paths joined to ``folder``."""
     if key in maybe and isinstance(value, str) and value:
         there = _located(value, folder)
-        with contextlib.suppress(CuratorError):  # not a name that a file could have
+        with contextlib.suppress(CuratorError):  # no file could have this name
             return there if there != value and storage.exists(there) else value
         return value
     if key in maybe and isinstance(value, dict):
@@ -457,7 +461,7 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str] = (), sur
 
 
 def _relocated_entry(entry: Any, folder: str) -> Any:
-    """A value of a mapping by names: paths, or a mapping that has them among others."""
+    """An entry of a mapping by names: paths, or a mapping that contains paths."""
     if isinstance(entry, dict):
         return {key: _relocated(key, value, folder) for key, value in entry.items()}
     return _relocated("paths", entry, folder)
@@ -465,4 +469,4 @@ def _relocated_entry(entry: Any, folder: str) -> Any:
 
 def _located(path: str, folder: str) -> str:
     slash = "/" if path.endswith("/") and path != "/" else ""
-    return storage.absolute(os.path.expanduser(path), folder).rstrip("/") + slash  # noqa: PTH111 - text, as paths are
+    return storage.absolute(os.path.expanduser(path), folder).rstrip("/") + slash  # noqa: PTH111 - paths are text

@@ -14,18 +14,18 @@ import yaml
 from curator_core.errors import UsageError
 
 type Where = tuple[str | int, ...]
-# More than any file written by hand has; aliases of aliases can make billions of nodes from a few lines.
+# A file written by hand has fewer values; aliases of aliases can make billions of nodes from a few lines.
 _MOST_VALUES = 100_000
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 class FileError(UsageError):
-    """Something is wrong in a file; the text names the file and the line, and shows it."""
+    """A file is wrong; the message names the file and the line, and shows the line."""
 
 
 @dataclass(frozen=True)
 class YamlFile:
-    """The value of a YAML document, and the lines of its parts by their path of keys and numbers."""
+    """The value of a YAML document, and the position of each part, by its path of keys and indexes."""
 
     path: str
     text: str
@@ -34,7 +34,7 @@ class YamlFile:
     values: dict[Where, tuple[int, int]] = field(default_factory=dict)
 
     def error(self, message: str, where: Where = (), *, at_value: bool = False) -> FileError:
-        """An error at the key (or the value) of ``where``; at the nearest part above that has a place."""
+        """An error at the key (or the value) of ``where``, or at the nearest part above with a known position."""
         for length in range(len(where), -1, -1):
             for table in (self.values, self.keys) if at_value else (self.keys, self.values):
                 if where[:length] in table:
@@ -43,9 +43,9 @@ class YamlFile:
 
 
 def read_yaml(text: str, path: str) -> YamlFile:
-    """Parse one document; raises `FileError` for what is not YAML, or not safe."""
+    """Parse one document; raise `FileError` if it is not YAML or not safe."""
     try:
-        loader = _Loader(text)  # already looks at the first characters
+        loader = _Loader(text)  # this already reads the first characters
     except yaml.reader.ReaderError as error:
         raise _unprintable(path, text, error) from None
     try:
@@ -68,7 +68,7 @@ def read_yaml(text: str, path: str) -> YamlFile:
 
 
 def parse_value(text: str) -> Any:
-    """One value as a file would hold it, for ``--set stage.param=value``."""
+    """Parse one value as in a file, for ``--set stage.param=value``."""
     return read_yaml(text, "value").value
 
 
@@ -76,7 +76,7 @@ _WORD_AND_BRACE = re.compile(r"\s*(?:- +)?([A-Za-z_][\w.]*) *\{")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe tags only, with the scalars of YAML 1.2."""
+    """Accepts safe tags only, with the scalars of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own table
 
@@ -111,7 +111,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 class _Reader:
-    """Turns nodes into values and notes where they are."""
+    """Converts nodes to values and records their positions."""
 
     def __init__(self, loader: _Loader, file: YamlFile) -> None:
         self.loader = loader
@@ -146,7 +146,7 @@ class _Reader:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self.loader.construct_object(key_node)
-            # With `<<` the keys of the mapping itself come last and win.
+            # With `<<`, the keys of the mapping itself come last and take precedence.
             if key in result and not merged:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is here twice", key_node.start_mark)
             result[key] = self.value(value_node, (*where, key))
@@ -183,7 +183,7 @@ def _tag_text(tag: str) -> str:
 
 
 def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mark | None]:
-    """What is wrong, as the writer of the file sees it, and where: the parser notices some faults only lines later."""
+    """The error in terms of the file, and its place: the parser notices some errors only lines later."""
     mark = error.problem_mark or error.context_mark
     problem = error.problem or "this is not YAML"
     if "could not determine a constructor for the tag" in problem:
@@ -208,7 +208,7 @@ def colon_missing(word: str) -> str:
 
 
 def _word_before_brace(text: str, line: int) -> str | None:
-    """The word of ``- Word {`` in this line or, where the brace is still open, in one above it."""
+    """The word of ``- Word {`` in this line, or in a line above whose brace is still open."""
     lines = text.splitlines()[: line + 1]
     for above, content in enumerate(reversed(lines)):
         found = _WORD_AND_BRACE.match(content)
@@ -230,7 +230,9 @@ def _unexpected_colon(text: str, mark: yaml.Mark | None) -> str:
 
 
 def _unprintable(path: str, text: str, error: yaml.reader.ReaderError) -> FileError:
-    """A control character, which YAML does not allow; the parser knows only its place in the whole text."""
+    """The error for a control character, which YAML does not allow; the parser knows only its place in the whole
+    text.
+    """
     character = chr(error.character) if isinstance(error.character, int) else str(error.character)
     place = text.find(character)
     if place < 0:

@@ -1,1 +1,1 @@
-"""Data of any format as a person looks at it: which files there are, their rows, one row, what the columns hold."""
+"""Data of any format, for people to look at: files, their rows, single rows, and the contents of columns."""

@@ -1,7 +1,7 @@
-"""What should stand beside data that a run has written? A dataset card for Hugging Face, and a description in Croissant.
+"""How are the data that a run has written described for others? By a dataset card for Hugging Face, and in Croissant.
 
-Counts, stages and versions come from the run, columns from the data. What only a person can say (licence, creator, where the
-data are published) is left open where it is not given, and named in ``left``.
+Counts, stages and versions come from the run, columns from the data. Facts that only the user knows (licence, creator,
+address) are left open unless given, and are listed in ``left``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _CONTEXT = {
 
 @dataclass
 class Card:
-    """The two files, and what is left to the user. ``folder`` is where the data are."""
+    """The two files, and the facts that are left to the user. ``folder`` contains the data."""
 
     folder: str
     readme: str
@@ -90,7 +90,7 @@ class Card:
         return json.dumps(self.croissant, ensure_ascii=False, indent=1) + "\n"
 
     def write(self, *, replace: bool = False) -> list[str]:
-        """Put both files beside the data; existing ones are kept unless ``replace``."""
+        """Write both files beside the data. Existing files raise an error unless ``replace`` is set."""
         files = {CARD: self.readme, CROISSANT: self.croissant_text}
         paths = {storage.join(self.folder, name): text for name, text in files.items()}
         there = [path for path in paths if storage.exists(path)]
@@ -104,9 +104,9 @@ class Card:
 
 
 def make_card(run_dir: str, output: str | None = None, **given: str | None) -> Card:
-    """The card of what a run has written; ``output`` is the writer where there are several.
+    """Make the card for the output of a run; ``output`` is the writer if there are several.
 
-    ``given``: ``license``, ``creator``, ``url``.
+    ``given`` may contain ``license``, ``creator`` and ``url``.
     """
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json")
@@ -173,7 +173,7 @@ def _output_folder(run_dir: str, outputs: Mapping[str, Any], output: str | None)
 
 
 def _data_in(folder: str) -> str:
-    """The files of the format with the most bytes; an existing card is not one of them."""
+    """The files of the format with the most bytes, without an existing card."""
     sizes: dict[str, int] = {}
     for file in storage.scan(folder, recursive=True):
         name = storage.file_name(file.path)
@@ -217,7 +217,7 @@ def _readme(facts: _Facts) -> str:
         head = {"license": facts.given["license"], **head}
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     if "license" not in facts.given:
-        front = "# license: is yours to state: the run cannot know it, and filtering data does not change it\n" + front
+        front = "# license: you must state it: the run cannot know it, and filtering data does not change it\n" + front
     parts = [f"---\n{front}---", f"# {_md(summary.name)}", _md(facts.says)]
     if "license" in facts.given:
         parts.append(f"## License\n\n{_md(facts.given['license'])}")
@@ -245,10 +245,8 @@ def _readme(facts: _Facts) -> str:
         for reason, rows in {**stage.dropped, **stage.rejected}.items()
     ]
     if reasons:
-        parts.append("### Why rows left\n\n" + _table(("stage", "reason", "rows"), reasons))
-    counted = {
-        stage.name for stage in summary.stages
-    }  # a stage that only lists the files has no counts, and says nothing about the data
+        parts.append("### Why rows left the pipeline\n\n" + _table(("stage", "reason", "rows"), reasons))
+    counted = {stage.name for stage in summary.stages}  # a stage that only lists the files has no counts
     settings = [
         (step["name"], _parameters(step.get("params") or {})) for step in facts.steps if step["name"] in counted
     ]
@@ -272,7 +270,7 @@ def _stage_table(summary: RunSummary) -> str:
 
 
 def _parameters(params: Mapping[str, Any]) -> str:
-    """Parameters except paths, which say more about a machine than about the data."""
+    """The parameters except paths, which describe a machine rather than the data."""
     shown = {
         key: value
         for key, value in params.items()
@@ -292,7 +290,7 @@ def _cell(value: Any) -> str:
 
 
 def _md(text: str) -> str:
-    """Text that stays text in Markdown and in the HTML that it becomes."""
+    """Escape text for Markdown and for the HTML that is made from it."""
     clean = formatting.printable(text)
     for sign in "\\`*_[]|":
         clean = clean.replace(sign, "\\" + sign)
@@ -324,7 +322,7 @@ def _croissant(facts: _Facts) -> tuple[dict[str, Any], list[str]]:
             "name": "data-files",
             "description": f"{formatting.count(summary.files, 'file')} with {formatting.count(facts.rows, 'row')}",
             "encodingFormat": _ENCODINGS.get(facts.ending, "application/octet-stream"),
-            "includes": facts.pattern.removeprefix("**/"),  # where a star stands for folders too
+            "includes": facts.pattern.removeprefix("**/"),  # in Croissant, a star also matches folders
         }
     ]
     fields = []

@@ -1,5 +1,5 @@
-"""What became of rows in a run whose output lacks them? Judged by the dropped rows that it wrote, or else by its
-samples.
+"""What happened to rows that are missing in the output of a run? The answer comes from the dropped rows that it wrote,
+or else from its samples.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts.seen import Seen
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, distinct
 from curator_core.data.rows import open_rows
 from curator_core.data.sides import Numbers, key_numbers
 from curator_core.errors import CuratorError
 
-# The columns that files of dropped rows have beside those of the rows.
+# The columns that files of dropped rows have in addition to those of the rows.
 _STAGE, _REASON = "dropped_by", "dropped_for"
 
 
@@ -26,7 +26,7 @@ _STAGE, _REASON = "dropped_by", "dropped_for"
 class Fates:
     """What a run did with some rows: ``counts`` by stage and reason, ``of`` by the number of a row (see `key_numbers`).
 
-    ``written``: whether the run has written down the rows that it dropped, so that all of them are known.
+    ``written`` says whether the run has written the rows that it dropped, so that all of them are known.
     """
 
     rows: int = 0
@@ -53,13 +53,13 @@ class Fates:
 
 
 def fates_of(keys: Numbers, by: str, named: bool, dropped: Mapping[str, str], seen: Seen) -> Fates:
-    """What a run did with the rows of these numbers, which its output lacks.
+    """What a run did with the rows that have these numbers and are missing in its output.
 
-    ``by`` is the column that they are compared by, ``named`` whether it holds ids. ``dropped`` are the folders of dropped rows
-    that the run has written.
+    ``by`` is the column that rows are compared by; ``named`` says whether it holds ids. ``dropped`` are the folders of
+    dropped rows that the run has written.
     """
     found = Fates(rows=len(keys), written=bool(dropped))
-    wanted = np.unique(keys)
+    wanted = distinct(keys)
     for folder in dropped.values():
         for table in dropped_tables(folder):
             if by not in table.column_names:
@@ -77,7 +77,7 @@ def fates_of(keys: Numbers, by: str, named: bool, dropped: Mapping[str, str], se
 
 
 def dropped_tables(folder: str) -> Iterator[pa.Table]:
-    """The rows in a folder of dropped rows, in whichever format they were written; nothing where it is gone."""
+    """The rows in a folder of dropped rows, in either format; none if the folder is gone."""
     for reader, pattern in (("ParquetReader", "*.parquet"), ("JsonlReader", "*.jsonl*")):
         try:
             rows = open_rows(storage.join(folder, pattern), reader=reader)
@@ -102,7 +102,7 @@ def _sampled(seen: Seen, by: str, named: bool) -> Iterator[tuple[int, str, str]]
             for value in values:
                 if value is None:
                     continue
-                # An id that is a number is kept as text.
+                # Samples store an id that is a number as text.
                 kinds = [value, int(value)] if isinstance(value, str) and value.isdigit() else [value]
                 for each in kinds:
                     yield int(key_numbers(pa.table({by: array([each])}), by)[0]), stage.name, sample.reason

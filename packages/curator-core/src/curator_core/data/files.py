@@ -1,4 +1,4 @@
-"""Which files are at a place, in which format, and which registered reader reads them?
+"""Which files does a path stand for, in which format, and which registered reader reads them?
 
 Core has no modality, so this module names readers by the endings of files; the packages that register them may
 not be installed.
@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 
 from curator_core import storage
 from curator_core.errors import UsageError
+from curator_core.formatting import count
 from curator_core.stages.files import is_data, is_pattern
 
 _COMPRESSED = (".gz", ".bgz", ".zst", ".bz2", ".xz", ".lz4")
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
-# By file ending, the reader and the template that suits its rows.
+# The reader for each file ending, and the template that suits its rows.
 READERS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("jsonl", "ndjson", "json"), ("JsonlReader", "text")),
     **dict.fromkeys(("csv", "tsv"), ("CsvReader", "text")),
@@ -42,12 +43,12 @@ class Data:
     ending: str
     files: int
     bytes: int
-    others: Mapping[str, int]  # files of other formats that lie beside them, by ending
+    others: Mapping[str, int]  # the number of files of other formats beside them, by ending
 
 
 def look_at(data: str) -> Data:
-    """What is at ``data``: a file, a folder, or a pattern; if there are several formats, the one with the most
-    bytes.
+    """The files of ``data``, which is a file, a folder, or a pattern; if there are several formats, those of the one
+    with the most bytes.
     """
     if is_pattern(data):
         files = list(storage.match_files(data))
@@ -56,7 +57,7 @@ def look_at(data: str) -> Data:
         files = [file for file in storage.scan(data, recursive=True) if is_data(file.path, data)]
         pattern = False
     else:
-        files, pattern = [storage.info(data)], True  # an error that names the path, if there is none
+        files, pattern = [storage.info(data)], True  # raises an error that names the path if there is no file
     if not files:
         raise UsageError(f"{data!r} holds no file to read")
     sizes: dict[str, int] = {}
@@ -69,11 +70,12 @@ def look_at(data: str) -> Data:
         spellings.setdefault(ending, set()).add(full)
     known = [ending for ending in sizes if ending in READERS]
     if not known:
+        endings = ", ".join(repr(f".{ending}") if ending else "no ending" for ending in sorted(counts)[:5])
         raise UsageError(
-            f"{data!r} holds files of {', '.join(repr(ending) for ending in sorted(counts)[:5])}, which no reader of "
-            f"Curator takes; it reads {', '.join(sorted(READERS))}"
+            f"no reader takes {data!r}: {count(len(files), 'file')} with {endings}. Curator reads files that end with "
+            f"{', '.join(f'.{ending}' for ending in sorted(READERS))}"
         )
-    # Image files beside their captions are one thing: a text file is one of several then.
+    # Image files and the captions beside them belong together, so a text file is then not a format of its own.
     best = max(known, key=lambda ending: (sizes[ending], ending))
     images = [ending for ending in known if ending in _IMAGES]
     group = images if best in _IMAGES else [best]
@@ -99,7 +101,7 @@ def _ending(path: str) -> tuple[str, str]:
 
 
 def reader_of(found: Data) -> tuple[str, str]:
-    """The reader for files of a format, and the kind of data, ``text`` or ``image``, that its rows are."""
+    """The reader for files of a format, and the kind of its rows, ``text`` or ``image``."""
     reader, kind = READERS[found.ending]
     return ("ImageReader", "image") if reader == "ParquetReader" and _holds_images(found) else (reader, kind)
 
@@ -117,7 +119,7 @@ def _holds_images(found: Data) -> bool:
             names = [column.name for column in file.schema_arrow if _may_hold_images(column.type)]
             batch = next(file.iter_batches(1, columns=names), None) if names else None
         except (pa.ArrowException, OSError):
-            return False  # reported when it is read
+            return False  # an error is reported when the file is read
     if batch is None:
         return False
     values = (next(iter(column.to_pylist()), None) for column in batch.columns)

@@ -1,4 +1,4 @@
-"""Which row is at a place, or has an id?"""
+"""Which row is at a given place, or has a given id?"""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from curator_core.model.places import Places, places_of
 from curator_core.model.recorder import Reject
 from curator_core.model.task import DocumentBatch, FileGroupTask
 
-# Columns that name a row; the first that exists is used.
+# Columns that may identify a row; the first one that exists is used.
 ID_COLUMNS = ("id", "key", "doc_id", "document_id", "uid", "uuid", "url", "path")
-# The number of other ids that are kept, from which one may be suggested.
+# The number of other ids that are kept for suggestions.
 _SEEN = 10_000
 _PLACE = re.compile(r"(?:(line|row|byte) )?(\d+)")
 
 
 @dataclass(frozen=True)
 class FoundRow:
-    """A row, and where it is."""
+    """A row and its place."""
 
     source: str
     position: str
     columns: dict[str, Any]
-    batch: DocumentBatch  # the row alone
+    batch: DocumentBatch  # only this row
 
 
 @dataclass(frozen=True)
 class FoundReject:
-    """What is at a place but is not a row, and why."""
+    """The reject at a place that holds no row."""
 
     reject: Reject
 
 
 def split_address(data: str) -> tuple[str, str | None]:
-    """``a.jsonl`` and ``12`` of ``a.jsonl:12``; no place where all of it is a file name."""
+    """Split ``a.jsonl:12`` into ``a.jsonl`` and ``12``; the place is None if all of it is a file name."""
     if storage.has_magic(data) or _is_there(data):
         return data, None
     at = len(data)
@@ -58,7 +58,7 @@ def split_address(data: str) -> tuple[str, str | None]:
 def _is_there(path: str) -> bool:
     try:
         return bool(storage.exists(path))
-    except UsageError:  # no name that a file can have
+    except UsageError:  # no file can have this name
         return False
 
 
@@ -80,7 +80,7 @@ def row_at(rows: Rows, path: str, place: str) -> FoundRow | FoundReject:
             raise UsageError(f"{rows.reader} does not say where its rows are: show one by its id, or see `curate head`")
         row = _row_of(places, place, asked)
         if row is None and span is not None and batch.num_rows == 1:
-            row = 0  # the range holds this row alone, and counts what it begins with by bytes
+            row = 0  # the range contains only this row, whose place is then a number of bytes
         if row is not None:
             return _found(batch, row, place if span is not None else None)
         last = places.at(batch.num_rows - 1)[1]
@@ -104,13 +104,13 @@ def _row_of(places: Places, place: str, asked: re.Match[str] | None) -> int | No
     names = [str(name) for name in found]
     if place in names:
         return names.index(place)
-    # A member of a sample: `cat.jpg` belongs to `cat`.
+    # A member of a tar belongs to a row: `cat.jpg` belongs to `cat`.
     longest = max((name for name in names if name and place.startswith(f"{name}.")), key=len, default=None)
     return None if longest is None else names.index(longest)
 
 
 def rows_with_id(rows: Rows, wanted: str, column: str | None) -> Iterator[FoundRow]:
-    """The rows with an id, in the order of the data; an error that suggests another where there is none."""
+    """The rows with an id, in the order of the data; if there are none, the error suggests another id."""
     seen: dict[str, None] = {}
     read = 0
     found = False
@@ -140,7 +140,7 @@ def rows_with_id(rows: Rows, wanted: str, column: str | None) -> Iterator[FoundR
 
 
 def id_column(names: Sequence[str]) -> str:
-    """The column that names a row; an empty text where there is none."""
+    """The column that identifies a row; an empty text if there is none."""
     return next((name for name in ID_COLUMNS if name in names), "")
 
 

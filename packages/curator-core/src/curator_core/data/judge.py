@@ -1,4 +1,4 @@
-"""What does a filter say about one row: its scores, whether it would keep the row, and what is at fault?"""
+"""What does a filter say about one row: its scores, whether it would keep the row, and which parts are at fault?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from curator_core.stages.column_filter import ColumnFilter
 
 @dataclass
 class Judgement:
-    """What a filter says about a row. ``spans`` mark in ``column`` what it would be dropped for, where the filter can tell."""
+    """The verdict of a filter on a row. If the filter can tell, ``spans`` mark the parts of ``column`` that it would
+    drop the row for.
+    """
 
     stage: str
     says: str
@@ -34,7 +36,7 @@ class Judgement:
 
 
 def judge(name: str, params: Mapping[str, Any], row: DocumentBatch) -> Judgement:
-    """What the filter of this name and these parameters says about a batch of one row."""
+    """The verdict of the filter with this name and these parameters on a batch of one row."""
     stage = build_stage(name, params)
     if not isinstance(stage, ColumnFilter):
         raise UsageError(
@@ -58,14 +60,14 @@ def judge(name: str, params: Mapping[str, Any], row: DocumentBatch) -> Judgement
             reason = _reason(stage, scores)
         parts = {part: values[0].as_py() for part, values in stage.score_parts(scores).items()}
         text = row.to_pyarrow().column(stage.column)[0].as_py()
-        spans = stage.at_fault(text, reason) if not kept and isinstance(text, str) else []
+        spans = sorted(stage.at_fault(text, reason)) if not kept and isinstance(text, str) else []
     except CuratorError:
         raise
     except Exception as error:
-        raise UsageError(f"{name} fails on this row: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{name} failed on this row: {type(error).__name__}: {error}") from error
     finally:
         stage.teardown()
-    return Judgement(name, stage.describe(), kept, reason, parts, stage.column, sorted(spans))
+    return Judgement(name, stage.describe(), kept, reason, parts, stage.column, spans)
 
 
 def _reason(stage: ColumnFilter, scores: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from curator_core import formatting
 from curator_core.data.values import text_of
 
-# The column in which rows bring a small picture to be shown.
+# The column with the small picture of a row.
 THUMBNAIL = "thumbnail"
 _MOST_CHARACTERS = 2000
 

@@ -1,6 +1,8 @@
-"""What do the columns of data hold? Types, nulls, lengths, values and tokens, from all rows or from some of each file.
+"""What do the columns of data contain? Types, nulls, lengths, values and tokens, from all rows or from some of each
+file.
 
-Every number is a sum over rows, and the bounds of histograms are powers of two, so that memory does not grow with the data.
+Every number is a sum over rows, and the bins of histograms are bounded by powers of two, so that memory does not grow
+with the data.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from curator_core.model.task import DocumentBatch
 from curator_core.running.preview import likely_text
 from curator_core.stages.column_filter import ColumnFilter
 
-# If not all rows are examined: the number of sources from which some are taken.
+# The number of sources to take rows from if not all rows are examined.
 _SOURCES = 20
 _LISTED = 100_000
-# If a column has more different values than this, no value is counted.
+# If a column has more different values than this, its values are not counted.
 _VALUES = 1000
 _LONGEST_VALUE = 200
 # The number of documents whose language is guessed, and how much of each is examined.
@@ -41,7 +43,7 @@ LANGUAGE_ROWS = 1000
 _LANGUAGE_CHARACTERS = 2000
 _BYTES_OF_A_TOKEN = 4
 ESTIMATED = f"estimated: bytes / {_BYTES_OF_A_TOKEN}"
-# How much of each text in a sample is kept.
+# How many characters of each text in a sample are kept.
 _SAMPLE_CHARACTERS = 1_000_000
 
 
@@ -73,7 +75,7 @@ class Octaves:
         return self.total / self.rows if self.rows else 0.0
 
     def bins(self) -> list[dict[str, int]]:
-        """The bins from the first to the last with a row: ``from`` and ``to`` are both in the bin."""
+        """The bins from the first to the last one with rows; a bin includes both ``from`` and ``to``."""
         filled = np.flatnonzero(self._counts)
         if not len(filled):
             return []
@@ -88,10 +90,10 @@ class Octaves:
 
 @dataclass
 class ColumnProfile:
-    """What one column holds, as far as it was examined."""
+    """The content of one column, as far as it was examined."""
 
     name: str
-    types: dict[str, int] = field(default_factory=dict)  # rows by type: files may differ
+    types: dict[str, int] = field(default_factory=dict)  # rows by type, since files may differ
     rows: int = 0
     nulls: int = 0
     empty: int = 0  # empty texts, bytes and lists
@@ -101,7 +103,7 @@ class ColumnProfile:
     low: Any = None
     high: Any = None
     total: float = 0.0
-    values: dict[str, int] | None = field(default_factory=dict)  # None: too many to count
+    values: dict[str, int] | None = field(default_factory=dict)  # None if there are too many to count
 
     def add(self, column: pa.ChunkedArray, kind: str) -> None:
         self.types[kind] = self.types.get(kind, 0) + len(column)
@@ -161,7 +163,7 @@ class ColumnProfile:
             self.high = ends["max"] if self.high is None else max(self.high, ends["max"])
 
     def _counts_values(self, there: pa.ChunkedArray) -> bool:
-        """Whether there may be few enough different values to count them."""
+        """Whether the column may have few enough different values to count."""
         return self.values is not None and pc.count_distinct(there).as_py() <= _VALUES
 
     def _count(self, texts: Any) -> None:
@@ -204,11 +206,11 @@ class ColumnProfile:
 
 @dataclass
 class Profile:
-    """What was found in data."""
+    """The result of examining data."""
 
     rows: int = 0
-    sources: int = 0  # that were examined
-    all_sources: int | None = None  # how many there are; None where it is not known
+    sources: int = 0  # the number of sources that were examined
+    all_sources: int | None = None  # the number of all sources; None if it is unknown
     complete: bool = False  # whether every row was examined
     columns: dict[str, ColumnProfile] = field(default_factory=dict)
     text_column: str | None = None
@@ -243,10 +245,10 @@ class _Look:
         self.found = Profile(text_column=text_column)
         self.counter: ColumnFilter | None = None
         self.tokenizer = tokenizer
-        # Numbers by which rows are sampled: the same rows whenever the same data are examined.
+        # Random numbers for sampling rows; the same data always give the same rows.
         self.random = np.random.default_rng(0)
         self.best: list[tuple[float, int, dict[str, Any]]] = []
-        self.texts: list[tuple[float, str]] = []  # those with the smallest numbers
+        self.texts: list[tuple[float, str]] = []  # the texts with the smallest random numbers
 
     def profile(self) -> Profile:
         found = self.found
@@ -272,7 +274,7 @@ class _Look:
         """The sources to examine, and how many rows of each."""
         sources = self.rows.sources()
         count = length_hint(sources, 0)
-        if not count:  # a reader that does not know how many sources there are
+        if not count:  # the reader does not know the number of sources
             first = list(islice(sources, _LISTED))
             count = len(first) if len(first) < _LISTED else 0
             sources = chain(first, sources)
@@ -339,7 +341,7 @@ class _Look:
                 source, position = place_text(batch, row)
                 values = {name: _short(value) for name, value in rows_of(table.slice(row, 1))[0].items()}
                 kept = {"source": source, "position": position, "columns": values}
-                # The smallest numbers are kept, with the largest of them in front.
+                # The rows with the smallest numbers are kept in a heap, with the largest of them in front.
                 entry = (-number, self.found.rows - table.num_rows + row, kept)
                 if len(self.best) < self.samples:
                     heapq.heappush(self.best, entry)
@@ -370,7 +372,7 @@ def _filter(name: str, params: Mapping[str, Any]) -> ColumnFilter:
 
 
 def _short(value: Any) -> Any:
-    """A value as a sample keeps it: bounded."""
+    """A value as it is stored in a sample, with bounded length."""
     if isinstance(value, bytes):
         return value if len(value) <= 1 << 16 else text_of(value)
     if isinstance(value, str):

@@ -1,4 +1,6 @@
-"""The rows of data of any format, read by the reader that a package has registered for it, with the place of each."""
+"""How are rows of any format read for display? By the reader that a package has registered for the format, with the
+place of each row.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +22,33 @@ from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, Tas
 
 Stage = ProcessingStage[Any, Any]
 
-# Parameters of readers that bound a batch, and their values where only a few rows are wanted.
+# Parameters of readers that bound a batch, with values for reading only a few rows.
 _SMALL = {"batch_bytes": "64KiB", "images_per_batch": 8}
-# The records of WARC files that hold the text, or what was found about it.
+# The records of WARC files that contain the text or its metadata.
 _RECORDS = {"wet": ["conversion"], "wat": ["metadata"]}
-# How many rejects are kept to be shown.
+# The number of rejects that are kept as examples.
 _EXAMPLES = 5
 
 
 @dataclass
 class Rows:
-    """Data that a reader reads: its sources, and their rows batch by batch.
+    """Data and their reader, which lists the sources and yields their rows batch by batch.
 
-    ``rejected`` counts what could not be read so far, by reason; ``examples`` are the first of these, or those for
-    which ``wanted`` is true.
+    ``rejected`` counts the rows that could not be read so far, by reason; ``examples`` are the first of these, or those
+    that ``wanted`` accepts.
     """
 
     found: Data
     reader: str
     kind: str  # ``text`` or ``image``
-    naming: Stage  # names the sources
-    reading: list[Stage]  # reads one
+    naming: Stage  # lists the sources
+    reading: list[Stage]  # read one source
     rejected: dict[str, int] = field(default_factory=dict)
     examples: list[Reject] = field(default_factory=list)
     wanted: Callable[[Reject], bool] | None = None
 
     def sources(self) -> Iterator[FileGroupTask]:
-        """The files, or groups of them, one after the other."""
+        """The files, or groups of files, one after the other."""
         return iter(cast(Any, self.naming.process(EmptyTask(task_id="sources"))) or ())
 
     def batches(self, source: Task[Any]) -> Iterator[DocumentBatch]:
@@ -65,7 +67,7 @@ class Rows:
                 yield from self._through([made], stages[1:])
 
     def _made(self, stage: Stage, task: Task[Any]) -> Iterator[Task[Any]]:
-        """What a stage makes of a task; its rejects are counted."""
+        """The tasks that a stage makes from a task; its rejects are counted."""
         try:
             made = stage.process(task)
             for one in () if made is None else [made] if isinstance(made, Task) else made:
@@ -93,9 +95,8 @@ def open_rows(
 ) -> Rows:
     """The rows of a file, a folder, a pattern or a URL, of the format with the most bytes.
 
-    ``reader`` reads them whatever their ending, ``settings`` are its parameters as ``NAME.PARAMETER=VALUE``. ``few``:
-    small batches, so that the first rows come quickly. Entries of ``params`` that the reader does not have are left
-    out.
+    ``reader`` reads them whatever their ending; ``settings`` are its parameters as ``NAME.PARAMETER=VALUE``. ``few``
+    makes batches small, so that the first rows arrive quickly. ``params`` that the reader does not have are ignored.
     """
     _refuse_run(data)
     if reader is None:
@@ -124,13 +125,13 @@ def open_rows(
 
 
 def with_thumbnails(rows: Rows, side: int) -> None:
-    """Give rows that are images a small picture in a column ``thumbnail``; other rows stay as they are."""
+    """Add a column ``thumbnail`` with a small picture if the rows are images; otherwise change nothing."""
     if rows.kind == "image":
         rows.reading.append(build_stage("Thumbnail", {"side": side}))
 
 
 def place_text(batch: DocumentBatch, row: int) -> tuple[str, str]:
-    """The file and the place of a row; two empty texts where its reader does not say."""
+    """The file and the place of a row; two empty texts if the reader does not record them."""
     places = places_of(batch)
     return places.at(row) if places is not None else ("", "")
 
@@ -142,9 +143,7 @@ def _expanded(stage: Stage) -> list[Stage]:
 
 
 def settings_for(name: str, settings: Sequence[str], what: str, others: Sequence[str] = ()) -> dict[str, Any]:
-    """The parameters of a stage among ``NAME.PARAMETER=VALUE``; settings of the stages in ``others`` are left to
-    them.
-    """
+    """The parameters of a stage among ``NAME.PARAMETER=VALUE``; settings of the stages in ``others`` are skipped."""
     found = {}
     for setting in settings:
         target, equals, text = setting.partition("=")
@@ -158,7 +157,7 @@ def settings_for(name: str, settings: Sequence[str], what: str, others: Sequence
 
 
 def _refuse_run(data: str) -> None:
-    """A run directory itself holds no rows; whoever names one most likely wants what the run has written."""
+    """Raise if the data are a run directory. It contains no rows; the user probably wants the output of the run."""
     if storage.has_magic(data) or not storage.is_local(data):
         return
     if storage.exists(storage.join(data, "run.json")) and storage.exists(storage.join(data, "ledger")):

@@ -1,7 +1,7 @@
-"""Which rows are in only one of two data sets, and which are in both and differ?
+"""Which rows are in only one of two data sets, and which are in both but differ?
 
-Rows are compared by what names them, an id where there is one and the text otherwise. Each row is held as two numbers of 64
-bits, a part of the rows at a time, so that memory is bounded whatever the data.
+Rows are matched by an id if there is one, and by their text otherwise. Each row takes two numbers of 64 bits in memory,
+and only a part of the rows is held at a time, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curator_core.data.values import rows_of
 from curator_core.errors import UsageError, nearest
 from curator_core.running.preview import likely_text
 
-# How many rows are compared at once.
+# The number of rows that are compared at once.
 PART_ROWS = 10_000_000
 
 Numbers = npt.NDArray[np.uint64]
@@ -29,10 +29,11 @@ Numbers = npt.NDArray[np.uint64]
 
 @dataclass
 class Sides:
-    """What two data sets have in common, and what not.
+    """The differences between two data sets.
 
-    ``by``: the column that rows were compared by. ``only`` and ``changed`` are numbers of rows, ``examples`` are rows of
-    ``a``, of ``b`` and of both, each with its ``side`` (``a``, ``b`` or ``both``).
+    ``by`` is the column that rows were matched by. ``only_a``, ``only_b`` and ``changed`` are numbers of rows.
+    ``examples`` are rows of ``a``, of ``b`` and of both, each with its ``side`` (``a``, ``b``, or ``before`` and
+    ``after``).
     """
 
     by: str
@@ -43,11 +44,11 @@ class Sides:
     only_b: int = 0
     changed: int = 0
     same: int = 0
-    columns_a: list[str] = field(default_factory=list)  # that only one side has
+    columns_a: list[str] = field(default_factory=list)  # columns that only one side has
     columns_b: list[str] = field(default_factory=list)
     twice: int = 0  # rows whose id another row of the same side has
     examples: list[dict[str, Any]] = field(default_factory=list)
-    # The numbers of the rows on one side only, where it is of interest what became of them.
+    # The numbers of the rows that are on one side only or differ, to look up what happened to them.
     keys: dict[str, Numbers] = field(default_factory=dict)
 
     @property
@@ -62,9 +63,11 @@ class Sides:
 def compare_rows(
     a: str, b: str, *, rows: int = 0, id_column: str | None = None, examples: int = 3, part_rows: int = PART_ROWS
 ) -> Sides:
-    """Compare the rows of two data sets; ``rows`` is about how many each has, ``examples`` how many of each kind to show."""
+    """Compare the rows of two data sets; ``rows`` is about the number of rows in each, and ``examples`` the number of
+    rows of each kind to show.
+    """
     columns = [_columns(data) for data in (a, b)]
-    # Data without rows have no known columns.
+    # The columns of data without rows are unknown.
     shared = [name for name in columns[0] or columns[1] if name in (columns[1] or columns[0])]
     found = _by(shared, columns, id_column, a, b)
     found.columns_a = [name for name in columns[0] if columns[1] and name not in shared]
@@ -85,12 +88,12 @@ def compare_rows(
 
 
 def key_numbers(table: pa.Table, column: str) -> Numbers:
-    """A number for each row by the value of a column."""
+    """A 64-bit hash of a column's value in each row."""
     return np.frombuffer(b"".join(row_digests(table, [column], size=8)), np.uint64)
 
 
 def _columns(data: str) -> dict[str, list[pa.Table]]:
-    """The columns of the first rows of data, with these rows."""
+    """The columns of data, each with the first rows."""
     tables: list[pa.Table] = []
     for batch in _batches(open_rows(data, few=True)):
         if batch.num_rows:
@@ -126,7 +129,7 @@ def _batches(rows: Rows) -> Iterator[Any]:
 
 
 def _numbers(data: str, by: str, others: Sequence[str], part: int, parts: int) -> tuple[Numbers, Numbers]:
-    """For the rows of a part: a number for what names the row, and one for the rest of it."""
+    """For each row of a part, a number for its id or text, and one for the rest of the row."""
     keys: list[Numbers] = [np.zeros(0, np.uint64)]
     rests: list[Numbers] = [np.zeros(0, np.uint64)]
     for batch in _batches(open_rows(data)):
@@ -152,7 +155,7 @@ def _compare(
     found.rows_b += len(theirs[0])
     found.twice += len(ours[0]) - len(key_a) + len(theirs[0]) - len(key_b)
     in_b, in_a = np.isin(key_a, key_b, assume_unique=True), np.isin(key_b, key_a, assume_unique=True)
-    # A key that occurs several times: what one side has in excess is on that side only.
+    # If a key occurs several times, the surplus of one side counts as being only on that side.
     more = np.zeros(len(key_a), np.int64)
     more[in_b] = count_a[in_b] - count_b[in_a]
     differ = np.zeros(len(key_a), bool)
@@ -167,7 +170,7 @@ def _compare(
 
 
 def _grouped(keys: Numbers, rests: Numbers) -> tuple[Numbers, npt.NDArray[np.int64], Numbers]:
-    """Each key once, in order, with how many rows have it and the sum of the numbers for the rest of these rows."""
+    """Each key once, in order, with the number of its rows and the sum of the numbers for the rest of these rows."""
     order = np.argsort(keys, kind="stable")
     keys, rests = keys[order], rests[order]
     unique, starts, counts = np.unique(keys, return_index=True, return_counts=True)
@@ -178,7 +181,7 @@ def _grouped(keys: Numbers, rests: Numbers) -> tuple[Numbers, npt.NDArray[np.int
 def _rows_with(
     data: str, by: str, wanted: Mapping[str, Numbers | None], *, after: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """The first row with each of some numbers; ``after``: of rows that both have, as the second has them."""
+    """The first row with each of the wanted numbers. With ``after``, the rows are those of the second data set."""
     left = {kind: set(keys.tolist()) for kind, keys in wanted.items() if keys is not None and len(keys)}
     if not any(left.values()):
         return

@@ -13,7 +13,7 @@ from curator_core.arrow.json_column import values_of
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table as Python has them; a fixed-shape tensor as its shape."""
+    """The rows of a table as Python values; a fixed-shape tensor becomes a text with its shape."""
     columns = {}
     for column in table.schema:
         values = table.column(column.name)
@@ -25,7 +25,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def kind_of(column: pa.Field) -> str:
-    """The type of a column as people write it in a schema."""
+    """The type of a column as a user would write it in a schema."""
     if isinstance(column.type, pa.JsonType):
         return "json"
     if isinstance(column.type, pa.FixedShapeTensorType):
@@ -34,9 +34,7 @@ def kind_of(column: pa.Field) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A value as text, in full: text as it is, other values as JSON has them, and only the number of bytes that are not
-    text.
-    """
+    """A value as text, in full: text as it is, other values as JSON. For binary data it is only their size."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -49,9 +47,7 @@ def text_of(value: Any) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """A value as JSON can hold it: bytes that are not text as their number, floats that JSON lacks (NaN) as their
-    name.
-    """
+    """A value that JSON can express: binary data become their size, and floats that JSON lacks (NaN) become their name."""
     if isinstance(value, str):
         return formatting.plain(value)
     if value is None or isinstance(value, bool | int):

@@ -1,4 +1,6 @@
-"""Downloads: one client for all packages, which reports how each address ended; needs ``curator-core[download]``."""
+"""Downloads: one client for all packages, which reports the outcome of each address; needs
+``curator-core[download]``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How is an address fetched? Redirects, limits, retries, pauses that hosts ask for, and one word for how it ended.
+"""How is an address fetched? Redirects, limits, retries, pauses that hosts ask for, and one word for the outcome.
 
-A `Client` runs an event loop in its own thread and keeps connections, names and pauses from one list to the next.
-What is done with an answer is up to a `Sink`: keep it in memory, or write it to a file.
+A `Client` runs an event loop in its own thread and keeps connections, resolved names and pauses from one list to the
+next. A `Sink` receives the answer and keeps it in memory or writes it to a file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CHUNK = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The beginning of an answer. ``length`` is how many bytes are to come, None where the server does not say."""
+    """The beginning of an answer. ``length`` is the number of bytes that follow, None if the server does not say."""
 
     url: str
     status: int
@@ -50,13 +50,13 @@ class Head:
 
     @property
     def content_type(self) -> str:
-        """``image/png``, without parameters; empty where the server does not say."""
+        """The type, such as ``image/png``, without parameters; empty if the server does not say."""
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one address. ``http_status`` is the last answer of a server, None where none answered."""
+    """The outcome of one address. ``http_status`` is the status of the last answer, None if no server answered."""
 
     url: str
     reason: str
@@ -73,42 +73,42 @@ class Outcome:
 
     @property
     def sha256(self) -> str:
-        """The hash of what was received, in hexadecimal."""
+        """The hash of the data received, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest() if self.data else ""
 
 
 class Sink(ABC):
-    """Where the answer for one address goes. The client calls its methods in its own thread, again for each attempt.
+    """Receives the answer for one address. The client calls the methods in its own thread, again for each attempt.
 
     Each method may raise `Refused` (the address is not fetched) or `Failed` (this attempt has failed).
     """
 
-    # The statuses that are an answer; any other is a failure.
+    # The statuses that count as an answer; any other is a failure.
     statuses: frozenset[int] = frozenset({200})
-    # Words of `X-Robots-Tag` that are respected, where the rules say so.
+    # The words of `X-Robots-Tag` that are respected if the rules say so.
     opt_out: frozenset[str] = OPT_OUT
 
     async def ready(self) -> None:  # noqa: B027 - optional, and does nothing by default
         """Wait until an attempt may begin."""
 
     def request_headers(self) -> dict[str, str]:
-        """What to request in addition to the address."""
+        """Headers to send with the request."""
         return {}
 
     @abstractmethod
     def begin(self, head: Head) -> None:
-        """An answer begins."""
+        """Called when an answer begins."""
 
     @abstractmethod
     def write(self, chunk: bytes) -> None:
-        """More of it."""
+        """Called with each piece of the answer."""
 
     @abstractmethod
     def end(self) -> bytes:
-        """All of it has come. The result becomes the outcome's ``data``."""
+        """Called when the answer is complete. The result becomes the outcome's ``data``."""
 
     def undo(self) -> None:  # noqa: B027 - optional, and does nothing by default
-        """The attempt failed after `begin`."""
+        """Called when an attempt fails after `begin`."""
 
 
 class Client:
@@ -118,7 +118,7 @@ class Client:
         self.rules = rules
         self._private = rules.private_networks()
         self._loop = asyncio.new_event_loop()
-        # Names are resolved in threads, and a name server that hangs holds one for long.
+        # Names are resolved in threads, and a name server that hangs occupies a thread for a long time.
         self._loop.set_default_executor(ThreadPoolExecutor(max(8, min(64, rules.concurrency)), "resolve"))
         self._pauses: dict[str, float] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, name="download", daemon=True)
@@ -136,7 +136,9 @@ class Client:
             self._stop()
 
     def wait[T](self, work: Coroutine[Any, Any, T]) -> T:
-        """Do work in the client's thread. Ctrl-C, and any other exception while waiting, cancels it."""
+        """Run ``work`` in the client's thread and wait for it. Ctrl-C or any other exception while waiting cancels
+        it.
+        """
         future = self.submit(work)
         try:
             return future.result()
@@ -144,7 +146,7 @@ class Client:
             future.cancel()
 
     def submit[T](self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start work in the client's thread."""
+        """Start ``work`` in the client's thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def soon(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -152,13 +154,15 @@ class Client:
         self._loop.call_soon_threadsafe(function, *arguments)
 
     def forget_hosts(self) -> None:
-        """Drop what is kept of hosts that no request waits for; a long list visits more of them than fit into memory."""
+        """Forget expired pauses and the limits of hosts: a long list visits more hosts than fit in memory."""
         now = time.monotonic()
         self._pauses = {host: until for host, until in self._pauses.items() if until > now}
         self._hosts.clear()
 
     async def fetch(self, url: str, sink: Sink) -> Outcome:
-        """The outcome of one address, after as many attempts as the rules allow. It never raises for the address."""
+        """Fetch one address, in as many attempts as the rules allow. Failures of the address are outcomes and never
+        raise.
+        """
         attempt = 0
         while True:
             attempt += 1
@@ -185,8 +189,8 @@ class Client:
         private = self._private
 
         class CheckedResolver(aiohttp.ThreadedResolver):  # type: ignore[name-defined]
-            """Answers only with allowed addresses. The connection is made to exactly these addresses, so a name that
-            resolves to another address a moment later gains nothing.
+            """Returns only allowed addresses. The connection is made to exactly these, so a name that resolves to
+            another address a moment later does not get around the check.
             """
 
             async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
@@ -197,7 +201,7 @@ class Client:
                 return public
 
         def checked_socket(info: Any) -> socket.socket:
-            """The last check: whatever led here, no socket is opened to an address that is not allowed."""
+            """The last check: no socket is ever opened to an address that is not allowed."""
             family, kind, protocol, _, address = info
             check_address(address[0], address[0], private)
             return socket.socket(family=family, type=kind, proto=protocol)
@@ -205,7 +209,8 @@ class Client:
         self._aiohttp = aiohttp
         self._slots = asyncio.Semaphore(self.rules.concurrency)
         self._hosts: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(self.rules.per_host))
-        # Proxies of the environment are not used: behind one, nothing here could see where a name leads.
+        # Proxies of the environment are not used: with one, these checks could not see which address a name resolves
+        # to.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 resolver=CheckedResolver(), socket_factory=checked_socket, limit=0, ttl_dns_cache=300
@@ -220,10 +225,10 @@ class Client:
         )
 
     def _seconds_to_wait(self, url: str, attempt: int, asked: float | None) -> float | None:
-        """Seconds until the next attempt; None where the server asks for a longer wait than is allowed."""
+        """Seconds until the next attempt; None if the server asks for a longer wait than the rules allow."""
         if asked is not None:
             return asked if asked <= self.rules.max_retry_after_s else None
-        # Spread by the address, so that requests that failed together are not repeated together.
+        # The wait depends on the address, so that requests that failed together are not repeated together.
         spread = int.from_bytes(hashlib.sha256(f"{url}\0{attempt}".encode("utf-8", "replace")).digest()[:4], "big")
         return float(self.rules.backoff_s * 2.0 ** (attempt - 1) * (0.5 + spread / 2**32))
 
@@ -233,7 +238,7 @@ class Client:
         for _ in range(self.rules.max_redirects + 1):
             try:
                 host = check_url(here, self._private, https_only=self.rules.https_only)
-                # The place at the host comes first: a request that waits for a slow host takes no place from the
+                # The host's slot comes first, so that a request that waits for a slow host takes no slot from the
                 # others.
                 async with self._hosts[host]:
                     while (pause := self._pauses.get(host, 0.0) - time.monotonic()) > 0:
@@ -250,7 +255,7 @@ class Client:
         raise Refused(Reason.REDIRECTS, f"more than {self.rules.max_redirects} redirects, the last to {here}", status)
 
     async def _ask(self, url: Any, host: str, sink: Sink) -> Outcome | tuple[int, str]:
-        """One request: the outcome, or the status and the address that it redirects to."""
+        """Send one request; return the outcome, or the status and the address of a redirect."""
         library = self._aiohttp
         begun = whole = False
         status: int | None = None
@@ -301,7 +306,7 @@ class Client:
                 raise Refused(Reason.OPTED_OUT, f"X-Robots-Tag: {', '.join(words)}")
 
     def _retry_after(self, headers: Any, host: str) -> float | None:
-        """Seconds that a server asks for, which then hold for all addresses of its host."""
+        """The seconds to wait that a server asks for; they apply to all addresses of its host."""
         text = str(headers.get("Retry-After", "")).strip()
         if not text:
             return None
@@ -334,7 +339,7 @@ def _parsed(url: str, base: Any = None, status: int | None = None) -> Any:
 
 
 def import_aiohttp() -> Any:
-    """Aiohttp, or the command that installs it."""
+    """Import aiohttp, or raise an error with the command that installs it."""
     try:
         import aiohttp
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""How does a file arrive whole? A download that was interrupted is continued, and no two writers share a file."""
+"""How is a file downloaded completely? An interrupted download is continued, and no two writers share a file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from curator_core.download.rules import Failed, Reason, Refused
 
 
 class FileSink(Sink):
-    """Appends an answer to what ``part`` holds already, if the server still has the same file; else from its start."""
+    """Writes an answer to the file ``part``. If the server still has the same file, it continues after the bytes in
+    ``part``; otherwise it starts again.
+    """
 
-    # 416: what is here is not the beginning of what the server has.
+    # 416: ``part`` is not the beginning of the server's file.
     statuses = frozenset({200, 206, 416})
 
     def __init__(self, part: Path, limit: int | None = None) -> None:
@@ -33,7 +35,7 @@ class FileSink(Sink):
         tag = _read_tag(self.part)
         if not self._have or not tag:
             return {}
-        # The tag ensures that it is still the same file; a server that has another one sends all of it.
+        # The tag ensures that it is still the same file; otherwise the server sends the whole new file.
         return {"Range": f"bytes={self._have}-", "If-Range": tag}
 
     def begin(self, head: Head) -> None:
@@ -70,9 +72,10 @@ class FileSink(Sink):
 
 
 def fetch_file(client: Client, url: str, target: Path) -> Outcome | None:
-    """Fetch an address into a local file; None where the file is there already.
+    """Fetch an address into a local file; return None if the file exists already.
 
-    The file appears whole or not at all. What has come until then lies beside it and is continued next time.
+    The file appears whole or not at all. Until then the bytes received are in a file beside it, and the next call
+    continues from there.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
@@ -98,8 +101,8 @@ def _locked(part: Path) -> Iterator[None]:
                 fcntl.flock(held, fcntl.LOCK_EX)
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-                    raise  # some network file systems have no locks: there it is up to the user to run one at a time
-            if _is_at(held, part):  # not the file that the previous writer has put under its final name
+                    raise  # some network file systems have no locks: there the user must run only one at a time
+            if _is_at(held, part):  # otherwise the previous writer has renamed the file to its final name
                 break
         except BaseException:
             os.close(held)
@@ -126,7 +129,7 @@ def _tag_file(part: Path) -> Path:
 
 
 def _write_tag(part: Path, tag: str | None) -> None:
-    # A weak tag does not promise the same bytes.
+    # A weak tag does not guarantee the same bytes.
     if tag and not tag.startswith("W/"):
         _tag_file(part).write_text(json.dumps(tag), "utf-8")
     else:

@@ -1,4 +1,4 @@
-"""How do answers reach memory in the order of a list, and never too many at a time?"""
+"""How are answers received in memory in the order of a list, and never too many at a time?"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from curator_core.download.rules import Reason, Refused
 
 
 class MemorySink(Sink):
-    """Keeps an answer of at most ``limit`` bytes. Subclasses refuse what they do not want."""
+    """Keeps an answer of at most ``limit`` bytes. Subclasses can refuse answers."""
 
-    # `check_start` is called when this many bytes have come, or all of them.
+    # `check_start` is called when this many bytes have been received, or all of them.
     start = 32
 
     def __init__(self, limit: int | None = None, gate: MemoryGate | None = None, number: int = 0) -> None:
@@ -28,10 +28,10 @@ class MemorySink(Sink):
         self._started = False
 
     def check_head(self, head: Head) -> None:
-        """Refuse an answer because of what its head says."""
+        """Raise `Refused` to reject an answer by its head."""
 
     def check_start(self, data: bytes) -> None:
-        """Refuse an answer because of its first bytes."""
+        """Raise `Refused` to reject an answer by its first bytes."""
 
     async def ready(self) -> None:
         if self._gate is not None:
@@ -71,9 +71,9 @@ class MemorySink(Sink):
 class MemoryGate:
     """Holds back new downloads while results that wait for their turn take more than ``limit`` bytes.
 
-    Results are taken in order. The one whose turn it is always proceeds, and one that has begun is never stopped while
-    it holds a place at its host: so no download waits forever, and what is held stays below ``limit`` and one answer
-    for every place.
+    Results are taken in order. The download whose turn it is always proceeds, and a download that has begun is never
+    paused, since it occupies a slot of its host. So no download waits forever, and the memory stays below ``limit``
+    plus one answer per slot.
     """
 
     def __init__(self, limit: int) -> None:
@@ -89,16 +89,16 @@ class MemoryGate:
             await self._changed.wait()
 
     def grow(self, size: int) -> None:
-        """Bytes that are held now."""
+        """Add bytes to those that are held."""
         self.held += size
 
     def shrink(self, size: int) -> None:
-        """Bytes that are held no longer."""
+        """Subtract bytes that are no longer held."""
         self.held -= size
         self._changed.set()
 
     def advance(self, number: int) -> None:
-        """It is now the turn of result ``number``."""
+        """Give the turn to result ``number``."""
         self.turn = number
         self._changed.set()
 
@@ -106,7 +106,8 @@ class MemoryGate:
 class InOrder:
     """The outcomes of a list of addresses, one after the other; iterating it drives the downloads.
 
-    ``sink`` makes the sink of an address from the limit, the gate and its number in the list. Leaving the iteration cancels what has begun.
+    ``sink`` makes the sink of an address from the limit, the gate and its number in the list. Leaving the iteration
+    cancels the downloads that have begun.
     """
 
     def __init__(
@@ -144,12 +145,12 @@ class InOrder:
 
 
 def _unpacker(encoding: str, limit: int | None) -> Callable[[bytes], bytes]:
-    """Undoes a Content-Encoding, never making more than one byte above the limit at a time."""
+    """A function that decodes a Content-Encoding, and returns at most one byte more than the limit at a time."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return bytes
     if name not in ("gzip", "x-gzip", "deflate"):
-        raise Refused(Reason.WRONG_TYPE, f"the server sends it packed as {encoding!r}")
+        raise Refused(Reason.WRONG_TYPE, f"the server sends it encoded as {encoding!r}")
     inflate: Any = zlib.decompressobj(zlib.MAX_WBITS | 32)
 
     def unpack(data: bytes) -> bytes:

@@ -42,11 +42,11 @@ _SPECIAL_6 = (
     "2620:4f:8000::/48",  # AS112
     "3fff::/20",  # documentation
 )
-# Services of clouds that give credentials or secrets to any client inside the cloud. They stay refused when all private
-# networks are allowed, unless a network that holds them is listed.
+# Services of clouds that give credentials or secrets to any client inside the cloud. Even if all private networks are
+# allowed, these are refused unless a network that contains them is listed.
 _METADATA = (
     "100.100.100.200/32",  # Alibaba Cloud
-    "168.63.129.16/32",  # Azure's host, a public address by its number
+    "168.63.129.16/32",  # Azure's host, which has a public address
     "169.254.0.0/16",  # AWS, Azure, Google, DigitalOcean, Hetzner and others; AWS tasks at 169.254.170.2
     "192.0.0.192/32",  # Oracle Cloud
     "fd00:ec2::254/128",  # AWS
@@ -54,7 +54,7 @@ _METADATA = (
     "fd00:42::42/128",  # Scaleway
     "fe80::/10",  # link-local
 )
-# These lead to the IPv4 address in their last 32 bits.
+# These stand for the IPv4 address in their last 32 bits.
 _MAPPED = ("::ffff:0:0/96", "64:ff9b::/96")
 
 

@@ -1,4 +1,4 @@
-"""What may a download do, and which word says how it ended? Where it may go, how long and how large it may be."""
+"""What may a download do, and which word describes its outcome? Allowed addresses, and limits of time and size."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from curator_core.download.networks import Network, allowed
 from curator_core.errors import UsageError, check_whole
 
-# Words of `X-Robots-Tag` by which a site says that its content is not for training; those only for pictures are
-# separate.
+# Words of `X-Robots-Tag` by which a site excludes its content from training; those for images alone are separate.
 OPT_OUT = frozenset({"noai", "noindex", "none"})
 OPT_OUT_IMAGES = frozenset({"noimageai", "noimageindex"})
 
 
 class Reason:
-    """How a download ended. The words are in status rows, rejects and reports, so they are part of the interface."""
+    """The outcome of a download. The words are in status rows, rejects and reports, so they are part of the
+    interface.
+    """
 
     OK = "ok"
     BAD_URL = "bad url"
@@ -34,7 +35,7 @@ class Reason:
     REDIRECTS = "too many redirects"
 
 
-# These may end otherwise next time; all other failures are final.
+# These may succeed at the next attempt; all other failures are final.
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
 PASSING = frozenset(
     {
@@ -49,7 +50,9 @@ PASSING = frozenset(
 
 
 class NotFetched(Exception):
-    """An address that could not be fetched; ``reason`` is the word for it, ``status`` what the server answered last."""
+    """An address that could not be fetched; ``reason`` is the word for it, ``status`` the last status from the
+    server.
+    """
 
     def __init__(self, reason: str, message: str, status: int | None = None) -> None:
         super().__init__(reason, message)
@@ -72,9 +75,9 @@ class Failed(NotFetched):
 
 @dataclass(frozen=True, kw_only=True)
 class FetchRules:
-    """Limits of a download. Times are in seconds and hold for one attempt; a redirect restarts them.
+    """Limits of a download. Times are in seconds and apply to one attempt; a redirect restarts them.
 
-    ``timeout_s`` is for a whole answer (None: as long as it takes), ``idle_timeout_s`` for a pause within it.
+    ``timeout_s`` limits a whole answer (None: no limit), ``idle_timeout_s`` a pause within it.
     """
 
     concurrency: int = 64
@@ -115,7 +118,7 @@ class FetchRules:
         return float(value)
 
     def private_networks(self) -> bool | list[Network]:
-        """What `allowed` takes: whether private networks may be fetched from, or which."""
+        """The argument for `allowed`: whether private networks are allowed, or a list of those that are."""
         if isinstance(self.allow_private, bool):
             return self.allow_private
         if isinstance(self.allow_private, str) or not isinstance(self.allow_private, Sequence):
@@ -131,8 +134,8 @@ class FetchRules:
 def check_url(url: Any, private: bool | Sequence[Network], *, https_only: bool = False) -> str:
     """The host of a `yarl.URL` that may be fetched; `Refused` for any other.
 
-    A host given as a number is judged here; a name is judged when it has been resolved. The parsed address is both
-    judged and fetched, so no two parsers can disagree on where it leads.
+    A numeric host is checked here; a name is checked after it is resolved. The same parsed address is checked and
+    fetched, so that there are no two parsers that could disagree.
     """
     if url.scheme not in ("http", "https"):
         raise Refused(Reason.BAD_URL, f"the scheme is {url.scheme!r}, and only http and https are fetched")
@@ -150,7 +153,7 @@ def check_url(url: Any, private: bool | Sequence[Network], *, https_only: bool =
 
 
 def check_address(host: str, address: str, private: bool | Sequence[Network]) -> None:
-    """Refuse a numeric address to which ``host`` leads, if connecting to it is not allowed."""
+    """Raise `Refused` if ``address``, to which ``host`` resolves, is not allowed."""
     if not allowed(address, private):
         where = host if host == address else f"{host} is {address}, which"
         raise Refused(
@@ -159,6 +162,6 @@ def check_address(host: str, address: str, private: bool | Sequence[Network]) ->
 
 
 def opt_out(tags: Sequence[str], words: frozenset[str]) -> list[str]:
-    """The words by which the values of `X-Robots-Tag` opt out; those for other robots count too."""
+    """The words by which the values of `X-Robots-Tag` opt out, including those for other robots."""
     found = {part.rpartition(":")[2].strip() for tag in tags for part in tag.lower().split(",")}
     return sorted(found & words)

@@ -1,1 +1,1 @@
-"""Where workers come from: what an executor must do, and the executor that needs no service."""
+"""Executors, which provide workers: their interface, and the one that needs no service."""

@@ -1,7 +1,8 @@
-"""What an executor must do: run one segment of a plan, and nothing else.
+"""What must an executor do? Run one segment of a plan, and nothing else.
 
-Core calls an executor in this order: `expect` and `open` once, `machine` once, `run_segment` for each segment, `close` always. In a
-worker the executor gives tasks to a `GroupRunner`, which does the rest (see `curator_core.worker.adapter`).
+Core calls an executor in this order: `expect` and `open` once, `machine` once, `run_segment` for each segment, `close`
+always. In a worker the executor passes tasks to a `GroupRunner`, which does the rest (see
+`curator_core.worker.adapter`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from curator_core.worker.context import Ending, RunContext
 class SegmentRun:
     """One segment with everything needed to run it.
 
-    ``tasks`` gives its sources lazily; consume it as workers become free. Facts that workers did not write themselves
-    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``. How many workers
-    are set up goes to ``staffed`` when it changes.
+    ``tasks`` yields its sources lazily; consume it as workers become free. Pass events that workers did not write
+    themselves (in a run without a run directory) to ``collect``, finished sources and counts to ``progress``, and the
+    number of workers that are set up to ``staffed`` when it changes.
     """
 
     segment: Segment
@@ -42,7 +43,7 @@ class SegmentRun:
 
     @property
     def groups(self) -> list[Group]:
-        """The groups to run, the merge that starts the segment as a group of its own."""
+        """The groups to run; the merge at the start of the segment is a group of its own."""
         groups = list(self.segment.groups)
         if self.segment.merge is not None:
             stage = self.segment.merge.stage
@@ -62,11 +63,11 @@ class SegmentRun:
 class BaseExecutor(ABC):
     """Runs segments. ``config`` holds its options; an unknown one is an error."""
 
-    # Whether all groups of a segment hold their workers at the same time, so that their needs add up.
+    # Whether all groups of a segment have workers at the same time, so that their needs add up.
     simultaneous: ClassVar[bool] = False
-    # Whether a stage's runtime_env is provided to it.
+    # Whether the executor provides a stage's runtime_env.
     environments: ClassVar[bool] = True
-    # Whether `open` takes no time, so that a command may open the executor before it has read what to run.
+    # Whether `open` takes no time, so that a command may open the executor before it has read the pipeline.
     opens_at_once: ClassVar[bool] = False
     options: ClassVar[Sequence[str]] = ()
 
@@ -84,31 +85,33 @@ class BaseExecutor(ABC):
         return this_machine()
 
     def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:  # noqa: B027 - optional likewise
-        """The stages that `open` is for: what their workers need can be loaded while the executor opens."""
+        """Announce the stages of the run before `open`, so that the modules of their workers can be loaded
+        meanwhile.
+        """
 
     def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
         """Connect or start whatever the executor needs; called before planning."""
 
     def get_ready(self) -> None:  # noqa: B027 - optional likewise
-        """Start what every run needs, unless it has started. A command calls this before it reads what to run, if `open`
-        takes no time, and a workflow before its steps are planned.
+        """Start what every run needs, unless it has started. A command calls this before it reads the pipeline, if
+        `open` takes no time; a workflow calls it before its steps are planned.
         """
 
     @property
     def opening(self) -> str:
-        """What `open` waits for, in words that a display shows meanwhile; nothing where it takes no time."""
+        """A text for displays that says what `open` waits for; empty if it takes no time."""
         return ""
 
     def close(self) -> None:  # noqa: B027 - optional likewise
         """Stop what `open` started; called on success, failure and interruption."""
 
     def publish(self, samples: Sequence[MetricSample]) -> None:  # noqa: B027 - optional likewise
-        """Give the numbers of a run to the engine's own metrics, if it has any; called now and then while it is
-        open.
+        """Add the numbers of a run to the engine's own metrics, if it has any; called now and then while the executor
+        is open.
         """
 
     def set_verbose(self) -> None:  # noqa: B027 - optional likewise
-        """Let the engine write to the terminal what it does; `curate run -v` asks for it, before `open`."""
+        """Let the engine write its messages to the terminal; `curate run -v` calls this before `open`."""
 
     @abstractmethod
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
@@ -117,8 +120,8 @@ class BaseExecutor(ABC):
     def execute(
         self, stages: Sequence[ProcessingStage[Any, Any]], initial_tasks: Sequence[Task[Any]] | None = None
     ) -> list[Task[Any]]:
-        """Run stages over tasks and return what comes out, in lineage order; see `Pipeline.run` for more."""
-        from curator_core.running.run import Order, run_stages  # deferred: run builds on executors
+        """Run stages over tasks and return the resulting tasks, in lineage order; see `Pipeline.run` for more."""
+        from curator_core.running.run import Order, run_stages  # deferred: `running` imports executors
 
         return list(run_stages(Order(stages, self, initial_tasks=initial_tasks)).tasks)
 

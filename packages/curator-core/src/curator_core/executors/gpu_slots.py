@@ -1,4 +1,4 @@
-"""Which worker gets which GPUs on one machine: as many workers as each card has room for, card by card."""
+"""Which worker gets which GPUs on one machine? Each card gets as many workers as it has room for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from curator_core.errors import PlanError
 
 
 def gpu_slots(names: Sequence[str], memories: Sequence[float], *, memory_gb: float, gpus: float) -> list[str]:
-    """For each worker, the GPUs that it sees, as CUDA_VISIBLE_DEVICES names them.
+    """The GPUs of each worker, as a value for CUDA_VISIBLE_DEVICES.
 
-    A worker needs ``gpus`` cards (a part of one, one, or several), or ``memory_gb`` of one. ``memories`` are those of the
-    cards, in the order of ``names``; empty where they are not known, and then a card is given to one worker. Every card
-    gets a worker before any gets a second one.
+    A worker needs ``gpus`` cards (a part of one, one, or several), or ``memory_gb`` of one. ``memories`` are those of
+    the cards, in the order of ``names``. If they are unknown, it is empty and each card is given to one worker. Every
+    card gets a worker before any gets a second one.
     """
     if gpus >= 1:
         each = math.ceil(gpus)

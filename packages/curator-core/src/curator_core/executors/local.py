@@ -1,9 +1,9 @@
-"""The executor that needs nothing but this machine: in this process, or on a pool of worker processes.
+"""The executor that needs only this machine: it runs in this process, or on a pool of worker processes.
 
-Each source goes through the whole segment in one worker, depth first. Workers are fresh interpreters, not forks: they
-import nothing of the caller's script, so a script needs no ``if __name__ == "__main__"`` and a notebook works. A
-worker that dies costs its source a retry; one that kills three workers goes to the error policy. Where stages use a GPU, one
-process owns it and runs them for all workers, which are on the CPU (see `curator_core.executors.local_gpu`).
+Each source goes through the whole segment in one worker, depth first. Workers are fresh interpreters, not forks. They
+do not import the caller's script, so a script needs no ``if __name__ == "__main__"``, and notebooks work. If a worker
+dies, its source is retried; a source that kills three workers is handled by the error policy. If stages use a GPU, one
+process owns it and runs them for all workers, which use the CPU only (see `curator_core.executors.local_gpu`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from curator_core.model.task import StagePerfStats, Task
 from curator_core.worker.calls import TimeLimits
 from curator_core.worker.group import GroupRunner
 
-# Workers that start before there is a plan; whether there are sources for more shows later.
+# The number of workers that start before the plan is made. Whether there are sources for more is not yet known.
 FIRST_WORKERS = 4
 
 
 class LocalExecutor(BaseExecutor):
-    """``workers=0`` runs in this process, where a breakpoint works; by default there is one worker per core."""
+    """``workers=0`` runs in this process, so that breakpoints work; the default is one worker per core."""
 
     options: ClassVar[tuple[str, ...]] = ("workers",)
     environments: ClassVar[bool] = False
@@ -44,7 +44,9 @@ class LocalExecutor(BaseExecutor):
         self._opened = 0
 
     def open(self) -> None:
-        """From here to `close` workers outlive their segment: the next one, or the next step of a workflow, uses them."""
+        """From now until `close`, workers outlive their segment: the next segment, or the next step of a workflow, uses
+        them.
+        """
         self._opened += 1
         self._spares = self._spares or Spares()
 
@@ -64,7 +66,7 @@ class LocalExecutor(BaseExecutor):
 
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
         owned = self._owned_groups(run)
-        # Beside an owner of a GPU, one more than there are cores: each waits for the owner at times.
+        # If a process owns a GPU, there is one worker more than cores, since each waits for the owner at times.
         workers = int(available_cpus()) + bool(owned) if self.workers is None else self.workers
         wanted = [
             group.num_workers for index, group in enumerate(run.groups) if group.num_workers and index not in owned
@@ -73,11 +75,11 @@ class LocalExecutor(BaseExecutor):
             workers = min(workers, max(wanted))
         cards = self._gpu_slots(run) if workers else None
         if cards is not None and self._spares is not None:
-            self._spares.close()  # a worker has its GPUs from its start, and those that started ahead have none
+            self._spares.close()  # a worker gets its GPUs when it starts, and those that were started ahead have none
         if workers:
             if cards is not None and not owned:
                 workers = max(1, min(workers, len(cards)))
-            # No more workers than sources: look ahead that far.
+            # Read ahead to start no more workers than there are sources.
             ahead: list[Task[Any]] = []
             for task in run.tasks:
                 ahead.append(task)
@@ -100,17 +102,17 @@ class LocalExecutor(BaseExecutor):
                 yield from pool.results()
 
     def _owned_groups(self, run: SegmentRun) -> list[int]:
-        """The groups that the owner of a GPU runs for all workers, by number. A merge is not one of them: it waits for
-        all of its tasks.
+        """The numbers of the groups that the owner of a GPU runs for all workers; none if a merge uses a GPU, since it
+        waits for all of its tasks.
         """
         first = 1 if run.segment.merge is not None else 0
         found = [index for index, group in enumerate(run.groups) if group.resources.requires_gpu]
         return found if all(index >= first for index in found) else []
 
     def _gpu_slots(self, run: SegmentRun) -> list[str] | None:
-        """For each process that the GPUs have room for, the GPUs it gets; None where no stage requires one.
+        """The GPUs of each process that they have room for; None if no stage requires a GPU.
 
-        The stages of all groups that use one live in the same process, so what they need adds up.
+        All groups that use a GPU are in the same process, so their needs add up.
         """
         memory = sum(group.resources.gpu_memory_gb for group in run.groups)
         gpus = max((group.resources.gpus for group in run.groups), default=0.0)
@@ -122,7 +124,7 @@ class LocalExecutor(BaseExecutor):
 
 
 def _one_each(cards: list[str]) -> list[str]:
-    """One process for each GPU, or each set of GPUs, whatever else it has room for."""
+    """One process for each GPU or set of GPUs, even if it has room for more."""
     return list(dict.fromkeys(cards))
 
 

@@ -1,8 +1,9 @@
-"""One process owns a GPU and runs the stages that use it; the workers, on the CPU, send it tasks and continue with others meanwhile.
+"""How do local workers share a GPU? One process owns it and runs the stages that use it; the workers send it tasks and
+continue with others meanwhile.
 
-A source stays with one worker from its first stage to its last, as where there is no GPU: at a group of stages that use one it
-sends the task on and takes what comes back. What the owner has to record in the accounts either comes with the answer
-(a run without a run directory) or is made durable before the worker reports a source as durable.
+As without a GPU, a source stays with one worker from its first stage to its last. At a group of stages that use the
+GPU, the worker sends the task to the owner and gets the result back. The owner's events either come with the answer (in
+a run without a run directory) or are made durable before the worker reports a source as durable.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from curator_core.worker.context import RunContext
 from curator_core.worker.group import GroupRunner
 from curator_core.worker.sending import packed_error, unpacked_error
 
-# What a worker may have sent without an answer yet: this many bytes, but at least FEW requests, so that one waits while
+# A worker may have this many bytes in requests without an answer, but at least FEW requests, so that one waits while
 # another is computed, and at most MANY.
 AHEAD_BYTES = 256 << 20
 FEW, MANY = 2, 16
-# The most answers that the owner has computed but not sent; beyond that it waits for the workers to take them.
+# The number of answers that may wait to be sent; with more, the owner waits for the workers to take them.
 ANSWERS = 4
 
 
@@ -47,20 +48,20 @@ class Request:
 
     number: int
     group: int
-    source: int  # by its number in the driver: whom to blame if the owner dies of it
+    source: int  # the number of the source in the driver, which is blamed if the owner dies
     care: Care | None
 
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """Make everything durable that has been answered."""
+    """Make the events of all answered requests durable."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request: tasks, encoded in the buffers, and facts; or an error that ends the run."""
+    """The result of a request: tasks, encoded in the buffers, and events; or an error that ends the run."""
 
     number: int
     events: list[Event] = field(default_factory=list)
@@ -68,25 +69,27 @@ class Answer:
 
 
 class OwnerGone(Exception):
-    """The process that owns the GPU is gone: the driver will start another, and end this worker."""
+    """The process that owns the GPU is gone; the driver will start another one and end this worker."""
 
 
 # In a worker -------------------------------------------------------------------------------------------------------------
 
 
 class Owner:
-    """A worker's way to the process that owns a GPU."""
+    """A worker's connection to the process that owns a GPU."""
 
     def __init__(self, channel: Channel, ahead_bytes: int = AHEAD_BYTES) -> None:
         self._channel = channel
         self._numbers = itertools.count()
-        self._answers: dict[int, tuple[Answer, list[pa.Buffer]]] = {}  # that came during the wait for another
+        self._answers: dict[
+            int, tuple[Answer, list[pa.Buffer]]
+        ] = {}  # answers that arrived during the wait for another
         self._unwanted: set[int] = set()
         self.ahead_bytes = ahead_bytes
         self.source = -1
 
     def ask(self, group: int, buffers: Sequence[pa.Buffer], care: Care) -> int:
-        """Send tasks; the number of the request."""
+        """Send tasks; return the number of the request."""
         number = next(self._numbers)
         self._send(Request(number, group, self.source, care or None), buffers)
         return number
@@ -105,12 +108,12 @@ class Owner:
         return self._answers.pop(number)
 
     def forget(self, number: int) -> None:
-        """Nobody needs this answer."""
+        """Discard the answer to a request."""
         if self._answers.pop(number, None) is None:
             self._unwanted.add(number)
 
     def make_durable(self) -> None:
-        """Return when what the owner knows about answered tasks is durable."""
+        """Return when the owner's events for answered tasks are durable."""
         number = next(self._numbers)
         self._send(Durable(number))
         self.answer(number)
@@ -123,14 +126,17 @@ class Owner:
 
 
 class OwnedGroup:
-    """Stands in a worker's chain of stages where a group uses the GPU; to its neighbours it is the last stage of that group."""
+    """Replaces a group that uses the GPU in a worker's chain of stages; its attributes are those of the last stage of
+    the group.
+    """
 
     def __init__(self, runner: GroupRunner, first: int, last: int, group: int, owner: Owner) -> None:
         adapters = runner.adapters[first:last]
         self._last = adapters[-1]
-        # As many tasks as one of its stages wants per call: stages that begin tasks ahead have the next ones at once.
+        # A request has as many tasks as one of the stages takes per call, so that stages that begin tasks ahead get the
+        # next ones at once.
         self._batch = max(1, *(adapter.stage.batch_size for adapter in adapters))
-        # A stage that computes tasks together gets as many as it wants; others may get fewer, where these are large.
+        # A stage that computes tasks together gets as many as it asks for; others may get fewer if the tasks are large.
         self._may_cut = not any(overrides(adapter.stage, "process_batch") for adapter in adapters)
         self._group = group
         self._owner = owner
@@ -140,17 +146,17 @@ class OwnedGroup:
         return getattr(self._last, name)
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
-        """The owner does it."""
+        """The owner does this."""
 
     def setup(self, worker: WorkerMetadata) -> None:
-        """The owner does it, while this worker reads its first source."""
+        """The owner does this while the worker reads its first source."""
 
     def teardown(self) -> None:
-        """The owner does it."""
+        """The owner does this."""
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """What the owner makes of ``tasks``, in their order; some are always sent ahead, so that it has the next when
-        it is finished.
+        """The owner's results for ``tasks``, in their order. Some tasks are always sent ahead, so that the owner never
+        waits for the next.
         """
         ahead: deque[tuple[int, int]] = deque()
         size, more = 0, True
@@ -179,7 +185,7 @@ class OwnedGroup:
                 self._owner.forget(number)
 
     def _request(self, tasks: Iterator[Task[Any]]) -> tuple[list[pa.Buffer], int]:
-        """The tasks of the next call, encoded, and their size; there is room for `FEW` calls of it."""
+        """Encode the tasks of the next call; return them and their size, which is limited so that `FEW` calls fit."""
         buffers: list[pa.Buffer] = []
         size = 0
         for task in islice(tasks, self._batch):
@@ -221,11 +227,11 @@ class Server:
 
     def setup(self, worker: WorkerMetadata) -> None:
         for number, runner in enumerate(self.runners):
-            # Each writes a log of its own, under the name of its worker.
+            # Each runner writes its own log, under the name of its worker.
             runner.setup(worker if not number else replace(worker, worker_id=f"{worker.worker_id}-{number}"))
 
     def teardown(self) -> None:
-        """Tear all groups down, and then say what went wrong if something did."""
+        """Tear all groups down, and then raise the first error, if any."""
         failure: BaseException | None = None
         for runner in self.runners:
             try:
@@ -241,18 +247,18 @@ class Server:
             runner.flush()
 
     def connect(self, channel: Channel) -> None:
-        """Serve a worker as well."""
+        """Serve another worker."""
         client = _Client(channel)
         threading.Thread(target=self._read, args=(client,), name="curator-gpu-requests", daemon=True).start()
 
     def end(self) -> None:
-        """Let `serve` return when all that was requested is computed."""
+        """Let `serve` return when all requests are computed."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def serve(self) -> None:
-        """Compute what workers request, in the order of arrival, until `end`."""
+        """Compute requests of workers in the order of arrival, until `end`."""
         while True:
             with self._changed:
                 while not self._waiting and not self._ended:
@@ -322,7 +328,7 @@ class Server:
             except Exception as error:
                 answer, buffers = Answer(answer.number, error=packed_error(_unsendable(error))), []
             made = []
-            with contextlib.suppress(OSError):  # the worker is gone: its sources are done again
+            with contextlib.suppress(OSError):  # the worker is gone; its sources are run again
                 client.channel.send(answer, buffers)
             del buffers
 
@@ -335,5 +341,5 @@ def _unsendable(error: Exception) -> CuratorError:
 
 
 def share_of_memory(memory_gb: float, workers: int) -> int:
-    """How many bytes each worker may have on the way to the GPU, so that all together stay within a part of memory."""
+    """The number of bytes that each worker may have in requests, so that all requests take only a part of memory."""
     return max(1 << 20, min(AHEAD_BYTES, int(memory_gb * 2**30) // 8 // max(1, workers)))

@@ -1,4 +1,6 @@
-"""Worker processes on this machine, each with its own socket: hand out work, take it back, replace dead workers."""
+"""The worker processes on this machine, each with its own socket: hand out work, take it back, and replace dead
+workers.
+"""
 
 from __future__ import annotations
 
@@ -33,26 +35,28 @@ from curator_core.worker.group import GroupRunner
 from curator_core.worker.sending import packed_stages, unpacked_error
 
 MAX_DEATHS = 3
-CHUNK_SECONDS = 0.05  # how much work one message should carry
+CHUNK_SECONDS = 0.05  # the work that one message should contain
 MAX_CHUNK = 512
-CHUNK_BYTES = 4 << 20  # and how many bytes, so that many small tasks travel together and large ones alone
+CHUNK_BYTES = 4 << 20  # and its bytes, so that many small tasks are sent together and large ones alone
 STOP_SECONDS = 5.0
-# A Ctrl-C that comes just before a wait is noticed only when the wait is over, so no wait is long.
+# A Ctrl-C just before a wait is noticed only after the wait, so no wait is long.
 WAKE_SECONDS = 1.0
 
 
 @dataclass(eq=False)
 class _Process:
-    """A worker's process, and how to talk to it. ``made_for`` is what a process has from its start and keeps."""
+    """A worker's process and its connection. ``made_for`` are the surroundings that it was started in."""
 
     popen: subprocess.Popen[bytes]
     connection: Connection
-    call_file: int  # where the worker notes what it works on
+    call_file: int  # the worker records its current call there
     made_for: object
 
     @classmethod
     def start(cls, card: str | None, owner: socket.socket | None = None) -> _Process:
-        """``card``: the GPUs that it is to see. ``owner``: its end of a socket to the process that owns one."""
+        """``card`` names the GPUs that the process may use. ``owner`` is its end of a socket to the process that owns a
+        GPU.
+        """
         ours, theirs = socket.socketpair()
         call_file = protocol.new_call_file()
         environment = dict(os.environ)
@@ -73,34 +77,36 @@ class _Process:
         finally:
             theirs.close()
         process = cls(popen, Connection(ours.detach()), call_file, made_for)
-        with contextlib.suppress(OSError):  # it died, which the next wait shows
+        with contextlib.suppress(OSError):  # the worker died, which the next wait detects
             start = {"path": sys.path, "card": card, "owner": None if owner is None else owner.fileno()}
             process.connection.send_bytes(json.dumps(start).encode())
         return process
 
     def close(self) -> None:
-        """Let go of a process that has ended."""
+        """Close the descriptors of a process that has ended."""
         self.connection.close()
         with contextlib.suppress(OSError):
             os.close(self.call_file)
 
 
 def surroundings() -> object:
-    """What a worker has from its start: where modules are found, the working folder, the environment, and the thread that
-    started it, with which the kernel ends it.
+    """What a worker inherits when it starts: the module path, the working folder, the environment, and the thread that
+    started it; the kernel ends the worker when this thread ends.
     """
     return threading.get_ident(), list(sys.path), os.getcwd(), dict(os.environ)  # noqa: PTH109 - only compared
 
 
 class Spares:
-    """Workers that wait for a segment: they have done another, or were started ahead of the first."""
+    """Workers that wait for a segment: they have finished another one, or were started ahead of the first."""
 
     def __init__(self) -> None:
         self._processes: list[_Process] = []
-        self._unused: set[int] = set()  # ids of processes that have not been asked for anything
+        self._unused: set[int] = set()  # ids of processes that have not been used yet
 
     def start(self, number: int) -> None:
-        """Start processes until there are so many: they import what every worker needs while the driver makes a plan."""
+        """Start processes until there are this many: they import the modules of every worker while the driver makes a
+        plan.
+        """
         for _ in range(number - len(self._processes)):
             self._processes.append(process := _Process.start(None))
             self._unused.add(process.popen.pid)
@@ -109,7 +115,7 @@ class Spares:
         self._processes += processes
 
     def take(self) -> _Process | None:
-        """A live worker that would be started in the same way now; None where there is none."""
+        """A live worker whose surroundings are the current ones; None if there is none."""
         while self._processes:
             process = self._processes.pop(0)
             self._unused.discard(process.popen.pid)
@@ -121,13 +127,13 @@ class Spares:
     def close(self) -> None:
         """End all of them."""
         processes, self._processes = self._processes, []
-        # One that still imports would answer only afterwards, and has nothing to tear down.
+        # Unused processes are killed: they may still be importing, and have nothing to tear down.
         stop_all([process for process in processes if process.popen.pid not in self._unused])
         kill_all(processes)
 
 
 def stop_all(processes: list[_Process]) -> None:
-    """Ask idle workers to end, and wait a while for them."""
+    """Ask idle workers to end, and wait for a short time."""
     for process in processes:
         with contextlib.suppress(OSError):
             protocol.send(process.connection, protocol.Stop())
@@ -137,10 +143,10 @@ def stop_all(processes: list[_Process]) -> None:
 
 
 def kill_all(processes: list[_Process]) -> None:
-    """End workers, whatever they do."""
+    """End workers, whatever they are doing."""
     for process in processes:
         if process.popen.poll() is None:
-            process.popen.terminate()  # the worker removes what it was writing
+            process.popen.terminate()  # the worker removes its partial files
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
         try:
@@ -155,18 +161,18 @@ def kill_all(processes: list[_Process]) -> None:
 class _Worker:
     number: int
     process: _Process
-    card: str | None = None  # the GPUs it sees, where stages need one
+    card: str | None = None  # the GPUs that it may use, if stages need one
     ready: bool = False
-    outstanding: dict[int, None] = field(default_factory=dict)  # sources that were sent, in order, and are not finished
+    outstanding: dict[int, None] = field(default_factory=dict)  # sources that were sent but are not finished, in order
     undurable: set[int] = field(default_factory=set)
     flushing: bool = False
-    asked: bool = False  # to give back; nothing is sent before it has answered
+    asked: bool = False  # whether it was asked to give sources back; nothing is sent before it answers
     spent: bool = False  # it has nothing to give back, and has not finished anything since
-    late: protocol.CurrentCall | None = None  # the call for which it was ended
-    spare: bool = False  # it has done another segment before
+    late: protocol.CurrentCall | None = None  # the call that exceeded its time, for which it was ended
+    spare: bool = False  # whether it has run another segment before
     setting_up: bool = False
-    owner: _Owner | None = None  # that runs the stages that use a GPU
-    lost_owner: bool = False  # what it worked on is not what it dies of
+    owner: _Owner | None = None  # the process that runs the stages that use a GPU
+    lost_owner: bool = False  # it is ended because its owner died, so its current call is not to blame
 
     @property
     def connection(self) -> Connection:
@@ -181,22 +187,22 @@ class _Owner:
     process: _Process
     card: str
     ready: bool = False
-    late: protocol.CurrentCall | None = None  # the call for which it was ended
+    late: protocol.CurrentCall | None = None  # the call that exceeded its time, for which it was ended
 
 
 @dataclass
 class _Suspect:
-    """What is known of a source on which a worker has died or run out of time."""
+    """The record of a source on which a worker has died or run out of time."""
 
-    # By stage and task; without a stage, of the source itself.
+    # The deaths by stage and task; those outside of any stage have an empty stage.
     deaths: dict[tuple[str, str], int] = field(default_factory=dict)
     care: Care = NO_CARE
 
 
 class Pool:
-    """Worker processes for one segment, and the bookkeeping of which source is where.
+    """Worker processes for one segment, and the record of which source each has.
 
-    Those that an earlier segment has left in ``spares`` are taken first, and what is left is put there.
+    Workers that an earlier segment has left in ``spares`` are taken first, and workers are put back there at the end.
     """
 
     def __init__(
@@ -208,33 +214,34 @@ class Pool:
         owned: Sequence[int] = (),
         memory_gb: float = 0.0,
     ) -> None:
-        """``cards`` are the GPUs of each worker; where some groups are ``owned``, of each process that runs these for the workers.
+        """``cards`` are the GPUs of each worker or, if some groups are ``owned``, of each process that runs these
+        groups.
 
-        What is on the way to these takes only a part of ``memory_gb``.
+        Requests to these processes take only a part of ``memory_gb``.
         """
         self.ahead_bytes = share_of_memory(memory_gb, size) if owned else 0
         self.run = run
         self.size = size
         self.owners: list[_Owner] = []
         self.owners_started = 0
-        self.owner_deaths = 0  # consecutive deaths that no call explains
+        self.owner_deaths = 0  # consecutive deaths that happened outside of any call
         self.owned_groups = [run.groups[index] for index in owned]
         self.owned = _places(run, owned)
         self.owner_cards = (cards or []) if owned else []
         if owned:
             cards = spares = None
         self.cards = cards[:size] if cards else None  # GPUs that no worker has
-        self.spares = None if cards else spares  # a worker keeps the GPUs that it began with
+        self.spares = None if cards else spares  # a worker cannot change its GPUs
         self.workers: list[_Worker] = []
         self.source: dict[int, Task[Any]] = {}  # sources that are not durably finished
         self.queue: deque[int] = deque()
-        self.suspects: dict[int, _Suspect] = {}  # sources to be sent last and one by one
+        self.suspects: dict[int, _Suspect] = {}  # sources to send last and one by one
         self.finished: set[int] = set()
         self.next_index = 0
         self.exhausted = False
         self.started = 0
         self.seconds_per_source = 0.0
-        # If no setup runs once per machine, no worker waits for the first.
+        # Workers wait for the first one only if a setup runs once per machine.
         here = [p for number, group in enumerate(run.groups) if number not in owned for p in group.stages]
         self.node_ready = not any(overrides(planned.stage, "setup_on_node") for planned in here)
         there = [planned for group in self.owned_groups for planned in group.stages]
@@ -278,7 +285,7 @@ class Pool:
 
     def _set_up(self, worker: _Worker) -> None:
         worker.setting_up = True
-        first = not self.node_ready  # the others come when it is ready
+        first = not self.node_ready  # the others are started when it is ready
         share = max(1, int(available_cpus()) // self.size)
         order = protocol.SetUp(self.packed, first, f"local-{worker.number}", share, self.owned, self.ahead_bytes)
         self._send(worker, order)
@@ -290,30 +297,30 @@ class Pool:
             self._set_up_owner(owner)
 
     def _set_up_owner(self, owner: _Owner) -> None:
-        first = not self.owners_ready  # the others come when it is ready
+        first = not self.owners_ready  # the others are started when it is ready
         share = max(1, int(available_cpus()) // self.size)
         order = protocol.SetUpOwner(self.packed_owned, first, f"local-gpu-{owner.number}", share)
-        with contextlib.suppress(OSError):  # it died, which the next wait shows
+        with contextlib.suppress(OSError):  # the worker died, which the next wait detects
             protocol.send(owner.process.connection, order)
 
     def _least_used_owner(self) -> _Owner | None:
         return min(self.owners, key=lambda owner: sum(w.owner is owner for w in self.workers), default=None)
 
     def _start_client(self, owner: _Owner) -> _Process:
-        """A worker, with a socket between it and the owner."""
+        """Start a worker with a socket between it and the owner."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            with contextlib.suppress(OSError):  # the owner died, which the next wait shows
+            with contextlib.suppress(OSError):  # the owner died, which the next wait detects
                 protocol.send(owner.process.connection, protocol.Client())
                 send_handle(owner.process.connection, theirs.fileno(), owner.process.popen.pid)
             return _Process.start(None, ours)
 
     def _send(self, worker: _Worker, message: Any) -> None:
-        with contextlib.suppress(OSError):  # it died, which the next wait shows
+        with contextlib.suppress(OSError):  # the worker died, which the next wait detects
             protocol.send(worker.connection, message)
 
     def _rest_all(self) -> None:
-        """Let all workers tear their stages down; those that have done so are spare."""
+        """Let all workers tear their stages down and become spare."""
         for worker in self.workers:
             self._send(worker, protocol.Rest())
         failure: BaseException | None = None
@@ -335,7 +342,7 @@ class Pool:
         stop_all([worker.process for worker in large])
 
     def _rest_owners(self) -> BaseException | None:
-        """Let the owners tear down, now that no worker needs them; returns what went wrong."""
+        """Let the owners tear their stages down, now that no worker needs them; return the first error."""
         failure: BaseException | None = None
         for owner in self.owners:
             with contextlib.suppress(OSError):
@@ -369,7 +376,7 @@ class Pool:
                     self._listen_to(owner)
                     continue
                 worker = next((w for w in self.workers if w.connection is ready), None)
-                if worker is None:  # it was ended with its owner
+                if worker is None:  # the worker was ended with its owner
                     continue
                 try:
                     message = protocol.receive(worker.connection)
@@ -381,16 +388,14 @@ class Pool:
                 self._end_late_workers()
 
     def _feed(self) -> None:
-        """Every worker gets something before any gets more, and one that has nothing to do gets what others have not
-        begun.
-        """
+        """Give every worker a source before any gets more; an idle worker gets sources that others have not begun."""
         ready = [worker for worker in self.workers if worker.ready and not worker.asked and worker.late is None]
         idle = [worker for worker in ready if not worker.outstanding and not self._hand_out(worker)]
         if idle:
             self._take_back(ready, len(idle))
         elif all(worker.outstanding for worker in self.workers):
-            # A little more than they work on, so that none waits for the driver. Nothing is sent beside a suspect: the
-            # worker may die of it.
+            # Workers get a little more than their current source, so that none waits for the driver. No source is sent
+            # beside a suspect, which may kill the worker.
             for worker in ready:
                 if (
                     len(worker.outstanding) <= self._chunk_size()
@@ -403,7 +408,7 @@ class Pool:
                 self._send(worker, protocol.Flush())
 
     def _hand_out(self, worker: _Worker) -> bool:
-        """Send a worker its next sources; False where there are none for it."""
+        """Send a worker its next sources; return False if there are none for it."""
         sources = self._next_sources(idle=not worker.outstanding)
         if sources:
             worker.spent = False
@@ -420,7 +425,7 @@ class Pool:
             self._send(worker, protocol.TakeBack(idle + 1))
 
     def _chunk_size(self) -> int:
-        """How many sources are worth a message."""
+        """The number of sources to send in one message."""
         if not self.seconds_per_source:
             return 1
         return max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / self.seconds_per_source)))
@@ -432,7 +437,7 @@ class Pool:
             if self.queue and self.queue[0] not in self.suspects:
                 index = self.queue.popleft()
             else:
-                # A suspect waits until there are no others: it may cost another worker.
+                # A suspect waits until there are no other sources, because it may kill another worker.
                 task = None if self.exhausted else next(self.run.tasks, None)
                 if task is None:
                     self.exhausted = True
@@ -472,7 +477,7 @@ class Pool:
                 worker.flushing = False
                 if not worker.outstanding:
                     self._durable(worker)
-            case protocol.NodeReady():  # the others load their models beside the first, not after it
+            case protocol.NodeReady():  # the others load their models while the first one does
                 self.node_ready = True
                 for other in self.workers:
                     if other is not worker:
@@ -480,7 +485,8 @@ class Pool:
             case protocol.Ready():
                 worker.ready = True
             case protocol.OwnerLost():
-                # If the owner is still alive, it is no longer of use to the worker. The next news from it is its end.
+                # Even if the owner is still alive, the worker can no longer use it, so it is killed; the next wait
+                # detects that.
                 if worker.owner in self.owners and worker.owner is not None:
                     worker.owner.process.popen.kill()
             case protocol.Failed(error):
@@ -543,7 +549,9 @@ class Pool:
                 owner.process.popen.kill()
 
     def _replace_dead_owner(self, owner: _Owner) -> None:
-        """Start another owner, and restart all workers that have sent it tasks: what was on the way is done again."""
+        """Start another owner, and restart all workers that have sent tasks to the old one; these tasks are run
+        again.
+        """
         code = owner.process.popen.wait()
         call = owner.late or protocol.read_call(owner.process.call_file)
         owner.process.close()
@@ -568,7 +576,9 @@ class Pool:
             self._replace_dead_worker(worker)
 
     def _replace_dead_worker(self, worker: _Worker) -> None:
-        """Start a replacement and requeue what was not durable; give what killed too many to the error policy."""
+        """Start a replacement and requeue the sources that were not durable; pass a source that killed too many workers
+        to the error policy.
+        """
         code = worker.process.popen.wait()
         call = worker.late or protocol.read_call(worker.process.call_file)
         worker.process.close()
@@ -587,11 +597,13 @@ class Pool:
         self._start()
 
     def _blame(self, call: protocol.CurrentCall, code: int, late: bool) -> None:
-        """Note what a worker died of, or was ended for; what is finally blamed goes to the error policy."""
+        """Record the call that a worker died or was ended in; a call that is finally blamed goes to the error
+        policy.
+        """
         suspect = self.suspects.setdefault(call.index, _Suspect())
         source = self.source[call.index].task_id
         if call.tasks > 1:
-            # Any of them may be to blame: next time each is in a call of its own.
+            # Any of the tasks may be to blame, so next time each gets a call of its own.
             suspect.care = Care(suspect.care.alone | {call.stage}, suspect.care.aside)
             if late and self.run.context.on_error == "fail":
                 raise TaskTimeout(call.stage, f"{call.task} and {call.tasks - 1} more", self.limits[call.stage])
@@ -604,19 +616,20 @@ class Pool:
             suspect.deaths[key] = deaths = suspect.deaths.get(key, 0) + 1
             if deaths < MAX_DEATHS:
                 return
-            # How it ended is for the terminal: no record may depend on what an executor learns about a death.
+            # How the worker ended is only shown on the terminal: records must not depend on what an executor learns
+            # about a death.
             how = _how(code) if self.run.context.on_error == "fail" else ""
             error = WorkerDied.of_task(call.task or source, deaths, call.stage, how)
         if self.run.context.on_error == "fail":
             raise error
         if call.stage and key not in suspect.care.aside:
-            # The worker that has the source next sets the task aside when it gets to it.
+            # The next worker that runs the source sets this task aside.
             suspect.care = Care(suspect.care.alone, {**suspect.care.aside, key: error})
         else:
             self._quarantine_source(call.index, error)
 
     def _quarantine_source(self, index: int, error: CuratorError) -> None:
-        """A source that kills its worker outside of any stage cannot be handed to one."""
+        """Set a source aside in the driver: one that kills workers outside of any stage cannot be given to a worker."""
         task = self.source.pop(index)
         if self.sink is None:
             self.sink = self.run.context.open_sink()
@@ -632,15 +645,15 @@ class Pool:
 
 
 def _places(run: SegmentRun, owned: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Where the stages of these groups begin and end among all stages of the segment."""
+    """The range of each of these groups among all stages of the segment."""
     ends = list(itertools.accumulate(len(group.stages) for group in run.groups))
     return tuple((ends[index] - len(run.groups[index].stages), ends[index]) for index in owned)
 
 
 def _dead_at_set_up(code: int) -> WorkerDied:
     return WorkerDied(
-        f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
-        "memory than there is; run with workers=0 to see where"
+        f"a worker ended while its stages were being set up ({_how(code)}): the set-up crashes or needs more memory "
+        "than the machine has; run with workers=0 to see where"
     )
 
 

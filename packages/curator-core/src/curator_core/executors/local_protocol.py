@@ -1,4 +1,4 @@
-"""What the driver and a worker of LocalExecutor send each other, and the file that records a worker's current work.
+"""Which messages do the driver and a worker of LocalExecutor exchange, and where does a worker record its current call?
 
 For each segment the driver sends `SetUp`, then `Work` as the worker finishes it, `TakeBack` when another worker has
 nothing to do, `Flush`, and `Rest`; at the end it sends `Stop`. Each answer below names the message that it answers, if any.
@@ -26,18 +26,19 @@ from curator_core.worker.calls import CallObserver, Care
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """The stages and what they need to know (see `curator_core.worker.sending`); ``node_first``: set up the machine too.
+    """The stages and their context (see `curator_core.worker.sending`). ``node_first``: also set up the machine.
 
-    ``threads`` is how many Arrow may use.
+    ``threads`` is the number of threads that Arrow may use.
     """
 
     packed: bytes
     node_first: bool
     worker_id: str
     threads: int
-    # Which of the stages another process runs, because they use a GPU: the first of each group, and the one after its last.
+    # The groups of stages that another process runs because they use a GPU: the first stage of each, and the one after
+    # its last.
     owned: tuple[tuple[int, int], ...] = ()
-    ahead_bytes: int = 0  # how much may be on its way to that process
+    ahead_bytes: int = 0  # how many bytes may be in requests to that process
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source by its number in the driver, encoded, and how to run it."""
+    """An encoded source, its number in the driver, and how to run it."""
 
     index: int
     data: bytes
@@ -66,15 +67,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Sources, in the order in which to do them."""
+    """Sources to run, in this order."""
 
     sources: list[Source]
 
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Give back ``parts - 1`` of ``parts`` equal parts of what has not begun: ``parts - 1`` workers have nothing to
-    do.
+    """Give back ``parts - 1`` of ``parts`` equal parts of the sources that have not begun, for ``parts - 1`` idle
+    workers.
     """
 
     parts: int
@@ -82,7 +83,7 @@ class TakeBack:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Make what is done durable."""
+    """Make finished sources durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class NodeReady:
-    """The setup that is done once per machine is done."""
+    """The setup that runs once per machine is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """These sources were finished in that many seconds; ``durable``: they and all before them are durable.
+    """These sources were finished in this many seconds; ``durable`` says that they and all before them are durable.
 
-    ``events`` are those that no run directory holds.
+    ``events`` are the events of a run without a run directory.
     """
 
     indices: list[int]
@@ -131,7 +132,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class GivenBack:
-    """The answer to `TakeBack`: sources that the worker will not do."""
+    """The answer to `TakeBack`: sources that the worker will not run."""
 
     indices: list[int]
 
@@ -148,14 +149,14 @@ class OwnerLost:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An error that ends the run, packed (see `curator_core.worker.sending`); the worker ends too."""
+    """An error that ends the run, packed (see `curator_core.worker.sending`); the worker also ends."""
 
     error: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Resting:
-    """The answer to `Rest`; ``large``: the worker holds so much memory that another should do the next segment."""
+    """The answer to `Rest`; ``large``: the worker holds so much memory that another one should run the next segment."""
 
     large: bool = False
 
@@ -171,26 +172,28 @@ def send(connection: Connection, message: Any) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """The next message; `EOFError` or `OSError` where the other side is gone."""
-    return pickle.loads(connection.recv_bytes())  # noqa: S301 - of a process that we started, or that started us
+    """The next message; raise `EOFError` or `OSError` if the other side is gone."""
+    return pickle.loads(connection.recv_bytes())  # noqa: S301 - from a process that this one started, or that started this one
 
 
-# What a worker works on ----------------------------------------------------------------------------------------------
+# A worker's current call ----------------------------------------------------------------------------------------------
 
 _SIZE = 4096
-_HEAD = struct.Struct("<qdII")  # source, deadline, tasks of the call (0: in none), bytes of the text behind
+_HEAD = struct.Struct(
+    "<qdII"
+)  # source, deadline, number of tasks in the call (0: no call), bytes of the text that follow"_HEAD = struct.Struct("<qdII")  # source, deadline, number of tasks in the call (0: no call), bytes of the text that follows
 _NO_SOURCE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentCall:
-    """What a worker works on: a source by number, and the call of a stage that it is in, if any."""
+    """The work of a worker: the number of its source, and the current call of a stage, if any."""
 
     index: int = _NO_SOURCE
     deadline: float = 0.0  # on the clock of `time.monotonic`, which all processes of a machine share; 0 for none
     tasks: int = 0
     stage: str = ""
-    task: str = ""  # the first of them
+    task: str = ""  # the first task of the call
 
 
 def new_call_file() -> int:
@@ -203,10 +206,10 @@ def new_call_file() -> int:
 
 
 def read_call(descriptor: int) -> CurrentCall:
-    """What the worker with this file works on, or worked on when it died."""
+    """Read the current call of the worker with this file, or its last one if it died."""
     while True:
         found, again = (os.pread(descriptor, _SIZE, 0) for _ in range(2))
-        if found == again:  # a live worker may be writing
+        if found == again:  # a live worker may be writing it
             break
     index, deadline, tasks, length = _HEAD.unpack_from(found)
     if not tasks:
@@ -217,14 +220,14 @@ def read_call(descriptor: int) -> CurrentCall:
 
 
 class CallFile(CallObserver):
-    """A worker's notes, in memory that the driver can read however the worker ends."""
+    """Records a worker's current call in memory that the driver can read however the worker ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, _SIZE)
         self._index = _NO_SOURCE
 
     def source(self, index: int = _NO_SOURCE) -> None:
-        """The worker begins a source, or is between two."""
+        """Record that the worker begins a source, or is between two."""
         self._index = index
         self._note(0.0, 0, 0)
 

@@ -1,4 +1,6 @@
-"""A worker process of LocalExecutor: reads sources from a socket, runs them, and answers; ends when its driver does."""
+"""A worker process of LocalExecutor: it reads sources from a socket, runs them, and answers; it ends when its driver
+ends.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
     from curator_core.executors import local_protocol as protocol
     from curator_core.worker.group import GroupRunner
 
-# Sources that are quick are reported together.
+# Sources that finish within this time are reported together.
 REPORT_SECONDS = 0.05
-# A worker that holds more than this after its stages were torn down does no further segment.
+# A worker that holds more than this after its stages were torn down runs no further segment.
 KEEP_BYTES = 1 << 30
 
 
 class Terminated(SystemExit):
-    """SIGTERM: cleans up what is half written. No stage caused it, so no error policy applies."""
+    """SIGTERM was received; raising this removes partial files. No stage caused it, so no error policy applies."""
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         start = json.loads(connection.recv_bytes())
-        sys.path[:] = start["path"]  # before anything is imported that the driver's path decides
+        sys.path[:] = start["path"]  # before any import that depends on the driver's path
         _Worker(connection, call_file, start["card"], start["owner"]).work()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
@@ -51,7 +53,7 @@ def _terminate(*_: object) -> None:
 
 
 class _Worker:
-    """One worker, through the set-up and teardown of one segment after the other."""
+    """One worker, which sets up, runs and tears down one segment after the other."""
 
     def __init__(self, connection: Connection, call_file: int, card: str | None, owner: int | None) -> None:
         """``owner`` is the descriptor of the socket to the process that owns the GPU."""
@@ -66,7 +68,7 @@ class _Worker:
         self._server: local_gpu.Server | None = None
         self._runner: GroupRunner | None = None
         self._inbox: _Inbox | None = None
-        # What is finished and not yet reported.
+        # Sources that are finished but not yet reported.
         self._done: list[int] = []
         self._began = time.perf_counter()
 
@@ -77,7 +79,7 @@ class _Worker:
         self._inbox = _Inbox(self._connection, self._answer)
         try:
             while not isinstance(message := self._inbox.take(wait=True), protocol.Stop):
-                # A worker that has waited for another to prepare the machine may get nothing else to do.
+                # A worker that has waited for another to set up the machine may get no sources.
                 if isinstance(message, protocol.SetUp):
                     self._set_up(message)
                     self._work_segment()
@@ -86,7 +88,7 @@ class _Worker:
                     self._tear_down()
                 self._answer(protocol.Resting(_is_large()))
         except local_gpu.OwnerGone:
-            # The driver sees the same, and ends this process when it knows who is to blame.
+            # The driver also detects this, and ends this process when it knows the cause.
             self._runner = None
             self._answer(protocol.OwnerLost())
             self._inbox.take_end()
@@ -131,7 +133,7 @@ class _Worker:
         self._answer(Ready())
 
     def _leave_to_owner(self, runner: GroupRunner, order: protocol.SetUp) -> None:
-        """Replace the stages that the owner of the GPU runs with one that hands tasks to it."""
+        """Replace the stages that the owner of the GPU runs by one that sends it the tasks."""
         import socket
 
         from curator_core.accounts.ledger import LedgerWriter
@@ -140,7 +142,7 @@ class _Worker:
 
         owner = self._owner = Owner(Channel(socket.socket(fileno=self._owner_socket)), order.ahead_bytes)
         if isinstance(runner.sink, LedgerWriter):
-            # Before the events of this worker: what the owner has rejected and kept of the same tasks.
+            # The owner's records of the same tasks must be durable before the events of this worker.
             runner.sink.before_flush = owner.make_durable
         adapters: list[Any] = list(runner.adapters)
         for group, (first, last) in reversed(list(enumerate(order.owned))):
@@ -148,7 +150,7 @@ class _Worker:
         runner.adapters = adapters
 
     def _serve(self, order: protocol.SetUpOwner) -> None:
-        """Own the GPU: run what the other workers send, until the driver has something else to say."""
+        """Own the GPU: run the tasks that workers send, until the driver sends another message."""
         import cloudpickle
         import pyarrow as pa
 
@@ -169,10 +171,10 @@ class _Worker:
         self._inbox.hand_clients_to(server)
         self._answer(Ready())
         server.serve()
-        self._inbox.take(wait=True)  # what has ended it: Rest
+        self._inbox.take(wait=True)  # the message that ended it is Rest
 
     def _next(self) -> Any:
-        """The next thing to do; what is done is reported before the worker waits, and now and then before that."""
+        """The next message. Finished sources are reported before the worker waits, and now and then in between."""
         assert self._inbox is not None
         if self._done and time.perf_counter() - self._began >= REPORT_SECONDS:
             self._report()
@@ -231,13 +233,13 @@ class _Worker:
         from curator_core.executors.local_protocol import Failed
         from curator_core.worker.sending import packed_error
 
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the driver will end us for it; teardown comes first
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the driver will end this worker; it is torn down first
         self._answer(Failed(packed_error(error)))
 
     def _tear_down(self) -> None:
         from curator_core.executors.local_gpu import OwnerGone
 
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that hangs here is killed after a few seconds
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a worker that hangs here is killed after a few seconds
         runner, self._runner = self._runner, None
         server, self._server = self._server, None
         self._owner = None
@@ -252,7 +254,7 @@ class _Worker:
             runner.teardown()
         except Exception as error:
             self._fail(error)
-        with contextlib.suppress(OwnerGone):  # then its work since the last flush is done again
+        with contextlib.suppress(OwnerGone):  # its work since the last flush is then done again
             runner.flush()
 
     def _group(self) -> GroupRunner:
@@ -267,8 +269,8 @@ class _Worker:
 
 
 class _Inbox:
-    """What the driver has sent and the worker has not begun. A thread reads it, so that the driver never waits for a stage
-    to end before it can send more, or take something back.
+    """Messages that the worker has not begun. A thread receives them, so that the driver need not wait for a stage to
+    end before it can send sources or take some back.
     """
 
     def __init__(self, connection: Connection, answer: Any) -> None:
@@ -278,11 +280,11 @@ class _Inbox:
         self._changed = threading.Condition()
         self._ended: BaseException | None = None
         self._server: local_gpu.Server | None = None
-        self._clients: list[shared_blocks.Channel] = []  # that came before there was a server for them
+        self._clients: list[shared_blocks.Channel] = []  # sockets that arrived before there was a server for them
         threading.Thread(target=self._read, name="curator-inbox", daemon=True).start()
 
     def take(self, wait: bool) -> Any:
-        """The next message, a source at a time; None where there is none and ``wait`` is false."""
+        """The next message, one source at a time; None if there is none and ``wait`` is false."""
         with self._changed:
             while wait and not self._waiting and self._ended is None:
                 self._changed.wait()
@@ -293,13 +295,13 @@ class _Inbox:
             return None
 
     def take_end(self) -> None:
-        """Wait until the driver is gone or has ended this process; nothing else is useful now."""
+        """Wait until the driver is gone or ends this process; there is nothing else to do."""
         with self._changed:
             while self._ended is None:
                 self._changed.wait()
 
     def hand_clients_to(self, server: local_gpu.Server) -> None:
-        """From now on a new worker's socket goes to ``server``, and any other message ends it."""
+        """Pass the sockets of new workers to ``server`` from now on, until any other message ends it."""
         with self._changed:
             self._server = server
             for client in self._clients:
@@ -347,7 +349,7 @@ class _Inbox:
                 self._changed.notify_all()
 
     def _give_back(self, parts: int) -> list[int]:
-        """The last of the sources that wait; this worker keeps its share, rounded down."""
+        """Give back the last of the sources that wait; this worker keeps its share, rounded down."""
         from curator_core.executors.local_protocol import Source
 
         back = []
@@ -358,7 +360,9 @@ class _Inbox:
 
 
 def _is_large() -> bool:
-    """Whether this process holds on to much memory though its stages were torn down, as where a library caches a model."""
+    """Whether this process holds much memory although its stages were torn down, for example because a library caches a
+    model.
+    """
     if _resident_bytes() <= KEEP_BYTES // 2:
         return False
     import gc
@@ -369,7 +373,7 @@ def _is_large() -> bool:
     pool.release_unused()
     if _resident_bytes() <= KEEP_BYTES:
         return False
-    # Only now: a collection visits all objects of all modules, which takes longer than some steps.
+    # A garbage collection visits all objects of all modules, which takes longer than some steps, so it runs only here.
     gc.collect()
     pool.release_unused()
     return _resident_bytes() > KEEP_BYTES
@@ -377,7 +381,7 @@ def _is_large() -> bool:
 
 def _resident_bytes() -> int:
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - there is nothing to join
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a constant path
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no Linux
         return 0
@@ -397,11 +401,13 @@ def _encoded(result: Any) -> bytes:
 
 
 def _end_with(driver: int) -> None:
-    """End when the driver is gone: a worker that outlives its driver would write alongside the resumed run."""
+    """End this process when the driver is gone: a worker that outlives its driver would write alongside the resumed
+    run.
+    """
     if sys.platform == "linux":
         import ctypes
 
-        # The kernel kills this process with the thread that started it: at once, and even inside native code.
+        # The kernel kills this process when the thread that started it ends: at once, and even inside native code.
         pr_set_pdeathsig = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
 

@@ -1,6 +1,8 @@
-"""Large messages between processes of this machine: their bytes lie in memory that both see, and only its descriptor is sent.
+"""How are large messages sent between processes of this machine? Their bytes are in shared memory, and only its
+descriptor is sent.
 
-The memory has no name: it is gone with the last process that holds it, however that process ends, so nothing is left behind.
+The memory has no name: it is freed with the last process that holds it, however that process ends, so nothing is left
+behind.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from typing import Any
 
 import pyarrow as pa
 
-# Fewer bytes are sent faster than they are mapped, and several such messages fit into a socket whose other end is busy.
+# Smaller messages are faster to send than to map, and several of them fit into a socket whose other end is busy.
 INLINE_BYTES = 8 << 10
 _ALIGN = 64
 _HEAD = struct.Struct("<IQ")  # bytes of the pickled part, bytes of the block (0: none)
 
 
 class Channel:
-    """One end of a socket pair; messages are a value and buffers. Each direction may be used by one thread at a time."""
+    """One end of a socket pair. A message consists of a value and buffers. Only one thread at a time may use each
+    direction.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -35,11 +39,11 @@ class Channel:
         self._end.close()
 
     def shut(self) -> None:
-        """Wake whoever waits at either end."""
+        """Wake the threads that wait at either end."""
         self._end.shutdown(socket.SHUT_RDWR)
 
     def send(self, value: Any, buffers: Sequence[pa.Buffer] = ()) -> None:
-        """Send a value and buffers; `OSError` where the other end is gone."""
+        """Send a value and buffers; raise `OSError` if the other end is gone."""
         sizes = [buffer.size for buffer in buffers]
         starts, total = _laid_out(sizes)
         if total <= INLINE_BYTES:
@@ -59,14 +63,16 @@ class Channel:
             os.close(descriptor)
 
     def receive(self) -> tuple[Any, list[pa.Buffer]]:
-        """The next message; its buffers are views of the shared memory. `EOFError` or `OSError` where the other end is gone."""
+        """The next message; its buffers are views of the shared memory. Raise `EOFError` or `OSError` if the other end
+        is gone.
+        """
         head, descriptors, *_ = socket.recv_fds(self._end, _HEAD.size, 1)
         try:
             if not head:
                 raise EOFError
             head += self._exactly(_HEAD.size - len(head))
             length, total = _HEAD.unpack(head)
-            value, starts, sizes = pickle.loads(self._exactly(length))  # noqa: S301 - of a process of this run
+            value, starts, sizes = pickle.loads(self._exactly(length))  # noqa: S301 - from a process of this run
             if sizes is None:
                 return value, [pa.py_buffer(data) for data in starts]
             memory = pa.py_buffer(mmap.mmap(descriptors[0], total, prot=mmap.PROT_READ))
@@ -86,7 +92,7 @@ class Channel:
 
 
 def _laid_out(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Where each of the buffers begins, so that arrays in them stay aligned, and the bytes of all."""
+    """The offset of each buffer, aligned for arrays, and the total number of bytes."""
     starts, total = [], 0
     for size in sizes:
         starts.append(total)

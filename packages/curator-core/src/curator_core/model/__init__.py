@@ -1,1 +1,1 @@
-"""What everything is made of: tasks, stages, resources, and the ids that say where a task comes from."""
+"""The basic types: tasks, stages, resources, and the ids that say where a task comes from."""

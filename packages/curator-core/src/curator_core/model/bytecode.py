@@ -1,4 +1,4 @@
-"""Whether Python finds bytecode of the installed packages, or compiles them again in every process."""
+"""Does Python find bytecode of the installed packages, or compile them again in every process?"""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-# Fewer than these take no time.
+# Compiling fewer modules than this takes no noticeable time.
 FEW_MODULES = 50
 
 
 def uncompiled_modules() -> list[str]:
-    """The modules that this process has loaded from installed packages and compiled for itself, by name.
+    """The names of the modules of installed packages that this process has compiled itself.
 
-    A process that may write bytecode has written it by now, so what is missing is missing for the next process too.
+    A process that may write bytecode has written it by now, so the next process will not find the missing files either.
     """
     found = []
     for name, module in list(sys.modules.items()):
@@ -25,7 +25,7 @@ def uncompiled_modules() -> list[str]:
 
 
 def bytecode_hint() -> str:
-    """What to do about modules that every process compiles again; empty where there are few of them."""
+    """What to do about modules that every process compiles again; empty if there are few of them."""
     missing = uncompiled_modules()
     if len(missing) < FEW_MODULES:
         return ""

@@ -1,6 +1,7 @@
-"""A task as one block of bytes: a small JSON header and, for tables, an Arrow IPC stream that is read without a copy.
+"""How is a task encoded as one block of bytes? By a small JSON header and, for tables, an Arrow IPC stream that is read
+without a copy.
 
-Between our own processes a task of another kind may travel pickled. Nothing is ever unpickled from disk.
+Between Curator's own processes, tasks of other kinds may be pickled. Nothing is ever unpickled from disk.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _ACCOUNT = ("_source", "_generation")
 
 
 def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
-    """The bytes of a task. ``pickled=False`` is for what goes to disk: a task that is neither a table nor a file list
-    is refused.
+    """Encode a task. ``pickled=False`` is for tasks that are written to disk: it raises for a task that is neither a
+    table nor a file list.
     """
     if isinstance(task, DocumentBatch):
         task = task.landed()
@@ -79,13 +80,13 @@ def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
 
 
 def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True) -> Task[Any]:
-    """The task in a block of bytes; a table's columns point into the block."""
+    """Decode the task in a block of bytes; a table's columns point into the block."""
     if not isinstance(buffer, pa.Buffer):
         buffer = pa.py_buffer(buffer)
     view = memoryview(buffer)
     magic = bytes(view[:4])
     if magic == b"PKL1" and pickled:
-        loaded = pickle.loads(view[4:])  # noqa: S301 - from our own process; never with pickled=False, as from disk
+        loaded = pickle.loads(view[4:])  # noqa: S301 - from one of Curator's processes; never from disk (pickled=False)
         assert isinstance(loaded, Task)
         return loaded
     if magic != _MAGIC:
@@ -117,13 +118,13 @@ def _prefix(header: dict[str, Any]) -> bytes | None:
     except (TypeError, ValueError):
         return None
     if "_metadata" in header and json.loads(text)["_metadata"] != _plain(header["_metadata"]):
-        return None  # integer keys, say, would come back as something else
+        return None  # for example, integer keys would come back as text
     text += b" " * (-(8 + len(text)) % _ALIGN)
     return _MAGIC + struct.pack("<I", len(text)) + text
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists: metadata may hold either, and arrives as lists."""
+    """Convert tuples to lists: metadata may contain both, and decoding returns lists."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -158,7 +159,9 @@ def _perf_in(entry: list[Any]) -> StagePerfStats:
 
 @contextlib.contextmanager
 def by_value(*kinds: type[Any]) -> Iterator[None]:
-    """Pickle these classes with their code where another process could not import them: a notebook's, a test's."""
+    """Pickle these classes with their code if another process cannot import them, as with those of a notebook or a
+    test.
+    """
     sent = [kind for kind in kinds if not can_import(kind.__module__)]
     for kind in sent:
         remember_code(kind)
@@ -175,7 +178,7 @@ def by_value(*kinds: type[Any]) -> Iterator[None]:
 
 @functools.cache
 def can_import(module: str) -> bool:
-    """Whether a new interpreter with our ``sys.path`` would find the module; that it is loaded here says nothing."""
+    """Whether a new interpreter with this ``sys.path`` would find the module, which may be loaded here all the same."""
     if module == "__main__":
         return False
     if module in sys.builtin_module_names:
@@ -194,8 +197,8 @@ def can_import(module: str) -> bool:
 
 @functools.cache
 def _address(kind: type[Task[Any]]) -> str:
-    """Where a type of task is found again. Curator's own types are named by the package that offers them: its modules
-    are private and may move, and a stored task outlives them.
+    """The address of a task type. Curator's own types are named by the package that exports them: its modules are
+    private and may move, and a stored task must still be readable then.
     """
     package = kind.__module__.partition(".")[0]
     if _offered(package, kind.__qualname__) is kind:
@@ -204,20 +207,20 @@ def _address(kind: type[Task[Any]]) -> str:
 
 
 def _offered(package: str, name: str) -> Any:
-    """What one of Curator's packages offers under a name, or None."""
+    """The object that one of Curator's packages exports under a name, or None."""
     return getattr(importlib.import_module(package), name, None) if package.startswith("curator_") else None
 
 
 @functools.cache
 def _has_address(kind: type[Task[Any]]) -> bool:
-    """Whether another process finds the type by its name."""
+    """Whether another process can find the type by its name."""
     return "<locals>" not in kind.__qualname__ and can_import(kind.__module__)
 
 
 def _task_class(path: str, trusted: bool = True) -> type[Any]:
     module, _, name = path.partition(":")
     if not trusted and module not in sys.modules and not module.startswith("curator_"):
-        # What lies on a disk must not choose what code is loaded.
+        # A file on disk must not choose which code is loaded.
         raise UsageError(f"{path!r} is not loaded: import it in the module of the stage that makes or reads such tasks")
     value: Any = _offered(module.partition(".")[0], name)
     if value is None:

@@ -1,7 +1,7 @@
-"""When is a model compiled? The rule behind the option ``compile`` of every stage that has one.
+"""When is a model compiled? The rule for the option ``compile`` of all stages that have it.
 
-Compiling takes about half a minute, so it pays off once a worker has work for longer than that. A plan does not know
-how many rows there are: ``auto`` waits until there has been that much work, which costs at most twice the best choice.
+Compiling takes about half a minute, so it pays off if a worker computes for longer than that. The number of rows is
+unknown in advance: ``auto`` compiles after that much work, which costs at most twice as much as the best choice.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 from curator_core.errors import UsageError
 
 COMPILE = ("auto", "always", "never")
-# About the time that it takes to compile a model: `compile: auto` does it once a worker has computed for that long on a
-# GPU.
+# About the time that compiling a model takes: with `compile: auto`, a worker compiles once it has computed for this
+# long on a GPU.
 COMPILE_AFTER_S = 30.0
 
 
 def check_compile(what: str, value: object) -> None:
-    """Refuse what is not one of `COMPILE`."""
+    """Raise `UsageError` unless ``value`` is one of `COMPILE`."""
     if value not in COMPILE:
         raise UsageError(f"{what} must be one of {', '.join(COMPILE)}, not {value!r}")
 
 
 def compile_decisions(stage: str, option: str, on_gpu: bool) -> Sequence[str]:
-    """What a plan says about the option of a stage; nothing where a model stays as it is."""
+    """The plan's sentences about the option of a stage; none if the model is not compiled."""
     if option == "always":
-        return [f"{stage} compiles its model when a worker starts, as compile: always says"]
+        return [f"{stage} compiles its model when a worker starts (compile: always)"]
     if option == "auto" and on_gpu:
         return [
             f"{stage} compiles its model once a worker has computed for {COMPILE_AFTER_S:g} s, about the time that "
@@ -37,7 +37,7 @@ def compile_decisions(stage: str, option: str, on_gpu: bool) -> Sequence[str]:
 
 
 class MaybeCompiled:
-    """A model that is compiled when its stage's option says so. `current` is what to call."""
+    """A model that is compiled when its stage's option says so. Call `current`."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class MaybeCompiled:
         option: str,
         *,
         on_gpu: bool,
-        compile: Callable[[Any], Any],  # noqa: A002 - the name that the option has
+        compile: Callable[[Any], Any],  # noqa: A002 - the name of the option
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
@@ -59,7 +59,7 @@ class MaybeCompiled:
             self.compiled = compile(model)
 
     def in_time(self) -> bool:
-        """Compile now if it is time to; returns whether that has just happened."""
+        """Compile now if it is due; return whether this call compiled."""
         if self.compiled is not None or self._option != "auto" or not self._on_gpu:
             return False
         if self._began is None:
@@ -71,5 +71,5 @@ class MaybeCompiled:
 
     @property
     def current(self) -> Any:
-        """The compiled model where there is one."""
+        """The compiled model if there is one, otherwise the model itself."""
         return self.model if self.compiled is None else self.compiled

@@ -1,7 +1,7 @@
-"""What does a GPU do that a CPU does not, for stages that compute with torch?
+"""Which steps do torch stages do differently on a GPU?
 
 Copies run beside the computation, answers are fetched late, and memory is measured. Core does not import torch: callers
-pass it in. What has ``cuda`` in its name runs on a GPU only; the rest is the same step for both.
+pass it in. Names with ``cuda`` in them are for GPUs only; the others work on both.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Late(Protocol):
     """An answer that may not have arrived yet."""
 
     def result(self) -> NDArray[np.float32]:
-        """Its numbers; waits for them if necessary."""
+        """Return the numbers; wait for them if necessary."""
 
 
 class Here:
-    """An answer that is computed; one that is still on its way from a GPU looks the same."""
+    """An answer that has arrived. It has the same interface as one that is still on its way."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer.float().numpy()
@@ -32,7 +32,7 @@ class Here:
 
 
 class OnItsWayFromCuda:
-    """An answer that a GPU may still be computing: it is copied into pinned memory, and waited for when it is used."""
+    """An answer that a GPU may still be computing: it is copied to pinned memory, and `result` waits for it."""
 
     def __init__(self, answer: Any, torch: Any) -> None:
         answer = answer.float()
@@ -47,7 +47,7 @@ class OnItsWayFromCuda:
 
 
 def fetch(answer: Any, device: str, torch: Any) -> Late:
-    """The answer, or a promise of it: `result` gives its numbers."""
+    """Fetch an answer, without waiting for a GPU; `result` returns its numbers."""
     return OnItsWayFromCuda(answer, torch) if device.startswith("cuda") else Here(answer.cpu())
 
 
@@ -62,27 +62,28 @@ class SendToCuda:
         self._stream = torch.cuda.Stream()
 
     def __call__(self, tensor: Any) -> Any:
-        """The tensor on the GPU. Pinned memory comes from torch's cache, which waits for the copy before it is used again."""
+        """The tensor on the GPU. The pinned memory comes from torch's cache, which does not reuse it before the copy
+        ends.
+        """
         cuda = self._torch.cuda
         pinned = tensor.pin_memory()
         with cuda.stream(self._stream):
             there = pinned.to("cuda", non_blocking=True)
         computing = cuda.current_stream()
         computing.wait_stream(self._stream)
-        there.record_stream(computing)  # its memory is free again when the computation ends, not the copy
+        there.record_stream(computing)  # its memory is freed after the computation, not after the copy
         return there
 
 
 def sender(device: str, torch: Any) -> Callable[[Any], Any]:
-    """A function that brings a tensor from this process's memory to the device."""
+    """A function that sends a tensor from this process's memory to the device."""
     return SendToCuda(torch) if device.startswith("cuda") else lambda tensor: tensor.to(device)
 
 
 def copied_cuda(parts: Sequence[Any], torch: Any) -> Any:
-    """Copies tensors of another library on this GPU into one of torch's own; when it returns, their memory may be used
-    again.
+    """Copy tensors of another library on this GPU into one torch tensor; when this returns, their memory may be reused.
 
-    The copy has a stream of its own: waiting for it must not wait for what is being computed.
+    The copy has a stream of its own, so that waiting for it does not wait for other computation.
     """
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -93,12 +94,12 @@ def copied_cuda(parts: Sequence[Any], torch: Any) -> Any:
 
 
 def joined(parts: Sequence[Any], torch: Any) -> Any:
-    """Tensors of another library, one after the other, in one of torch's own."""
+    """Join tensors of another library in one torch tensor."""
     return copied_cuda(parts, torch) if parts[0].is_cuda else torch.cat(list(parts))
 
 
 def seconds_cuda(work: Callable[[], Any], times: int, torch: Any) -> float:
-    """How long the GPU takes for work that is done once to warm up and then ``times`` times."""
+    """The seconds that the GPU takes to run ``work`` ``times`` times, after one run to warm up."""
     work()
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     began.record()
@@ -110,13 +111,13 @@ def seconds_cuda(work: Callable[[], Any], times: int, torch: Any) -> float:
 
 
 def items_that_fit_cuda(work: Callable[[int], Any], memory_gb: float, share: float, torch: Any) -> float:
-    """How many items fit in the memory of a GPU, from the measured need of ``work(count)`` for each.
+    """The number of items that fit in the memory of a GPU, from the measured memory of ``work(count)``.
 
-    ``memory_gb`` is what a worker may use, 0 for all; ``share`` of the free memory is used, the rest allows for
-    fragmentation.
+    ``memory_gb`` is the memory that a worker may use, 0 for all of it. Only ``share`` of the free memory is used, to
+    allow for fragmentation.
     """
     peaks = []
-    # The first round does not count: libraries allocate their workspaces then.
+    # The first round does not count, because libraries allocate their workspaces in it.
     for count in (8, 8, 16):
         torch.cuda.reset_peak_memory_stats()
         work(count)

@@ -1,4 +1,4 @@
-"""What a stage says to engines, and what an engine says to a stage: plain names and values, no engine needed."""
+"""What do stages and engines say about themselves to each other? Plain names and values, which need no engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages made from a function, with ``@stage``."""
+"""How does ``@stage`` make a stage from a function?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ P = ParamSpec("P")
 
 
 class FunctionStage(ProcessingStage[Any, Any]):
-    """What `stage` makes of a function; its parameters after the task are the stage's parameters."""
+    """A stage that `stage` makes from a function; the function's parameters after the task are those of the stage."""
 
     _function: ClassVar[Callable[..., Any]]
     _inputs: ClassVar[Sequence[str]] = ()
@@ -48,14 +48,14 @@ class FunctionStage(ProcessingStage[Any, Any]):
 
 
 class FunctionFanOut(FunctionStage, FanOut[Any, Any]):
-    """What `stage` makes of a generator function."""
+    """A stage that `stage` makes from a generator function."""
 
     def process(self, task: Any) -> Any:
         return FunctionStage.process(self, task)
 
 
 class StageMaker(Protocol):
-    """What ``@stage(…)`` returns: a decorator that keeps the function's parameters as those of the stage."""
+    """The type of ``@stage(…)``: a decorator whose stage takes the function's parameters."""
 
     @overload
     def __call__(
@@ -100,7 +100,7 @@ def stage(
     batch_size: int = 1,
     creates_rows: bool = False,
 ) -> Any:
-    """Make a stage class of a function ``f(task, **parameters)``; a generator function makes a fan-out.
+    """Make a stage class from a function ``f(task, **parameters)``; a generator function becomes a fan-out.
 
     For example::
 

@@ -1,8 +1,8 @@
-"""Task ids: where a task comes from, as a readable, deterministic, unique string.
+"""Task ids: readable, deterministic, unique strings that say where a task comes from.
 
 A source has its own id, derived from its path and range. The children of a task are numbered, so
 ``page-3f2a9c10.00002.00000`` is the first child of the third child of the source ``page-3f2a9c10``. A stage that
-gives one task for one keeps the id: among the tasks alive at one point of a pipeline it stays unique.
+returns one task for each task keeps the id, which stays unique among the tasks at any one point of a pipeline.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def source_of(task_id: str) -> str:
 
 
 def lineage_key(task_id: str) -> tuple[str, tuple[int, ...]]:
-    """A sort key that orders tasks of one source as a run in one process would meet them."""
+    """A sort key that puts tasks of one source in the order in which a run in one process would handle them."""
     source, *path = task_id.split(".")
     return source, tuple(int(part) for part in path)
 
 
 def source_id(label: str, parts: Iterable[str]) -> str:
-    """A readable unique id: a cleaned ``label`` and a hash of everything that makes the source what it is."""
+    """A readable unique id: a cleaned ``label`` and a hash of everything that identifies the source."""
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
     clean = _UNSAFE.sub("_", label).strip("_")[:60]
     return f"{clean or 'source'}-{digest}"

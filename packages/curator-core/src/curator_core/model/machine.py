@@ -1,4 +1,4 @@
-"""What the machine has for a run: CPUs, memory, GPUs. It is read without ever touching a GPU."""
+"""Which CPUs, memory and GPUs does the machine have for a run? They are read without touching a GPU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 class Machine:
     """The CPUs and GPUs that a run may use.
 
-    ``gpu_memory_gb`` is what a worker finds on the GPU that it gets, None where unknown: that of the largest card where
-    the executor chooses one, that of the smallest where a scheduler does. ``gpu_memories`` are those of all cards.
+    ``gpu_memory_gb`` is the memory of the GPU that a worker gets, None if unknown: that of the largest card if the
+    executor chooses the card, and that of the smallest if a scheduler does. ``gpu_memories`` are those of all cards.
     """
 
     cpus: float = 1.0
@@ -26,7 +26,7 @@ class Machine:
 
     @property
     def gpu_card(self) -> str:
-        """The card whose memory ``gpu_memory_gb`` is, in words for an error."""
+        """Words for an error that describe the card with ``gpu_memory_gb``."""
         if len(set(self.gpu_memories)) < 2:
             return f"a GPU of {self.name}"
         which = "largest" if self.gpu_memory_gb == max(self.gpu_memories) else "smallest"
@@ -34,7 +34,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """What this process may use, container limits included."""
+    """The CPUs, memory and GPUs that this process may use, within container limits."""
     names = visible_gpus()
     memories = _gpu_memories(names)
     return Machine(
@@ -47,12 +47,12 @@ def this_machine() -> Machine:
 
 
 def system_name() -> str:
-    """The operating system; `platform.platform` starts a process to find out the machine's name too."""
+    """The operating system; `platform.platform` would start a process to find the machine's name."""
     return "-".join(filter(None, (platform.system(), platform.release(), platform.machine())))
 
 
 def available_cpus() -> float:
-    """CPUs this process may run on; a container's quota counts."""
+    """The number of CPUs that this process may use, within a container's quota."""
     cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quota = first_line_of("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
@@ -87,17 +87,17 @@ def gpu_numbers(names: Iterable[str]) -> tuple[int, ...]:
 
 
 def _gpu_memories(names: Sequence[str]) -> tuple[float, ...]:
-    """GB of each of these GPUs; empty where they cannot be asked.
+    """The memory in GB of each of these GPUs; empty if it cannot be queried.
 
-    NVML counts cards by their place on the bus. CUDA counts the fastest first unless it is told otherwise, so where
-    cards differ and are named by number, only a user who has set CUDA_DEVICE_ORDER has named the ones that NVML means:
-    the others are given the memory of the smallest, which every card has. A list that the user has not shortened is
-    ours to order, see `device_order`.
+    NVML numbers cards by their place on the bus. CUDA numbers the fastest first by default. If cards differ and the
+    user names some by number, the numbers mean the same only if CUDA_DEVICE_ORDER is set; otherwise all are assumed to
+    have the memory of the smallest. If the user has not chosen cards, Curator sets their order itself, see
+    `device_order`.
     """
     if not names:
         return ()
     try:
-        import pynvml  # comes with ray or by itself; where it is missing the memory stays unknown
+        import pynvml  # installed with ray or alone; without it the memory stays unknown
     except ImportError:
         return ()
     try:
@@ -121,12 +121,12 @@ def _as_cuda_counts(names: Sequence[str], sizes: Sequence[float]) -> tuple[float
 
 
 def device_order() -> dict[str, str]:
-    """What a process must have in its environment so that the numbers of GPUs mean the same to CUDA as to NVML."""
+    """Environment variables for a process that make CUDA number GPUs as NVML does."""
     return {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def lines_of(path: str) -> list[str]:
-    """The lines of a file of the system; none where it is not there."""
+    """The lines of a system file; none if it does not exist."""
     try:
         return Path(path).read_text().splitlines()
     except OSError:
@@ -134,5 +134,5 @@ def lines_of(path: str) -> list[str]:
 
 
 def first_line_of(path: str) -> str:
-    """The first line of a file of the system, or nothing."""
+    """The first line of a system file, or an empty text."""
     return next(iter(lines_of(path)), "")

@@ -1,4 +1,4 @@
-"""How much of this machine is in use? Memory, container limits included, and how busy its GPUs are."""
+"""How much of this machine is in use? Memory, within container limits, and the load of its GPUs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from curator_core.model import machine as limits
 
-# It is read again at most this often: a display asks at every redraw.
+# The values are read again at most this often, since a display asks at every redraw.
 READ_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Use:
-    """What is in use. ``gpus`` are shares from 0 to 1, of the GPUs that this process may use; empty where unknown."""
+    """What is in use. ``gpus`` are the loads, from 0 to 1, of the GPUs that this process may use; empty if unknown."""
 
     memory_used_gb: float = 0.0
     memory_gb: float = 0.0
@@ -24,7 +24,7 @@ class Use:
 
 
 class MachineUse:
-    """Reads what is in use, now and then. No GPU is touched: its driver is asked."""
+    """Reads what is in use, now and then. It asks the driver and does not touch a GPU."""
 
     def __init__(self) -> None:
         self._read_at = float("-inf")
@@ -51,7 +51,7 @@ class MachineUse:
         for handle in self._handles:
             try:
                 busy.append(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
-            except self._nvml.NVMLError:  # some virtual cards do not say
+            except self._nvml.NVMLError:  # some virtual cards do not report it
                 return ()
         return tuple(busy)
 
@@ -75,7 +75,7 @@ def _memory() -> tuple[float, float]:
     limit = limits.first_line_of("/sys/fs/cgroup/memory.max").strip()
     current = limits.first_line_of("/sys/fs/cgroup/memory.current").strip()
     if limit.isdigit() and current.isdigit() and int(limit) / 2**30 < (total or float("inf")):
-        # Pages of files that could be freed do not count, as in MemAvailable.
+        # As in MemAvailable, pages of files that could be freed do not count.
         cache = next(
             (
                 int(line.split()[1])
@@ -93,7 +93,7 @@ def _handles() -> tuple[Any, list[Any]]:
     if not names:
         return None, []
     try:
-        import pynvml  # comes with ray or by itself
+        import pynvml  # installed with ray or alone
     except ImportError:
         return None, []
     try:

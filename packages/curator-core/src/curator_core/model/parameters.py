@@ -1,4 +1,4 @@
-"""The parameters of a stage: what its constructor takes, and how two values compare."""
+"""Which parameters does a stage's constructor take, and when are two values equal?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[^\s/\\\0][^/\\\0]*")
 
 @functools.cache
 def own_signature(cls: type) -> inspect.Signature:
-    """The parameters of a class as they are written; their types may be strings."""
+    """The parameters of a class as written; their types may be strings."""
     own = cls.__dict__.get("__signature__")
     if isinstance(own, inspect.Signature):
         return own
@@ -31,7 +31,8 @@ def own_signature(cls: type) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-# Resolving the types of a reader's parameters takes 2 ms, and a workflow makes its reader for each of its steps.
+# This is cached: resolving the types of a reader's parameters takes 2 ms, and a workflow makes its reader for each
+# step.
 @functools.cache
 def constructor_signature(cls: type) -> inspect.Signature:
     """The parameters of a stage class with their types resolved, as far as they can be."""
@@ -43,7 +44,7 @@ def constructor_signature(cls: type) -> inspect.Signature:
 
 
 def bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a constructor by name, or `UsageError` where it does not take them."""
+    """The arguments of a constructor by name; raise `UsageError` if it does not take them."""
     signature = own_signature(cls)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for key in kwargs:
@@ -73,9 +74,9 @@ def values_of(owner: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def call_text(owner: Any, values: dict[str, Any], given: dict[str, Any], *, brief: bool) -> str:
-    """How an object is made, as Python: the name of its class and the parameters that are not the defaults.
+    """The Python call that makes an object: the name of its class and the parameters that are not the defaults.
 
-    ``brief`` is for reading: it shows only the beginning of a long list.
+    ``brief`` shows only the beginning of a long list.
     """
     signature = own_signature(owner.__class__)
     show = _BRIEF.repr if brief else repr
@@ -102,13 +103,13 @@ def type_hints(function: Any) -> dict[str, Any]:
     """The types of a function's parameters, resolved as far as they can be."""
     try:
         return typing.get_type_hints(function)
-    except Exception:  # names that exist only for type checkers: the raw annotations have to do
+    except Exception:  # names that exist only for type checkers: use the raw annotations
         return dict(getattr(function, "__annotations__", {}))
 
 
 def _field_hints(cls: type) -> dict[str, Any]:
-    """The types of a dataclass's fields. Each is looked up where it was written, which may be another module, and
-    separately, so that one that cannot be found (a name only for type checkers) does not affect the others.
+    """The types of a dataclass's fields. Each is resolved in the module that defines it, and separately, so that one
+    that cannot be resolved (a name for type checkers only) does not affect the others.
     """
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -123,7 +124,7 @@ def _field_hints(cls: type) -> dict[str, Any]:
 
 
 def checked_name(name: str) -> str:
-    """The name of a stage, if it can be one; else `UsageError`."""
+    """Return the name of a stage; raise `UsageError` if it is not a valid one."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(
             f"a stage's name is a non-empty string with no slash, because file names contain it; got {name!r}"
@@ -132,14 +133,16 @@ def checked_name(name: str) -> str:
 
 
 def checked_folder(what: str, value: Any) -> str | None:
-    """The path of a folder, or None."""
+    """Return the path of a folder, or None; raise `UsageError` for anything else."""
     if value is not None and (not isinstance(value, str) or not value.strip()):
         raise UsageError(f"{what} must be the path of a folder, not {value!r}")
     return value
 
 
 def checked_seconds(what: str, value: object) -> float:
-    """A number of seconds above 0, or `UsageError`, in which ``what`` names the value as the user wrote it."""
+    """Return a number of seconds above 0, or None; otherwise raise `UsageError`, in which ``what`` names the value as
+    the user wrote it.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise UsageError(f"{what} must be a number of seconds above 0, or None, not {value!r}")
     return float(value)
@@ -151,5 +154,5 @@ def same_value(left: Any, right: Any) -> bool:
         return True
     try:
         return bool(left == right)
-    except (ValueError, TypeError):  # arrays compare element by element and have no single truth
+    except (ValueError, TypeError):  # arrays compare element by element
         return False

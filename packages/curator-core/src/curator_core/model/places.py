@@ -1,4 +1,4 @@
-"""Where was each row of a batch: in which file, and at which line, row, byte or key in it?"""
+"""Where does each row of a batch come from: which file, and which line, row, byte or key in it?"""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from curator_core.model.task import DocumentBatch
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The key under which a batch keeps places among its derived values.
+# The key of places among the derived values of a batch.
 _PLACES = "places"
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The place of each row of a batch, named as the rejects of a run name it.
+    """The place of each row of a batch, named as in the rejects of a run.
 
     A reader attaches them to the batches that it makes, and they survive filters and transfers to other processes. They
-    are lost where a stage makes a new table. ``sources``: one file, or the file of each row. ``unit`` is ``line``,
-    ``row`` or ``byte``, and empty where ``found`` holds names.
+    are lost when a stage makes a new table. ``sources`` is one file, or the file of each row. ``unit`` is ``line``,
+    ``row`` or ``byte``, or empty if ``found`` contains names.
     """
 
-    of_rows: ClassVar[bool] = True  # they stay true when a column is replaced
+    of_rows: ClassVar[bool] = True  # they stay valid when a column is replaced
 
     sources: str | Sequence[str]
     unit: str
     found: Sequence[int] | Sequence[str] | npt.NDArray[np.int64]
-    # What filters have kept, the newest last; applied when a place is read.
+    # The masks of filters, the newest last; they are applied when a place is read.
     masks: tuple[pa.BooleanArray, ...] = ()
 
     def filter(self, mask: pa.BooleanArray) -> Places:
         return Places(self.sources, self.unit, self.found, (*self.masks, mask))
 
     def packed(self) -> list[Any]:
-        """The places as JSON can hold them, after all filters."""
+        """The places as JSON values, after all filters."""
         found, sources = self.found, self.sources
         if self.masks:
             rows = np.arange(len(found))
@@ -60,7 +60,7 @@ class Places:
 
     @classmethod
     def unpacked(cls, packed: Sequence[Any]) -> Places:
-        """The places that `packed` took."""
+        """The places from the values that `packed` returned."""
         sources, unit, *found = packed
         if not unit:
             return cls(sources, unit, found[0])
@@ -69,11 +69,11 @@ class Places:
         return cls(sources, unit, np.frombuffer(base64.b64decode(found[0]), "<i8"))
 
     def at(self, row: int) -> tuple[str, str]:
-        """The file that a row of the batch was in, and its place there: ``("a.jsonl", "line 12")``."""
+        """The file of a row of the batch, and its place there: ``("a.jsonl", "line 12")``."""
         return self.of([row])[0]
 
     def of(self, rows: Sequence[int]) -> list[tuple[str, str]]:
-        """The file and the place of several rows."""
+        """The files and the places of several rows."""
         found = np.asarray(rows, np.int64)
         for mask in reversed(self.masks):
             found = np.flatnonzero(to_numpy(mask))[found]
@@ -86,12 +86,12 @@ class Places:
 
 
 def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:
-    """The batch, which now says where its rows were."""
+    """Attach places to a batch and return it."""
     batch._derived[_PLACES] = places
     return batch
 
 
 def places_of(batch: DocumentBatch) -> Places | None:
-    """Where the rows of a batch were, if that is still known."""
+    """The places of the rows of a batch, if they are still known."""
     found = batch._derived.get(_PLACES)
     return found if isinstance(found, Places) else None

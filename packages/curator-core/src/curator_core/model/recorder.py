@@ -1,4 +1,4 @@
-"""What a stage records about the task that it works on: rows that left, files that it wrote, numbers."""
+"""What does a stage record about its task? Rows that left, files that it wrote, and metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curator_core.model.task import FileRecord, Task
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was set aside: where it was, why, and its bytes as far as the run keeps them."""
+    """A row that was set aside: its place, the reason, and as many of its bytes as the run keeps."""
 
     reason: str
     source: str = ""
@@ -64,12 +64,12 @@ class Rejects(Spool[Reject]):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a filter found for each row that it was given: its score, and whether it stays.
+    """A filter's verdict on each row of its input: its score, and whether it stays.
 
-    ``reasons``: one word for all that leave, or an array of words with one for each of them, in order.
+    ``reasons`` is one word for all rows that leave, or an array with a word for each of them, in order.
     """
 
-    batch: Any  # the rows in question: those that the stage was given, less those that it has rejected
+    batch: Any  # the rows of the input without those that the stage has rejected
     scores: pa.Array
     kept: pa.BooleanArray
     reasons: pa.Array | str
@@ -77,12 +77,12 @@ class Judged:
 
 @dataclass(slots=True)
 class Recorder:
-    """What was recorded about one task, or about a whole call where a stage is tried by hand."""
+    """The records about one task, or about a whole call if a stage is tried by hand."""
 
     dropped: dict[str, int] = field(default_factory=dict)
-    # The rows that were dropped, by their places in the task as it was given, where the stage says which.
+    # The dropped rows, if the stage says which: their places in the task as it was given.
     which: dict[str, list[Any]] = field(default_factory=dict)
-    of: Any = None  # the batch that these places are in, where it is not the task itself
+    of: Any = None  # the batch that these places refer to, if it is not the task itself
     judged: Judged | None = None
     rejects: Rejects = field(default_factory=Rejects)
     read: int | None = None
@@ -95,7 +95,9 @@ class Recorder:
 
 
 class CallRecorder:
-    """What one call with several tasks records, by task: each may be run again, and then with others."""
+    """The records of one call with several tasks, separately for each task, since it may be run again with other
+    tasks.
+    """
 
     __slots__ = ("_stage", "_tasks", "current", "recorders")
 
@@ -106,7 +108,7 @@ class CallRecorder:
         self.current: Recorder | None = None
 
     def of(self, task: Task[Any]) -> Recorder:
-        """The recorder of one of the tasks, given itself or another object of the same id."""
+        """The recorder of one of the tasks; the argument is the task itself or another object with the same id."""
         for same in (lambda mine: mine is task, lambda mine: bool(task.task_id) and mine.task_id == task.task_id):
             for mine, recorder in zip(self._tasks, self.recorders, strict=True):
                 if same(mine):
@@ -117,7 +119,7 @@ class CallRecorder:
         )
 
     def chosen(self, what: str) -> Recorder:
-        """The recorder of the task that the stage is about; an error where that would be a guess."""
+        """The recorder of the task that the stage names; raise if it does not name one."""
         if self.current is None:
             raise AccountingError(
                 f"stage {self._stage!r} was given {len(self._tasks)} tasks, and {what}() does not name its task: "

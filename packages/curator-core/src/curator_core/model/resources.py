@@ -1,4 +1,4 @@
-"""What one worker of a stage needs: CPUs, and part of a GPU or whole ones."""
+"""What does one worker of a stage need? CPUs, and part of a GPU or whole ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from curator_core.errors import PlanError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Needs of one worker. ``gpu_memory_gb`` requests part of one GPU, ``gpus`` whole ones."""
+    """The needs of one worker. ``gpu_memory_gb`` requests part of one GPU, ``gpus`` whole ones."""
 
     cpus: float = 1.0
     gpu_memory_gb: float = 0.0
@@ -33,9 +33,9 @@ class Resources:
         return self.gpus > 0 or self.gpu_memory_gb > 0
 
     def gpu_share(self, gpu_memory_gb: float, card: str = "a GPU") -> float:
-        """The share of GPUs to ask a scheduler for, where ``card`` has ``gpu_memory_gb``.
+        """The share of GPUs to request from a scheduler, if ``card`` has ``gpu_memory_gb``.
 
-        Rounded up to a thousandth, so that a small need on a large card never becomes zero.
+        It is rounded up to a thousandth, so that a small need on a large card never becomes zero.
         """
         if self.gpus:
             return self.gpus
@@ -47,4 +47,4 @@ class Resources:
                 f"{gpu_memory_gb:g} GB: lower gpu_memory_gb, or ask for whole GPUs with gpus=…"
             )
         thousandths = -(-self.gpu_memory_gb * 1000 // gpu_memory_gb)
-        return min(1000, max(1, int(thousandths))) / 1000  # the ceiling of a float may be one too many
+        return min(1000, max(1, int(thousandths))) / 1000  # the ceiling of a float product may be one too high

@@ -1,13 +1,14 @@
 """What does a filter say about its scores: which limits apply to them, and which bins count them?
 
 The bins of a score depend on the filter's parameters alone, never on the data, so that the counts of any two workers add up.
-Each limit has its own edge, which exactly separates the rows that it keeps from those that it drops, and so have values
+Each limit has an edge that exactly separates the rows that it keeps from those that it drops, and so do some values
 around it.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import json
 import math
@@ -19,18 +20,19 @@ import numpy as np
 
 Keeps = Literal["at least", "at most"]
 
-# Counts around a limit are exact where it is moved by these parts of its value.
+# Counts are exact if a limit is multiplied by one of these factors.
 _AROUND = (0.5, 0.75, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.25, 1.5, 2.0)
 _PER_OCTAVE = 8
-_LARGEST = 40  # octaves: scores are counted one by one up to 2**40 and no further
+_LARGEST = 40  # octaves: the last edge is at 2**40
 _SMALLEST = -20
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A bound of a score: ``parameter`` of the filter, its value, and what is kept.
+    """A bound of a score: the ``parameter`` of the filter, its value, and the side that is kept.
 
-    ``reason``: the reason for dropping a row that breaks it; empty where the filter has one reason for all.
+    ``reason`` is the reason for dropping a row beyond the limit; empty if the filter has the same reason for all
+    limits.
     """
 
     parameter: str
@@ -40,11 +42,12 @@ class Limit:
     reason: str = ""
 
     def edge(self, value: float | None = None) -> float:
-        """Where the limit at ``value`` divides scores: those from there on lie on one side, all smaller ones on the
-        other.
+        """The edge at which a limit at ``value`` divides scores: the edge and larger scores are on one side, smaller
+        scores on the other.
         """
         value = self.value if value is None else float(value)
-        # A bin holds its lower edge. What must lie below, together with the limit, ends at the next number.
+        # A bin includes its lower edge. If the limit itself belongs to the lower side, the edge is the next larger
+        # number.
         above = self.inclusive == (self.keeps == "at least")
         return value if above else math.nextafter(value, math.inf)
 
@@ -65,7 +68,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A score of a filter: its name, the edges of its bins, and its limits."""
+    """A filter's score: its name, the edges of its bins, and its limits."""
 
     name: str
     edges: tuple[float, ...]
@@ -74,7 +77,7 @@ class Score:
 
     @property
     def scale(self) -> str:
-        """A short name of the edges: counts of the same scale add up."""
+        """A short hash of the edges: counts with the same scale can be added."""
         return hashlib.sha256(json.dumps(self.edges).encode()).hexdigest()[:8]
 
     def with_limits(self, limits: Iterable[Limit]) -> Score:
@@ -85,7 +88,7 @@ class Score:
 
 
 def linear(low: float, high: float, bins: int) -> tuple[float, ...]:
-    """The edges of ``bins`` bins of one width."""
+    """The edges of ``bins`` bins of equal width."""
     return tuple(low + (high - low) * place / bins for place in range(bins + 1))
 
 
@@ -94,33 +97,42 @@ def fractions() -> tuple[float, ...]:
     return (*(place / 100 for place in range(101)), math.nextafter(1.0, 2.0))
 
 
+@functools.cache
 def whole_numbers() -> tuple[float, ...]:
-    """Edges for counts: one by one up to 64, and eight bins an octave from there on."""
+    """Edges for counts: each number up to 64, then eight bins per octave."""
     found = {float(value) for value in range(65)}
     for step in range(6 * _PER_OCTAVE, _LARGEST * _PER_OCTAVE + 1):
         found.add(float(math.ceil(_power(step))))
     return tuple(sorted(found))
 
 
+@functools.cache
 def magnitudes() -> tuple[float, ...]:
-    """Edges for any number: eight bins an octave on either side of 0, and 0 in the middle."""
+    """Edges for any number: eight bins per octave on either side of 0, and 0 in the middle."""
     positive = [_power(step) for step in range(_SMALLEST * _PER_OCTAVE, _LARGEST * _PER_OCTAVE + 1)]
     return (*(-value for value in reversed(positive)), 0.0, *positive)
 
 
 def merged(edges: Iterable[float], more: Iterable[float]) -> tuple[float, ...]:
-    """Both together, in order, each finite one once."""
-    return tuple(sorted({float(edge) + 0.0 for edge in (*edges, *more) if math.isfinite(edge)}))
+    """All finite edges of both, in order and without repeats."""
+    found = np.array([*edges, *more], np.float64) + 0.0  # no negative zero
+    return tuple(np.unique(found[np.isfinite(found)]).tolist())
 
 
 def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:
-    """Edges for a score about which nothing is declared: by its type, and by where its limits lie."""
+    """Edges for a score without declared ones, chosen by its type and its limits."""
     if integers:
         return whole_numbers()
     if limits and all(0 <= value <= 1 for value in limits):
-        outside = (edge for edge in magnitudes() if edge < 0 or edge > 1)
-        return merged(fractions(), (edge for edge in outside if abs(edge) >= 2**-4))
+        return _shares()
     return magnitudes()
+
+
+@functools.cache
+def _shares() -> tuple[float, ...]:
+    """Edges for shares, and some for the numbers outside of 0 to 1."""
+    outside = (edge for edge in magnitudes() if edge < 0 or edge > 1)
+    return merged(fractions(), (edge for edge in outside if abs(edge) >= 2**-4))
 
 
 def bins_of(values: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -130,13 +142,14 @@ def bins_of(values: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]) -> np.nda
 
 
 def bin_at(edges: Sequence[float], edge: float) -> int | None:
-    """The number of bins below ``edge``, or None if it is no edge."""
+    """The number of bins below ``edge``, or None if it is not an edge."""
     place = bisect.bisect_left(edges, edge)
     return place if place < len(edges) and edges[place] == edge else None
 
 
 def _power(step: int) -> float:
-    # By squares of exact powers and one table, the same on every machine: pow() may differ in the last bit.
+    # Computed from exact powers of two and a table, so it is the same on every machine: pow() may differ in the last
+    # bit.
     return math.ldexp(_EIGHTHS[step % _PER_OCTAVE], step // _PER_OCTAVE)
 
 
@@ -147,7 +160,7 @@ def _around(value: float, integers: bool) -> list[float]:
     if not math.isfinite(value):
         return []
     if not integers:
-        # As people write them: 0.15 and a tenth more is 0.165, not the number next to it.
+        # Rounded as users write them: 1.1 times 0.15 is 0.165, not the float next to it.
         return [value, *(float(f"{value * part:.12g}") for part in _AROUND)]
     near = {value - 2, value - 1, value, value + 1, value + 2, *(float(round(value * part)) for part in _AROUND)}
     return sorted(near)

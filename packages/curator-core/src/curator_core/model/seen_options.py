@@ -1,4 +1,4 @@
-"""What must be kept of a run so that it can be seen afterwards?"""
+"""Which samples and counts does a run keep for views of its data?"""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from curator_core.errors import UsageError, check_whole, nearest
 
 MOST_SAMPLES = 1000
-# A map of embeddings is made by comparing each of its rows with each other one.
+# A map of embeddings compares all pairs of its rows, so their number is limited.
 MOST_MAPPED = 2000
 
 
 @dataclass(frozen=True)
 class SeenOptions:
-    """``samples``: how many rows are kept for each stage, reason and side, near the limit and anywhere. ``by``: columns
-    by whose values rows are counted. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or a tokenizer.
-    ``text``: the column in which bytes and tokens are counted. ``overlap``: measure what each filter would drop by
+    """``samples``: how many rows are kept for each stage, reason and side, both near the limit and anywhere. ``by``:
+    columns; rows are counted for each of their values. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or
+    a tokenizer.
+    ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each filter would drop by
     itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are kept.
     """
 
@@ -56,7 +57,7 @@ class SeenOptions:
 
 
 def seen_options(given: Any) -> SeenOptions | None:
-    """The options as a user gives them: True, False for nothing at all, a mapping, or options."""
+    """Make options from what a user gives: True for the defaults, False for nothing at all, a mapping, or options."""
     if given is None or given is True:
         return SeenOptions()
     if given is False:

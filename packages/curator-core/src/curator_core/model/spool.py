@@ -1,6 +1,6 @@
-"""A buffer of rows waiting to be written: the latest in memory, those before them in a temporary file.
+"""A buffer of rows that wait to be written: the latest in memory, those before them in a temporary file.
 
-How many rows of a file are bad depends on the file: in ten gigabytes that are not what their name says, all of them.
+The buffer must hold any number of rows: if a file of ten gigabytes has the wrong format, all of its rows are rejects.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curator_core.errors import OutputError
 
-# What stays in memory: at most this many things, and this many bytes.
+# At most this many things, and this many bytes, stay in memory.
 KEPT = 4096
 KEPT_BYTES = 8 << 20
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Spool(Sequence[T], Generic[T]):
-    """A list that is only ever added to. Subclasses say what a table of things looks like."""
+    """A list that is only appended to. Subclasses convert things to tables and back."""
 
     __slots__ = ("_bytes", "_file", "_recent", "_spilled", "_starts")
 
@@ -30,7 +30,7 @@ class Spool(Sequence[T], Generic[T]):
         self._recent: list[T] = []
         self._bytes = 0
         self._file: BinaryIO | None = None
-        self._starts: list[int] = []  # of the tables in the file
+        self._starts: list[int] = []  # the offsets of the tables in the file
         self._spilled = 0
 
     @abstractmethod
@@ -39,11 +39,11 @@ class Spool(Sequence[T], Generic[T]):
 
     @abstractmethod
     def from_table(self, table: pa.Table) -> Iterator[T]:
-        """The things in a table of `to_table`."""
+        """The things in a table that `to_table` made."""
 
     @abstractmethod
     def size(self, thing: T) -> int:
-        """About how many bytes a thing takes beside a fixed part."""
+        """The approximate size of a thing in bytes, without a fixed part."""
 
     def append(self, thing: T) -> None:
         self._recent.append(thing)
@@ -96,7 +96,7 @@ class Spool(Sequence[T], Generic[T]):
         table = self.to_table(self._recent)
         try:
             if self._file is None:
-                self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - open as long as this is wanted
+                self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - open as long as the spool
             self._starts.append(self._file.seek(0, 2))
             with pa.ipc.new_stream(self._file, table.schema) as stream:
                 stream.write_table(table)

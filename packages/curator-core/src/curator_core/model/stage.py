@@ -1,4 +1,4 @@
-"""A stage: a map over tasks that declares what it needs, what it reads and what it adds.
+"""What is a stage? A map over tasks that declares what it needs, reads and adds.
 
 Write a class with plain constructor parameters and one method, ``process``::
 
@@ -12,7 +12,7 @@ Write a class with plain constructor parameters and one method, ``process``::
         def process(self, task: DocumentBatch) -> DocumentBatch:
             ...
 
-The kind of work is the base class: `ProcessingStage` (one task to one, or to none), `FanOut` (one to many), `Merge`
+The base class is the kind of work: `ProcessingStage` (one task to one, or to none), `FanOut` (one to many), `Merge`
 (many to one), `ColumnFilter` (a score and a predicate, see `curator_core.stages.column_filter`).
 """
 
@@ -51,9 +51,10 @@ from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord, Task
 X = TypeVar("X", bound=Task)  # type: ignore[type-arg]
 Y = TypeVar("Y", bound=Task)  # type: ignore[type-arg]
 
-_IN: Any = X  # the variable itself, as a value
+_IN: Any = X  # the type variable itself
 
-# In `outputs()`: the stage may add columns that only the data knows (a reader with no declared schema).
+# In `outputs()`, this means that the stage may add columns that depend on the data (a reader without a declared
+# schema).
 ANY_COLUMNS = "*"
 
 
@@ -72,7 +73,7 @@ def task_type_of(annotation: Any) -> type[Task[Any]] | None:
 
 
 class ColumnNeed(NamedTuple):
-    """What a stage needs to find in a column; see `ProcessingStage.column_needs`."""
+    """A stage's requirement for a column; see `ProcessingStage.column_needs`."""
 
     stage: str
     need: object
@@ -83,11 +84,11 @@ class ColumnReader(NamedTuple):
 
     stage: str
     resources: Resources
-    rows_s: float | None  # how many rows a worker processes in a second, if that can be known
+    rows_s: float | None  # the rows that a worker processes per second, if known
 
 
 class MadeFor(NamedTuple):
-    """A stage that makes its columns as later stages need them, and what the plan says about that."""
+    """A stage that makes its columns as later stages need them, and the plan's sentences about that."""
 
     stage: ProcessingStage[Any, Any]
     decisions: Sequence[str] = ()
@@ -100,29 +101,28 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # Class attributes are the defaults; `with_` overrides them on a copy.
     name: str = ""
     resources: Resources = Resources()
-    batch_size: int = 1  # how many tasks `process_batch` is given at most
-    # Seconds that one task may take; beyond that, the worker is ended and the task goes to the error policy. None: no
+    batch_size: int = 1  # the highest number of tasks in a call of `process_batch`
+    # Seconds that one task may take; after that, the worker is ended and the error policy applies to the task. None: no
     # limit.
     task_timeout_s: float | None = None
-    # A folder to which the rows that the stage drops are written, with the reason; None: where the run says, or
-    # nowhere.
+    # A folder for the rows that the stage drops, with the reason; None: the folder of the run's option, if any.
     dropped: str | None = None
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
     creates_rows: bool = False
     # True for a stage with hardly any work of its own (a threshold, a small head): after a stage that uses a GPU it runs
-    # in that stage's worker, so that what it drops is never sent to another.
+    # in that stage's worker, so that rows that it drops are never sent to another.
     light: bool = False
     # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
     tried_by_plan: ClassVar[bool] = True
     # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Parameters
-    # called path, file and the like always are paths. In a pipeline file both are relative to it. Where such a
+    # called path, file and the like are always paths. In a pipeline file, all of these are relative to the file. If the
     # parameter is a mapping, its values are paths, or mappings with paths among their entries.
     maybe_paths: ClassVar[tuple[str, ...]] = ()
     # How many tasks the stage begins (see `begin`) before the result of the first is requested; 0 begins none.
     begins_ahead: int = 0
-    # True for a stage that changes tasks only by `filter` and `append_column`: columns beside the table that it does not read may
-    # stay there.
+    # True for a stage that changes tasks only by `filter` and `append_column`: columns that it does not read may then
+    # stay beside the table.
     follows_rows: bool = False
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
@@ -133,7 +133,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # @dataclass leaves methods alone that exist, and the ones that it would make ignore `with_()`.
+        # @dataclass keeps existing methods; those that it would make ignore `with_()`.
         for special in ("__eq__", "__repr__"):
             if special not in cls.__dict__:
                 setattr(cls, special, getattr(cls, special))
@@ -157,10 +157,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
         object.__setattr__(self, "_given", bound_arguments(cls, args, kwargs))
         return self
 
-    # What the stage says about itself --------------------------------------------------------------------------------
+    # Declarations --------------------------------------------------------------------------------
 
     def inputs(self) -> Sequence[str] | Mapping[type[Task[Any]], Sequence[str]]:
-        """Columns the stage reads. A mapping by task type where it accepts several."""
+        """Columns the stage reads. A mapping by task type if it accepts several."""
         return []
 
     def outputs(self) -> Sequence[str]:
@@ -168,8 +168,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return []
 
     def replaces(self) -> Sequence[str]:
-        """The columns of `outputs()` that the stage may overwrite. A column that it reads and writes under one name is
-        among them anyway; any other column of the data with the name of an output is an error.
+        """The columns of `outputs()` that the stage may overwrite. Columns that it both reads and writes need not be
+        listed. If the data already have any other output column, that is an error.
         """
         return []
 
@@ -178,14 +178,14 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return []
 
     def describe(self) -> str:
-        """What these parameters make the stage do, as a clause for people: "keeps documents of 50 to 100,000 words".
+        """What the stage does with its parameters, as a clause for people: "keeps documents of 50 to 100,000 words".
 
-        `curate plan` shows it beside the stage's name. Empty where the name says everything.
+        `curate plan` shows it beside the stage's name. Empty if the name says everything.
         """
         return ""
 
     def num_workers(self) -> int | None:
-        """How many workers the stage wants; None leaves it to the executor."""
+        """The number of workers that the stage asks for; None leaves it to the executor."""
         return self.__dict__.get("_num_workers")
 
     def ray_stage_spec(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return dict(self.__dict__.get("_xenna_spec", {}))
 
     def needed_by(self, columns: frozenset[str]) -> ProcessingStage[Any, Any]:
-        """Called once by the plan with the columns that later stages read: return a copy that makes just those.
+        """Called once by the plan with the columns that later stages read: return a copy that makes only those.
 
         The default returns the stage itself. A reader of images uses it to decode pixels only for stages that need
         them.
@@ -205,69 +205,70 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return self
 
     def column_needs(self) -> Mapping[str, object]:
-        """What this stage needs of the columns that it reads, apart from their names: the size of pictures, say.
+        """What this stage requires of the columns that it reads, apart from their names: for example the size of
+        pictures.
 
-        A value is a matter between this stage and the one that makes the column, which gets it through `made_for`. It
-        is asked for while planning, when a model may not be on this machine yet: leave out what is not known.
+        The stage that makes the column gets the value through `made_for`; only these two interpret it. The plan calls
+        this when a model may not be on this machine yet: leave out requirements that are not known.
         """
         return {}
 
     def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
-        """Called once by the plan with what later stages need to find in the columns that this one makes.
+        """Called once by the plan with the requirements of later stages for the columns that this one makes.
 
-        Return a copy that makes the columns that way, with what was decided and what to warn about. Raise `UsageError`
-        where no
-        copy can satisfy them all. Keep what is derived out of the parameters: these are what the user said.
+        Return a copy that makes the columns that way, with the decisions and warnings for the plan. Raise `UsageError`
+        if no copy can satisfy all of them. Do not store derived values in the parameters, which are the user's.
         """
         return MadeFor(self)
 
     def rows_s(self) -> float | None:
-        """How many rows one worker processes in a second, where that can be known while planning; a plan compares it
-        with what stages before it can make.
+        """The rows that one worker processes per second, if that is known while planning; a plan compares it with the
+        speed of the stages before.
         """
         return None
 
     def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
-        """Called once by the plan with the machine, and with the stages that read the columns that this one makes and could
-        share its worker, if there are any: return a copy that suits them, on a GPU instead of CPUs, say. The default returns the stage
-        itself.
+        """Called once by the plan with the machine, and with the stages that read this stage's columns and could share
+        its worker, if any: return a copy that suits them, for example one on a GPU instead of CPUs. The default returns
+        the stage itself.
         """
         return MadeFor(self)
 
     def takes_beside(self) -> Sequence[str]:
-        """The columns that the stage reads and also takes beside the table, as `DocumentBatch.beside`."""
+        """Those columns that the stage reads which may also be beside the table (`DocumentBatch.beside`)."""
         return []
 
     def gives_beside(self, columns: Collection[str]) -> ProcessingStage[Any, Any]:
         """Called by the plan with columns that stages in the same worker take beside the table: return a copy that leaves
-        them there (`DocumentBatch.with_beside`), or the stage itself where nothing is gained.
+        them there (`DocumentBatch.with_beside`), or the stage itself if that gains nothing.
         """
         return self
 
     def plan_notes(self) -> Sequence[str]:
-        """Choices of the stage that its parameters leave open, a sentence for each; the plan shows them."""
+        """Sentences for the plan about choices that the stage's parameters leave open."""
         return []
 
-    # What the stage does ------------------------------------------------------------------------------------------
+    # Work ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def process(self, task: X) -> Y | Iterable[Y] | None:
-        """One task in; a task, a list of tasks, or None to drop it. It must not change ``task`` itself."""
+        """Return the resulting task, a list of tasks, or None to drop the task. The method must not change ``task``
+        itself.
+        """
 
     def begin(self, task: X) -> Callable[[], Y | Iterable[Y] | None] | None:
         """Start work on a task that will be needed soon, on the stage's own thread or device, and return at once.
 
-        Return a function. It is called once, in place of `process`, and returns what that would, after waiting for the
-        work to finish. Record nothing before then. The function may never be called, and `process` may still be called
-        for the task if the first attempt failed. Return None where there is nothing to begin. Up to `begins_ahead`
-        tasks are begun before the first of them is asked for, while later stages of the same worker process earlier
-        tasks. A stage that has `process_batch` is not
-        asked to begin.
+        Return a function. It is called once, in place of `process`: it waits for the work to finish and returns the
+        result of `process`. Record nothing before it is called. It may never be called, and `process` may still be
+        called for the task if the first attempt failed. Return None if there is nothing to begin. Up to `begins_ahead`
+        tasks are begun before the first result is requested, while later stages of the same worker process earlier
+        tasks. `begin` is not called for a stage that has `process_batch`.
         """
         return None
 
     def process_batch(self, tasks: list[X]) -> Sequence[Y | Iterable[Y] | None]:
-        """Several tasks at once; element *i* of the result is what `process` would have returned for task *i*."""
+        """Process several tasks at once; element *i* of the result is the return value of `process` for task *i*."""
         results = []
         for task in tasks:
             with self.about(task):
@@ -275,20 +276,23 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return results
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
-        """Once per machine, before any worker's `setup` there: downloads."""
+        """Called once per machine, before any worker's `setup` there: for downloads."""
 
     def setup(self, worker: WorkerMetadata) -> None:
-        """Once per worker, before its first task: models, connections, caches."""
+        """Called once per worker, before its first task: for models, connections, caches."""
 
     def teardown(self) -> None:
-        """Once per worker, after its last task, on success and on failure."""
+        """Called once per worker, after its last task, on success and on failure."""
 
     def output_folder(self) -> str | None:
-        """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and clears what is left over."""
+        """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and removes leftover
+        files.
+        """
         return None
 
     def write_rows(self, path: str, table: pa.Table) -> FileRecord | None:
-        """For writers: write a table in the writer's format, all of its columns, under ``path`` with the format's ending.
+        """For writers: write a table with all of its columns in the writer's format, to ``path`` with the format's
+        ending.
 
         Dropped rows are written this way if the run is asked to keep them. Return None if the writer cannot write this
         table; it is then written as Parquet.
@@ -296,29 +300,29 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return None
 
     def finish(self, outputs: Sequence[FileRecord]) -> Sequence[FileRecord] | None:
-        """Once per run, in the driver, after every source is complete: the finishing pass.
+        """Called once per run, in the driver, after every source is complete.
 
-        ``outputs`` are the files that this stage recorded, in lineage order. Return the records of the files that
-        stand afterwards, or None if they are the same. It must be safe to repeat, also when some of ``outputs`` are
-        gone because the pass before was interrupted.
+        ``outputs`` are the files that this stage recorded, in lineage order. Return the records of the files that exist
+        afterwards, or None if they are the same. It must be safe to repeat, even if some of ``outputs`` are gone
+        because an earlier call was interrupted.
         """
         return None
 
     def conclusion(self) -> str:
-        """Text about the run for people, such as a table; it is shown below the summary when `finish` is done."""
+        """A text about the run for people, such as a table; it is shown below the summary after `finish`."""
         return ""
 
     def repacks(self) -> bool:
         """For writers: whether `finish` replaces the files that tasks wrote with others."""
         return overrides(self, "finish")
 
-    # What the stage reports while it works ------------------------------------------------------------------------
+    # Records ------------------------------------------------------------------------
 
-    # In `process_batch` these calls must say which task they are about: with ``task=``, or inside ``about(task)``.
+    # In `process_batch` these calls must name their task: with ``task=``, or inside ``about(task)``.
 
     @property
     def recorder(self) -> Recorder:
-        """What was recorded since the adapter last looked; useful where a stage is tried by hand."""
+        """The records since the adapter last took them; useful for trying a stage by hand."""
         recorder = self.__dict__.get("_recorder")
         if recorder is None:
             recorder = Recorder()
@@ -327,7 +331,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     @contextlib.contextmanager
     def about(self, task: Task[Any]) -> Iterator[None]:
-        """What is recorded inside is about ``task``, one of those that `process_batch` was given."""
+        """Calls in the block record about ``task``, which is one of the tasks of `process_batch`."""
         call = self.__dict__.get("_call")
         if call is None:
             yield
@@ -343,9 +347,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
     ) -> None:
         """Record that ``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
 
-        ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
-        written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. Where a stage
-        does not say which rows it drops, they are only counted.
+        ``which`` gives their places in the input table, as numbers from 0, so that the rows can be shown and written.
+        If the stage has rejected rows before, ``of`` is the batch that the places refer to. Without ``which``, the rows
+        are only counted.
         """
         if rows:
             recorder = self._recorder_of(task, "record_dropped")
@@ -355,8 +359,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
                 recorder.of = of if of is not None else recorder.of
 
     def record_judged(self, judged: Judged, *, task: Task[Any] | None = None) -> None:
-        """For filters: the score of every row, which rows stay, and why the others leave; a run's report of scores is
-        made from this.
+        """For filters: record the score of every row, which rows stay, and why the others leave. The report of scores
+        is made from this.
         """
         self._recorder_of(task, "record_judged").judged = judged
 
@@ -371,23 +375,25 @@ class ProcessingStage(ABC, Generic[X, Y]):
         rows: int = 1,
         task: Task[Any] | None = None,
     ) -> None:
-        """A row could not be read or handled: it goes to the run's rejects, with where it was and why."""
+        """Record a row that could not be read or handled in the run's rejects, with its place and the reason."""
         reject = Reject(reason, source, str(position), message, raw, rows)
         self._recorder_of(task, "record_rejected").rejects.append(reject)
 
     def record_read(self, rows: int, *, task: Task[Any] | None = None) -> None:
-        """For readers: how many rows the input held, so that rows in = rows out + dropped + rejected can be checked."""
+        """For readers: record the number of rows in the input, so that rows in = rows out + dropped + rejected can be
+        checked.
+        """
         recorder = self._recorder_of(task, "record_read")
         recorder.read = (recorder.read or 0) + rows
 
     def record_output(self, record: FileRecord, *, task: Task[Any] | None = None) -> None:
-        """For writers: a file that now has its final name."""
+        """For writers: record a file that now has its final name."""
         self._recorder_of(task, "record_output").outputs.append(record)
 
     def record_metric(self, name: str, value: float) -> None:
-        """A number that the stage defines; it is summed over calls and shown in statistics."""
+        """Record a number that the stage defines; it is summed over calls and shown in statistics."""
         call = self.__dict__.get("_call")
-        # A sum over everything needs no task; it is kept with the first.
+        # A sum over all calls needs no task, so it is stored with the first one.
         recorder = self.recorder if call is None else call.recorders[0] if call.current is None else call.current
         metrics = recorder.metrics
         metrics[name] = metrics.get(name, 0.0) + value
@@ -418,7 +424,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         xenna_stage_spec: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Self:
-        """A copy with other settings or constructor parameters; the original stays as it is."""
+        """A copy with other settings or constructor parameters; the original does not change."""
         if params:
             signature = own_signature(type(self))
             for key in params:
@@ -463,14 +469,14 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return twin
 
     def settings(self) -> dict[str, Any]:
-        """What `with_` has overridden, by name; empty for a stage as its class made it."""
+        """The settings that `with_` has changed, by name; empty for a stage as its constructor made it."""
         kept = zip(_SETTINGS, _OVERRIDES, strict=True)
         return {name: self.__dict__[key] for name, key in kept if key in self.__dict__}
 
     def call(self, *, brief: bool = False) -> str:
-        """How the stage is made, as Python: its name and the parameters that are not the defaults.
+        """The Python call that makes the stage: its name and the parameters that are not the defaults.
 
-        ``brief`` is for reading: of a long list it shows the beginning.
+        ``brief`` shows only the beginning of a long list.
         """
         return call_text(self, self.params(), self._given, brief=brief)
 
@@ -512,9 +518,7 @@ _OVERRIDES = (
 
 
 def what_is_missing(cls: type[ProcessingStage[Any, Any]]) -> str:
-    """Why an abstract class cannot be made into a stage: the methods that it lacks, and misspelled ones that may be
-    meant.
-    """
+    """Why an abstract class is not a stage: the methods that it lacks, and misspelled ones that may be meant."""
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if cls.__module__.startswith("curator_") or any(name in vars(cls) for name in missing):
         return f"{cls.__name__} is a base class of stages: name one of its subclasses"
@@ -525,21 +529,22 @@ def what_is_missing(cls: type[ProcessingStage[Any, Any]]) -> str:
 
 
 class FanOut(ProcessingStage[X, Y]):
-    """One task becomes many. ``process`` may be a generator: then children stream, and memory holds one at a time."""
+    """One task becomes many. If ``process`` is a generator, children stream and only one at a time is in memory."""
 
     @abstractmethod
     def process(self, task: X) -> Iterable[Y] | None:
-        """The children of ``task`` in a fixed order: the same task must give the same children every time."""
+        """Return the children of ``task`` in a fixed order: the same task must give the same children every time."""
 
     def ray_stage_spec(self) -> dict[str, Any]:
         return {RayStageSpecKeys.IS_FANOUT_STAGE: True, **super().ray_stage_spec()}
 
 
 class SourceStage(FanOut[EmptyTask, Y]):
-    """The first stage of a pipeline: it names the sources (files, ranges) and reads none of them.
+    """The first stage of a pipeline: it lists the sources (files, ranges) without reading them.
 
-    It runs in the driver, lazily. Each child must bring a ``task_id`` made with `lineage.source_id`, so that a source
-    keeps its id when others come or go, and ``_generation``: what changes when the content of the source does.
+    It runs in the driver, lazily. Each child must have a ``task_id`` made with `lineage.source_id`, so that a source
+    keeps its id when other sources appear or disappear, and a ``_generation``, a value that changes when the content of
+    the source changes.
     """
 
     def reads_from(self, folder: str) -> str | None:
@@ -552,7 +557,7 @@ class SourceStage(FanOut[EmptyTask, Y]):
 class Merge(ProcessingStage[X, Y]):
     """Many tasks become one: all tasks that reach the stage in lineage order, ``batch_size`` at a time.
 
-    It is a barrier: everything before it is complete before it starts, so the result does not depend on the order of
+    It is a barrier: all stages before it are complete when it starts, so the result does not depend on the order of
     arrival.
     ``batch_size = 0`` merges everything into one.
     """
@@ -561,19 +566,19 @@ class Merge(ProcessingStage[X, Y]):
 
     @abstractmethod
     def process(self, tasks: Sequence[X]) -> Y | None:  # type: ignore[override]
-        """One task from several. ``tasks`` loads its elements one at a time when they are iterated."""
+        """Return one task made from several. ``tasks`` loads its elements one at a time when they are iterated."""
 
 
 class CompositeStage(ProcessingStage[X, Y]):
-    """Several stages under one name: sugar that the plan expands. Nesting is allowed.
+    """Several stages under one name, which the plan expands. Composites may be nested.
 
-    What `with_` sets on it (resources, batch_size, …) holds for each of its stages that has not set it itself; a name
-    becomes a prefix of theirs.
+    Settings that `with_` makes on it (resources, batch_size, …) apply to those of its stages that do not set them
+    themselves; its name becomes a prefix of theirs.
     """
 
     @abstractmethod
     def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        """The stages that do the work, in order; at least one."""
+        """Return the stages that do the work, in order; at least one."""
 
     def process(self, task: X) -> Y:
         raise UsageError(
@@ -605,17 +610,17 @@ def added_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] |
 
 
 def overrides(stage: ProcessingStage[Any, Any], method: str) -> bool:
-    """Whether a stage has its own version of an optional method."""
+    """Whether a stage overrides an optional method."""
     base = next(kind for kind in (Merge, FanOut, ProcessingStage) if isinstance(stage, kind) and hasattr(kind, method))
     return getattr(type(stage), method) is not getattr(base, method)
 
 
 def is_fanout(stage: ProcessingStage[Any, Any]) -> bool:
-    """Whether one task becomes many here: by type, or by the fact in ``ray_stage_spec()``."""
+    """Whether the stage turns one task into many: by its type, or by the fact in ``ray_stage_spec()``."""
     fact = stage.ray_stage_spec().get(RayStageSpecKeys.IS_FANOUT_STAGE)
     return isinstance(stage, FanOut) if fact is None else bool(fact)
 
 
 def may_stay_beside(stage: ProcessingStage[Any, Any], column: str) -> bool:
-    """Whether a stage can be given a task with this column beside the table."""
+    """Whether a stage accepts a task with this column beside the table."""
     return column in stage.takes_beside() or (stage.follows_rows and column not in needed_columns(stage))

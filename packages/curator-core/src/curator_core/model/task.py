@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class StagePerfStats:
-    """What one stage did with one task: time, rows, and why rows left."""
+    """The statistics of one stage for one task: time, rows, and why rows left."""
 
     stage_name: str
     process_time: float = 0.0
@@ -52,33 +52,33 @@ class StagePerfStats:
 
 @dataclass(kw_only=True)
 class Task(ABC, Generic[T]):
-    """A batch of data. ``task_id`` is its lineage and is set by the run; the user's stages need not touch it."""
+    """A batch of data. ``task_id`` is its lineage; the run sets it, and stages need not change it."""
 
     data: T
     task_id: str = ""
     dataset_name: str = ""
     _stage_perf: list[StagePerfStats] = field(default_factory=list, repr=False, compare=False)
     _metadata: dict[str, Any] = field(default_factory=dict, repr=False)
-    # The accounting of the run: see curator_core.worker.adapter. Not data, so not compared and not shown.
+    # The accounting of the run: see curator_core.worker.adapter. It is not data, so it is neither compared nor shown.
     _source: str = field(default="", repr=False, compare=False)
     _generation: str = field(default="", repr=False, compare=False)
     _pending: list[StagePerfStats] = field(default_factory=list, repr=False, compare=False)
     _outputs: list[Any] = field(default_factory=list, repr=False, compare=False)
 
-    # What num_items counts. Rows are compared across a stage only where both sides count the same thing.
+    # What num_items counts. The numbers before and after a stage are compared only if both count the same thing.
     unit: ClassVar[str] = "items"
 
     @property
     @abstractmethod
     def num_items(self) -> int:
-        """How many items (rows, files) the task holds."""
+        """The number of items (rows, files) in the task."""
 
     @abstractmethod
     def validate(self) -> bool:
-        """Whether the task is well formed. Called before the first stage that meets the task."""
+        """Whether the task is well formed. Called before the first stage that gets the task."""
 
     def with_data(self, data: T) -> Self:
-        """A copy with other data and the same identity; the usual way to answer a ``process`` call."""
+        """A copy with other data and the same identity; the usual return value of ``process``."""
         twin = copy.copy(self)
         twin.data = data
         twin._metadata = dict(self._metadata)
@@ -87,7 +87,7 @@ class Task(ABC, Generic[T]):
 
 @dataclass(kw_only=True)
 class EmptyTask(Task[None]):
-    """No data: it starts a pipeline whose first stage makes its own."""
+    """A task without data, for a pipeline whose first stage makes its own."""
 
     data: None = None
 
@@ -101,7 +101,9 @@ class EmptyTask(Task[None]):
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file that a stage has written: enough to verify it later and to resume without reading it."""
+    """The record of a file that a stage has written, which serves to verify it later and to resume without reading
+    it.
+    """
 
     path: str
     rows: int = 0
@@ -111,7 +113,7 @@ class FileRecord:
 
 @dataclass(kw_only=True)
 class FileGroupTask(Task[list[str]]):
-    """Paths of files, for a reader; or of the files that a writer wrote, with their ``records``.
+    """The paths of files for a reader, or of files that a writer wrote, with their ``records``.
 
     ``ranges`` restricts each path to bytes ``[start, end)``; ``None`` for a path means the whole file.
     """
@@ -128,7 +130,7 @@ class FileGroupTask(Task[list[str]]):
 
     @property
     def parts(self) -> list[tuple[str, tuple[int, int] | None]]:
-        """Path and range, side by side."""
+        """Pairs of path and range."""
         return list(zip(self.data, self.ranges or [None] * len(self.data), strict=True))
 
     def validate(self) -> bool:
@@ -137,45 +139,46 @@ class FileGroupTask(Task[list[str]]):
 
 
 class Derived(Protocol):
-    """Something computed from a batch that can follow it through a filter."""
+    """A value computed from a batch that can be filtered with it."""
 
     def filter(self, mask: pa.BooleanArray) -> Derived | None:
-        """The same for the rows that ``mask`` keeps, or None where it is cheaper to compute it again."""
+        """The value for the rows that ``mask`` keeps, or None if it is cheaper to compute it again."""
 
 
 class Beside(Protocol):
-    """A column that is not in the table: its values stay where a stage made them, on a GPU say."""
+    """A column that is not in the table: its values stay where a stage made them, for example on a GPU."""
 
     def filter(self, mask: pa.BooleanArray) -> Beside:
-        """The same for the rows that ``mask`` keeps."""
+        """The column for the rows that ``mask`` keeps."""
 
     def landed(self) -> tuple[pa.Field, pa.Array]:
-        """The column as a table can hold it; its field's name does not count."""
+        """The column as an Arrow column for the table; the name of the field is ignored."""
 
 
 @dataclass(kw_only=True)
 class DocumentBatch(Task[Any]):
-    """A table of documents: an Arrow table, or a pandas frame, converted where a stage asks for the other."""
+    """A table of documents: an Arrow table or a pandas frame, converted when a stage asks for the other."""
 
     data: pa.Table | pd.DataFrame
     # Values that stages computed from columns and share in this process, under keys such as "words:text". They are
-    # never sent anywhere, and are discarded when the data is replaced other than by `filter` and `append_column`.
+    # never sent to other processes, and are discarded when the data are replaced other than by `filter` and
+    # `append_column`.
     _derived: dict[str, Derived] = field(default_factory=dict, repr=False, compare=False)
-    # Columns beside the table, by name. Only stages that declare them (`ProcessingStage.takes_beside`) get them so;
-    # before any other
-    # stage, and before the task leaves this process, they are put into the table. They do not outlive the data.
+    # Columns beside the table, by name. Only stages that declare them (`ProcessingStage.takes_beside`) get them in this
+    # form; before any other stage, and before the task leaves this process, they are put into the table. They are
+    # discarded with the data.
     _beside: dict[str, Beside] = field(default_factory=dict, repr=False, compare=False)
 
     unit: ClassVar[str] = "rows"
-    # The column that a small picture of a row is made of, and the "module:function" that makes a JPEG of one of its
-    # values, or returns None. Rows of most batches have no picture. It is a name because most processes make no picture
-    # and need not load the function.
+    # The column that the small picture of a row is made from, and the "module:function" that makes a JPEG from a value
+    # or returns None. Rows of most batches have no picture. The function is given by name because most processes make
+    # no pictures and need not load it.
     picture_column: ClassVar[str | None] = None
     picture_maker: ClassVar[str] = ""
 
     @classmethod
     def thumbnail(cls, value: bytes) -> bytes | None:
-        """A small JPEG of a value of ``picture_column``, for reports; None where it shows no picture."""
+        """A small JPEG of a value of ``picture_column``, for reports; None if the value is not a picture."""
         module, _, function = cls.picture_maker.partition(":")
         made: bytes | None = getattr(importlib.import_module(module), function)(value) if module else None
         return made
@@ -193,8 +196,7 @@ class DocumentBatch(Task[Any]):
         return {**self.landed().__dict__, "_derived": {}}
 
     def __copy__(self) -> Self:
-        # Not through __getstate__, which is for other processes: the data are the same, and so are the values derived
-        # from them.
+        # __getstate__ is not used, since it is for other processes: within this process the derived values stay valid.
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._derived = dict(self._derived)
@@ -211,7 +213,7 @@ class DocumentBatch(Task[Any]):
 
     @property
     def column_names(self) -> list[str]:
-        """The names of all columns, those beside the table last."""
+        """The names of all columns; those beside the table come last."""
         names = self.data.column_names if isinstance(self.data, pa.Table) else map(str, self.data.columns)
         return [*names, *self._beside]
 
@@ -220,13 +222,13 @@ class DocumentBatch(Task[Any]):
         return len(names) == len(set(names))
 
     def to_pyarrow(self) -> pa.Table:
-        """The data as an Arrow table; no copy when it is one."""
+        """The data as an Arrow table, without a copy if it is one."""
         if isinstance(self.data, pa.Table):
             return self.data
         return from_frame(self.data)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The data as a pandas frame; no copy when it is one, zero copy from Arrow where the types allow."""
+        """The data as a pandas frame, without a copy if it is one, or if the Arrow types allow it."""
         if not isinstance(self.data, pa.Table):
             return self.data
         return to_frame(self.data)
@@ -239,7 +241,7 @@ class DocumentBatch(Task[Any]):
         return twin
 
     def filter(self, mask: pa.BooleanArray | pa.ChunkedArray) -> Self:
-        """The rows that ``mask`` keeps; what was derived from the columns follows."""
+        """The rows that ``mask`` keeps, with the values derived from the columns."""
         if isinstance(mask, pa.ChunkedArray):
             mask = mask.combine_chunks()
         twin = self.with_data(self.to_pyarrow().filter(mask))
@@ -249,7 +251,7 @@ class DocumentBatch(Task[Any]):
         return twin
 
     def with_beside(self, name: str, column: Beside) -> Self:
-        """A copy with a column beside the table, in place of one of that name."""
+        """A copy with a column beside the table, which replaces one of the same name."""
         twin = copy.copy(self)
         if name in self.data.columns if _is_frame(self.data) else name in self.data.column_names:
             twin = self.with_data(self.to_pyarrow().drop_columns([name]))
@@ -258,7 +260,7 @@ class DocumentBatch(Task[Any]):
         return twin
 
     def drop_columns(self, names: Sequence[str]) -> Self:
-        """A copy without these columns, in the table or beside it."""
+        """A copy without these columns, whether in the table or beside it."""
         table = self.to_pyarrow()
         inside = [name for name in names if name in table.column_names]
         twin = self.with_data(table.drop_columns(inside)) if inside else copy.copy(self)
@@ -266,12 +268,12 @@ class DocumentBatch(Task[Any]):
         return twin
 
     def beside(self, name: str) -> Beside | None:
-        """A column that is beside the table; None where it is in the table, or not at all."""
+        """A column that is beside the table; None if it is in the table or does not exist."""
         return self._beside.get(name)
 
     def landed(self, stay: Collection[str] = ()) -> Self:
-        """The task with its columns in the table, except those in ``stay``; the task itself if no column is beside the
-        table.
+        """The task with the columns beside it moved into the table, except those in ``stay``; the task itself if there
+        are none.
         """
         names = [name for name in self._beside if name not in stay]
         if not names:
@@ -286,7 +288,7 @@ class DocumentBatch(Task[Any]):
         return twin
 
     def append_column(self, column: str | pa.Field, values: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Self:
-        """A copy with one more column, or with the column of that name replaced in place.
+        """A copy with one more column, or with the column of that name replaced.
 
         ``column`` is a name, or a field with metadata; ``values`` is an Arrow array, or a list or numpy array with one value
         for each row.
@@ -301,7 +303,7 @@ class DocumentBatch(Task[Any]):
             raise UsageError(f"append_column({name!r}): {count(len(values), 'value')} for {count(len(table), 'row')}")
         if name in table.column_names:
             twin = self.with_data(table.set_column(table.column_names.index(name), column, values))
-            # Values that depend on the rows alone stay true when a column is replaced.
+            # Values that depend only on the rows stay valid when a column is replaced.
             twin._derived = {k: value for k, value in self._derived.items() if getattr(value, "of_rows", False)}
             twin._beside = dict(self._beside)
             return twin
@@ -312,7 +314,7 @@ class DocumentBatch(Task[Any]):
 
 
 def _is_frame(data: object) -> bool:
-    # pandas costs 0.3 s to import: a caller who holds a frame has imported it already.
-    # Where another thread is still importing it, no caller holds one yet.
+    # Importing pandas takes 0.3 s: if the data are a frame, pandas has been imported. While another thread is still
+    # importing it, no frame exists.
     frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
     return frame is not None and isinstance(data, frame)

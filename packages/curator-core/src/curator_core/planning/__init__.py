@@ -1,1 +1,3 @@
-"""From stages to a plan: checked, fused into groups, fitted to the machine. A plan is values; nothing starts."""
+"""From stages to a plan: stages are checked, fused into groups, and fitted to the machine. A plan consists of values;
+nothing is started.
+"""

@@ -1,4 +1,4 @@
-"""Whether stages fit one another: the columns that a stage reads exist, and tasks are of the type that it takes."""
+"""Do the stages fit together? The columns that a stage reads exist, and tasks have the type that it accepts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from curator_core.planning.plan import PlannedStage
 
 
 def check_one_reader(stages: Sequence[Any]) -> None:
-    """A pipeline has one reader, at its start. It is checked on what the user wrote, since a composite's parts have
-    other names.
+    """Check that a pipeline has one reader, at its start. Composites are not yet expanded, so that errors use the
+    user's names.
     """
     readers = [(place, stage) for place, stage in enumerate(stages) if _reads_files(stage)]
     if len(readers) < 2:
@@ -38,7 +38,7 @@ def check_one_reader(stages: Sequence[Any]) -> None:
 
 def _reads_files(stage: Any) -> bool:
     if isinstance(stage, CompositeStage):
-        with contextlib.suppress(Exception):  # what is wrong with it is reported where it is expanded
+        with contextlib.suppress(Exception):  # its errors are reported when it is expanded
             parts = stage.decompose()
             return bool(parts) and _reads_files(parts[0])
     return isinstance(stage, SourceStage)
@@ -60,7 +60,7 @@ def check_kinds(named: Sequence[PlannedStage]) -> None:
 
 
 def check_outputs(named: Sequence[PlannedStage]) -> None:
-    """Refuse to write where the pipeline reads: the next run would read this one's output as input."""
+    """Raise if the pipeline writes to its input: the next run would read the output of this one."""
     source = named[0].stage
     if not isinstance(source, SourceStage):
         return
@@ -77,7 +77,7 @@ def check_outputs(named: Sequence[PlannedStage]) -> None:
 def check_contracts(named: Sequence[PlannedStage], first_task: type[Task[Any]]) -> dict[str, tuple[str, ...]]:
     task_type: type[Task[Any]] = first_task
     known: set[str] = set()
-    open_ended = first_task not in (EmptyTask,)  # tasks that the user brings have columns the plan cannot see
+    open_ended = first_task not in (EmptyTask,)  # the plan does not know the columns of tasks that the user passes
     before = "the start of the pipeline"
     result: dict[str, tuple[str, ...]] = {}
     for index, planned in enumerate(named):
@@ -165,7 +165,7 @@ def _column_message(
 
 
 def _may_have_had(named: Sequence[PlannedStage], remover: PlannedStage) -> bool:
-    """Whether the columns before a stage depend on the data alone, as after a reader without a schema."""
+    """Whether the columns before a stage depend on the data, as after a reader without a schema."""
     return any(ANY_COLUMNS in p.stage.outputs() for p in named[: named.index(remover)])
 
 
@@ -175,7 +175,7 @@ def _makers(column: str) -> list[str]:
 
     found = []
     for name in entries(STAGES):
-        # A stage that needs parameters, or a package that is not installed, cannot be suggested.
+        # Stages that need parameters or a missing package cannot be suggested.
         with contextlib.suppress(Exception):
             if column in load(STAGES, name)().outputs():
                 found.append(name)

@@ -1,4 +1,4 @@
-"""Which neighbouring stages share a worker, and whether what they require fits the machine."""
+"""Which neighbouring stages share a worker, and do their needs fit the machine?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _boundary(group: Sequence[PlannedStage], planned: PlannedStage) -> str | Non
     if stage.resources.requires_gpu and not on_gpu:
         return "it uses a GPU"
     if on_gpu and not stage.resources.requires_gpu and not stage.light:
-        return f"it needs no GPU, {on_gpu[-1]} does"
+        return f"it needs no GPU, and {on_gpu[-1]} does"
     if (last.stage.runtime_env or None) != (stage.runtime_env or None):
         return "it has an environment of its own"
     if last.stage.num_workers() != stage.num_workers():
@@ -63,19 +63,19 @@ def _engine_facts(stage: Stage) -> dict[str, Any]:
 
 
 def _together(members: Sequence[PlannedStage]) -> Resources:
-    """What a worker needs to run these one after the other: the maximum of each resource; GPU memory adds up, as models
-    stay loaded.
+    """The needs of a worker that runs these stages one after the other: the maximum of each resource. GPU memory adds
+    up, since models stay loaded.
     """
     needs = [planned.stage.resources for planned in members]
     gpus = max(need.gpus for need in needs)
     memory = sum(need.gpu_memory_gb for need in needs)
     if gpus and memory:
-        memory = 0.0  # whole GPUs are enough for the parts too
+        memory = 0.0  # whole GPUs also cover the needs of the other stages
     return Resources(cpus=max(need.cpus for need in needs), gpus=gpus, gpu_memory_gb=memory)
 
 
 def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
-    """Let stages leave columns where they are made if a stage in the same worker takes them from there."""
+    """Let stages leave columns beside the table if a later stage in the same worker takes them from there."""
     groups = []
     for group in segment.groups:
         members = list(group.stages)
@@ -89,7 +89,7 @@ def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
             if stage is not planned.stage:
                 members[place] = replace(planned, stage=stage)
                 decisions += [
-                    f"{column} of {planned.name} stay where they are made, beside the table, until {reader} takes them"
+                    f"column {column} of {planned.name} stays where it is made, beside the table, until {reader} takes it"
                     for column, reader in taken.items()
                 ]
         groups.append(replace(group, stages=tuple(members)))
@@ -97,8 +97,8 @@ def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
 
 
 def _taker(column: str, later: Sequence[PlannedStage]) -> str | None:
-    """The first stage that reads a column, if it takes the column beside the table and the stages before it let it
-    pass.
+    """The first stage that reads a column, if it accepts the column beside the table and the stages before it leave it
+    there.
     """
     for planned in later:
         if column in planned.stage.takes_beside():
@@ -120,7 +120,7 @@ def fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list[
     if simultaneous and len(groups) > 1:
         total = sum(group.resources.cpus * (group.num_workers or 1) for group in groups)
         if total > machine.cpus:
-            # Floored, so that rounding never pushes the sum above what there is.
+            # Rounded down, so that the sum never exceeds the CPUs of the machine.
             factor = machine.cpus / total
             decisions.append(
                 f"{len(groups)} groups ask for {total:g} CPUs together, {machine.name} has {machine.cpus:g}: "
@@ -144,7 +144,7 @@ def check_gpus(segments: Sequence[Segment], machine: Machine, simultaneous: bool
             if not machine.gpus:
                 raise PlanError(
                     f"stage {group.name!r} asks for {asked}, but {machine.name} has no GPU: give the stage "
-                    "resources without a GPU (it then runs on the CPU, where it can), or run on a cluster that has one"
+                    "resources without a GPU (it then runs on the CPU, if it can), or run on a cluster that has one"
                 )
             if need.gpus * (group.num_workers or 1) > machine.gpus:
                 raise PlanError(f"stage {group.name!r} asks for {asked}, but {machine.name} has {machine.gpus:g} GPUs")

@@ -1,8 +1,7 @@
-"""What will actually run: composites expanded, contracts checked, stages fused, resources fitted.
+"""What will run? Composites are expanded, contracts checked, stages fused, and resources fitted to the machine.
 
-`make_plan` is a plain function: same stages and machine in, same plan out, and the user's objects stay untouched.
-Everything
-that can be known to fail fails here, before a task exists.
+`make_plan` is a pure function: the same stages and machine give the same plan, and the user's objects do not change.
+All errors that can be detected in advance are raised here, before a task exists.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ def make_plan(
 ) -> Plan:
     """Plan ``stages`` for ``machine``.
 
-    ``simultaneous`` says that every group holds its workers at the same time (Ray Data, Xenna streaming), so that
-    their needs add up; otherwise (LocalExecutor) a worker runs one group after the other. ``environments`` says that
-    a stage's ``runtime_env`` is provided; where it is not, the plan warns.
+    ``simultaneous`` says that all groups have workers at the same time (Ray Data, Xenna streaming), so that their needs
+    add up; otherwise (LocalExecutor) a worker runs one group after the other. ``environments`` says that the executor
+    provides a stage's ``runtime_env``; if not, the plan contains a warning.
     """
     if not stages:
         raise PlanError("the pipeline has no stages: add a reader first, for example JsonlReader(paths='in/*.jsonl')")
@@ -105,30 +104,30 @@ def expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> lis
 
 
 def _inherit(composite: Stage, part: Stage, parts: int) -> Stage:
-    """Settings that `with_` makes on a composite hold for its parts, unless they have their own."""
+    """Apply the settings that `with_` makes on a composite to a part of it, unless the part has its own."""
     settings = composite.settings()
     own = part.settings()
     given = {key: value for key, value in settings.items() if key not in own}
     if "name" in settings:
         given["name"] = settings["name"] if parts == 1 else f"{settings['name']}.{part.name}"
-    if isinstance(part, SourceStage):  # it runs in the driver
+    if isinstance(part, SourceStage):  # a source stage runs in the driver
         given = {key: value for key, value in given.items() if key == "name"}
     return part.with_(**given) if given else part
 
 
 def _own_copy(stage: Stage, name: str) -> Stage:
-    """A copy for this run: what `setup` and `process` write on it stays here, and it knows its name in the plan.
+    """A copy of the stage for this run, with its name in the plan. Attributes that `setup` and `process` set do not
+    reach the user's object.
 
-    Parameters are shared, other state is copied deeply, as it is on the way to a worker process: a stage that counts
-    or remembers starts afresh in every run, wherever it runs.
+    Parameters are shared; other state is copied deeply, as when a stage is sent to a worker process. So a stage with
+    state starts afresh in every run, wherever it runs.
     """
     twin = copy.copy(stage)
     given = {id(value): value for value in stage._given.values()}
     for key, value in vars(stage).items():
         if key in ("_given", "_recorder") or id(value) in given or isinstance(value, _PLAIN):
             continue
-        # A lock or a handle cannot be copied: in this process it can be shared, and a pool reports that it cannot be
-        # sent.
+        # A lock or a handle cannot be copied. In this process it can be shared; a pool reports that it cannot be sent.
         with contextlib.suppress(Exception):
             object.__setattr__(twin, key, copy.deepcopy(value, dict(given)))
     object.__setattr__(twin, "_recorder", None)
@@ -176,7 +175,7 @@ def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
 
 
 def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings: list[str]) -> list[PlannedStage]:
-    """Let every stage make its columns the way the stages that read them need them."""
+    """Let every stage make its columns as the stages that read them require."""
     needs = [(planned, planned.stage.column_needs()) for planned in named]
     result: list[PlannedStage] = []
     for index, planned in enumerate(named):
@@ -186,7 +185,7 @@ def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings
                 if column in needed:
                     asked.setdefault(column, []).append(ColumnNeed(reader.name, needed[column]))
                 if column in reader.stage.outputs() or column in reader.stage.removes():
-                    break  # what comes after it reads another column of this name
+                    break  # later stages read the new column of this name
         if not asked:
             result.append(planned)
             continue
@@ -215,7 +214,7 @@ def _suit(
                 if column in stage.outputs() or column in stage.removes() or later.is_fanout:
                     break
                 if not (stage.light or stage.resources.requires_gpu):
-                    break  # what comes after it is not in the worker of a stage on a GPU
+                    break  # later stages are not in the worker of a stage on a GPU
         made = planned.stage.suited_to(machine, readers)
         decisions += made.decisions
         warnings += made.warnings
@@ -226,7 +225,9 @@ def _suit(
 def check_stage_list(
     stages: Iterable[object], what: str = "a pipeline is made of", error: type[CuratorError] = UsageError
 ) -> list[Stage]:
-    """The stages as a list, or an error that names what is not a stage; ``what`` says whose stages they are."""
+    """The stages as a list; raise an error that names an item that is not a stage. ``what`` says whose stages they
+    are.
+    """
     found = []
     for stage in stages:
         if not isinstance(stage, ProcessingStage):

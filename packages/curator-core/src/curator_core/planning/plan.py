@@ -1,4 +1,4 @@
-"""A plan as values: what a run will do, in which groups and segments, and how two plans differ."""
+"""What will a run do, in which groups and segments, and how do two plans differ?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Stage = ProcessingStage[Any, Any]
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage with the name that is unique to it in this run (``Upper``, ``Upper#2``)."""
+    """A stage with its name, which is unique in this run (``Upper``, ``Upper#2``)."""
 
     stage: Stage
     name: str
@@ -51,12 +51,12 @@ class Group:
 
     @property
     def is_fanout(self) -> bool:
-        """Whether what leaves the group should be spread over the workers of the next."""
+        """Whether the tasks that leave the group should be spread over the workers of the next group."""
         return any(planned.is_fanout for planned in self.stages)
 
     @property
     def keeps_state(self) -> bool:
-        """Whether a worker is worth keeping: a stage asks for it, has a ``setup``, or uses a GPU."""
+        """Whether a worker should be kept between tasks: a stage asks for it, has a ``setup``, or uses a GPU."""
         for planned in self.stages:
             fact = planned.stage.ray_stage_spec().get(RayStageSpecKeys.IS_ACTOR_STAGE)
             if fact or (fact is None and (self.resources.requires_gpu or overrides(planned.stage, "setup"))):
@@ -101,7 +101,7 @@ class Plan:
         return found
 
     def steps(self) -> list[dict[str, Any]]:
-        """The stages as values: what the run directory remembers, and what shows a change."""
+        """The stages as values, which are stored in the run directory to detect changes."""
         return [
             {
                 "name": planned.name,
@@ -113,7 +113,7 @@ class Plan:
         ]
 
     def fingerprint(self) -> str:
-        """A short hash of everything about the stages that decides what comes out."""
+        """A short hash of everything about the stages that affects the output."""
         return fingerprint(self.steps())
 
     def _repr_html_(self) -> str:
@@ -150,21 +150,21 @@ class Plan:
 
 
 def _public(name: str) -> str:
-    """The dotted name of a class without the modules in between if it is one of Curator's own: these are private and
-    may move, and a run directory outlives them.
+    """The dotted name of a class. For Curator's own classes it omits the modules, which are private and may move, since
+    run directories must stay valid.
     """
     package, _, rest = name.partition(".")
     return f"{package}.{rest.rpartition('.')[2]}" if package.startswith("curator_") else name
 
 
 def fingerprint(steps: Sequence[dict[str, Any]]) -> str:
-    """A short hash of `Plan.steps`, as they are or as they were read back from ``plan.json``."""
+    """A short hash of `Plan.steps`, either from a plan or from ``plan.json``."""
     text = json.dumps(steps, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def difference(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> list[str]:
-    """What changed between two lists of `Plan.steps`, one line each."""
+    """The changes between two lists of `Plan.steps`, one per line."""
     old, new = {step["name"]: step for step in before}, {step["name"]: step for step in after}
     lines = [f"stage {name!r} is gone" for name in old if name not in new]
     lines += [f"stage {name!r} is new" for name in new if name not in old]
@@ -188,7 +188,7 @@ def difference(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as JSON can hold it, the same in every process."""
+    """A parameter as a JSON value that is the same in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
@@ -206,12 +206,12 @@ def _plain(value: Any) -> Any:
 
 
 def _named(value: Any) -> str:
-    """A function by its name; one without a distinct name, such as a lambda, by its code too."""
+    """The name of a function, with a hash of its code if the name is not distinct, as with a lambda."""
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     if "<" not in name or not isinstance(value, types.FunctionType):
         return name
     try:
-        # Its text, not its bytecode, which differs between versions of Python.
+        # The source text is hashed, because bytecode differs between versions of Python.
         text = inspect.getsource(value)
     except (OSError, TypeError):
         text = value.__code__.co_code.hex() + repr(value.__code__.co_consts) + repr(value.__code__.co_names)
@@ -239,5 +239,5 @@ def _needs(group: Group) -> str:
 
 
 def _shown(planned: PlannedStage) -> str:
-    # Not repr(): what with_() has set is in the line of the group, or is the name itself.
+    # repr() is not used, because the settings of with_() are in the line of the group, or are the name itself.
     return planned.stage.call(brief=True)

@@ -1,1 +1,1 @@
-"""A run, from plan to verdict, and what it keeps in its run directory."""
+"""Runs, from the plan to the verdict, and the content of their run directories."""

@@ -1,4 +1,4 @@
-"""What in a run should somebody look at before its output is used? One sentence each, with advice."""
+"""What should the user check before using the output of a run? One sentence for each finding, with advice."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from curator_core.formatting import duration, percent, printable
 
-# A collection that loses more than this is named, unless it is smaller than a handful of rows.
+# A collection that loses more than this share is named, unless it has only a few rows.
 MOST_LOST = 0.95
 LEAST_ROWS = 10
-# Rejects above this share of the rows that a stage saw, where the run has no limit of its own.
+# Rejects above this share of a stage's rows are named, if the run sets no limit.
 MOST_REJECTED = 0.05
-# A stage that takes more than this share of the workers' time, if it is time worth saving.
+# A stage that takes more than this share of the workers' time is named, if the time is worth saving.
 MOST_TIME = 0.5
 LEAST_SECONDS = 10.0
-# At most this many of one kind: a page of a hundred alarms shows none.
+# At most this many alarms of one kind are shown: nobody reads a page with a hundred.
 _MOST_ALIKE = 10
 
 
 def alarms_of(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The alarms of a run, the gravest kind first, from its numbers."""
+    """The alarms of a run from its numbers, the most serious kind first."""
     found: list[dict[str, Any]] = []
     for kind in (_collections, _stages, _rejects, _columns, _time):
         alarms = list(kind(numbers))
@@ -38,7 +38,7 @@ def _alarm(kind: str, sentence: str, advice: str, **about: str) -> dict[str, Any
 def _collections(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for entry in numbers["collections"]:
         rows_in, rows_out = entry["rows_in"], entry["rows_out"]
-        # What goes through a merge comes out under another name.
+        # The output of a merge has another name than its input.
         if rows_in < LEAST_ROWS or (rows_in - rows_out) / rows_in <= MOST_LOST or entry["value"] == "(merged)":
             continue
         lost = sum(entry["dropped"].values()) + entry["rejected"]
@@ -65,14 +65,14 @@ def _stages(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield _alarm(
                 "dropped all",
                 f"{name} dropped all of its {dropped:,} rows.",
-                "Compare its limits with the histogram below, and its column with what the input has.",
+                "Compare its limits with the histogram below, and its column with the columns of the input.",
                 stage=stage["name"],
             )
         elif not dropped:
             yield _alarm(
                 "dropped nothing",
                 f"{name} dropped none of its {stage['rows_in']:,} rows.",
-                "If that is no surprise, leave it out and save its time; otherwise look at its limits below.",
+                "If you expected that, remove the filter to save its time; otherwise check its limits below.",
                 stage=stage["name"],
             )
 
@@ -87,7 +87,8 @@ def _rejects(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield _alarm(
                 "rejects",
                 f"{name} set aside {aside:,} of {stage['rows_in']:,} rows ({percent(aside, stage['rows_in'])}).",
-                "Their places and reasons are under Set aside; files of another kind or a wrong encoding are the usual cause.",
+                "Their places and reasons are under Set aside. The usual cause is files of another kind or a wrong "
+                "encoding.",
                 stage=stage["name"],
             )
 
@@ -100,7 +101,7 @@ def _columns(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield _alarm(
                     "empty column",
                     f"{name} found no value of {column!r} in any of {score['rows']:,} rows.",
-                    "See whether the column is named as in the input; `curate inspect` on the input shows what it has.",
+                    "Check whether the input has a column of this name; `curate inspect` on the input shows its columns.",
                     stage=stage["name"],
                     column=score["column"] or score["name"],
                 )
@@ -116,6 +117,6 @@ def _time(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "time",
                 f"{printable(stage['name'])} takes {percent(stage['share'], 1)} of the time of all workers "
                 f"({duration(stage['seconds'])}).",
-                "Put cheap filters before it, so that it sees fewer rows, or give it more workers.",
+                "Put cheap filters before it, so that it gets fewer rows, or give it more workers.",
                 stage=stage["name"],
             )

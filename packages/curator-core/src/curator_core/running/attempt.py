@@ -1,4 +1,4 @@
-"""What ran in a run directory before, and so what this run is: a first attempt, a fresh start, or a resumed run."""
+"""What is this run, given what ran in its run directory before: a first attempt, a fresh start, or a resumed run?"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from curator_core.running.directory import RunDirectory
 from curator_core.running.options import RunOptions
 
 PLANS = "plans"
-WORKFLOW = "workflow"  # the kind of a run directory that holds the run of a workflow; that of a pipeline has none
+WORKFLOW = "workflow"  # the kind in run.json if the run is that of a workflow; runs of pipelines have none
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """What a run directory holds of the attempts before this one; without a run directory, nothing."""
+    """The records of earlier attempts in a run directory; empty without a run directory."""
 
     listing: SourceList | None = None
     plan: dict[str, Any] | None = None
@@ -28,16 +28,17 @@ class Earlier:
 
     @property
     def success_files(self) -> dict[str, str]:
-        """By folder, the checksum of the success file that the run has put there."""
+        """The checksum of the success file that the run has written, for each folder."""
         return dict(self.record.get("marks", {}))
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Which attempt this is.
+    """The present attempt.
 
-    ``pipeline_attempt`` is the attempt that brought the present pipeline; 0 for the first. ``stale``: what the run
-    directory holds must be forgotten before this run begins. ``changes`` is what differs from the plan before.
+    ``pipeline_attempt`` is the attempt that introduced the present pipeline, 0 for the first. ``stale`` says that the
+    records in the run directory must be discarded before this run begins. ``changes`` are the differences from the
+    previous plan.
     """
 
     number: int = 1
@@ -47,7 +48,9 @@ class Attempt:
 
 
 def look(directory: RunDirectory | None, options: RunOptions) -> Earlier:
-    """What ran here before. Whatever can be refused without a plan is refused. Writes nothing."""
+    """Read the records of earlier attempts. Raise for everything that can be refused without a plan. Nothing is
+    written.
+    """
     if directory is None:
         return Earlier()
     record = _read(directory, "run.json", options) or {}
@@ -76,7 +79,7 @@ def look(directory: RunDirectory | None, options: RunOptions) -> Earlier:
 
 
 def settle(directory: RunDirectory | None, options: RunOptions, earlier: Earlier, plan: Plan) -> Attempt:
-    """Whether to begin, to start afresh or to continue; raises on a refusal; writes nothing."""
+    """Decide whether to begin, to start afresh or to continue; raise on a refusal. Nothing is written."""
     if directory is None or earlier.plan is None:
         return Attempt()
     if options.fresh:
@@ -86,7 +89,7 @@ def settle(directory: RunDirectory | None, options: RunOptions, earlier: Earlier
         listed = "\n".join(f"  {line}" for line in changes)
         raise RunRefused(
             f"the pipeline has changed since the run in {directory.url!r} began:\n{listed}\nStart over with "
-            "fresh=True (--fresh), or keep what is done and run only the rest with the changed pipeline, with "
+            "fresh=True (--fresh), or keep the finished work and run only the rest with the changed pipeline, with "
             "allow_changed=True (--allow-changed)"
         )
     if not (options.resume or options.retry):
@@ -96,7 +99,7 @@ def settle(directory: RunDirectory | None, options: RunOptions, earlier: Earlier
 
 
 def write_plan(directory: RunDirectory, plan: Plan, attempt: Attempt, earlier: Earlier) -> None:
-    """Write the present plan, and keep it and the previous one under the attempts that brought them."""
+    """Write the present plan, and keep it and the previous one under the attempts that introduced them."""
     content = {
         "name": plan.name,
         "fingerprint": plan.fingerprint(),
@@ -106,16 +109,14 @@ def write_plan(directory: RunDirectory, plan: Plan, attempt: Attempt, earlier: E
     }
     if attempt.changes and earlier.plan is not None:
         before = _plan_file(int(earlier.plan.get("since", 0)))
-        if not storage.exists(directory.path(before)):  # earlier versions kept only the last one
+        if not storage.exists(directory.path(before)):  # earlier versions stored only the last plan
             directory.write_json(before, earlier.plan)
     directory.write_json(_plan_file(attempt.pipeline_attempt), content)
     directory.write_json("plan.json", content)
 
 
 def plans_of(directory: RunDirectory) -> list[dict[str, Any]]:
-    """The plans that brought events into a run directory, in order; their ``since`` says from which attempt each
-    applies.
-    """
+    """The plans that a run directory has events of, in order; ``since`` is the first attempt that each applies to."""
     folder = directory.path(PLANS)
     names = [storage.file_name(path) for path in storage.list_files(folder)] if storage.exists(folder) else []
     found = [directory.read_json(f"{PLANS}/{name}") for name in sorted(names)] or [directory.read_json("plan.json")]
@@ -123,7 +124,7 @@ def plans_of(directory: RunDirectory) -> list[dict[str, Any]]:
 
 
 def plan_of(generation: str, since: Sequence[int]) -> int:
-    """The place in ``since`` (attempts that brought a plan, ascending) of the plan under which a source was
+    """The index in ``since`` (the attempts that introduced a plan, ascending) of the plan under which a source was
     processed.
     """
     begun = int(generation.partition("+")[2] or 0)
@@ -138,6 +139,6 @@ def _read(directory: RunDirectory, name: str, options: RunOptions) -> Any:
     try:
         return directory.read_json(name)
     except RunRefused:
-        if options.fresh:  # what a damaged file said is not needed to start over
+        if options.fresh:  # starting over does not need the content of a damaged file
             return {}
         raise

@@ -1,4 +1,6 @@
-"""In what do two runs differ: configuration, counts by stage, counts by source? From their run directories alone."""
+"""How do two runs differ in configuration, counts by stage and counts by source? The answer needs only their run
+directories.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +26,22 @@ from curator_core.running.directory import RunDirectory
 from curator_core.running.result import RunSummary
 from curator_core.running.steps import pipelines_in
 
-# The name of the output of a stage that holds the rows it has dropped.
+# The ending of the name of an output that contains the rows a stage has dropped.
 _DROPPED = ": dropped rows"
-# What is counted for a stage.
+# The counts of a stage.
 _COUNTS = ("rows_in", "rows_out", "quarantined")
 _REASONS = ("dropped", "rejected")
-# Replaces a folder that a writer fills: two runs never fill the same one.
+# Stands for a folder that a writer fills, since two runs never fill the same one.
 _ITS_FOLDER = "(its folder)"
-# Options that say how a run did its work, not what came of it.
+# Options that affect how a run works, but not its outcome.
 _MANNER = ("retries",)
 _SHOWN_SOURCES = 1000
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run directory says about the run of one pipeline; ``step`` is its name in a workflow, and ``root`` the run
-    directory of the workflow, or its own where there is none. ``places`` are the folders that all steps have filled.
+    """The records of the run of one pipeline. ``step`` is its name in a workflow, and ``root`` the run directory of the
+    workflow, or its own if there is none. ``places`` are the folders that all steps have filled.
     """
 
     root: str
@@ -52,7 +54,7 @@ class RunRecord:
 
     @functools.cached_property
     def seen(self) -> Seen:
-        """What the run has kept to be seen."""
+        """What the run shows of its data."""
         return read_seen(self.folder)
 
     @property
@@ -62,12 +64,12 @@ class RunRecord:
 
     @property
     def dropped(self) -> dict[str, str]:
-        """The folders with the rows that stages have dropped, where the run was asked to write them."""
+        """The folders with the rows that stages have dropped, if the run has written them."""
         return {name: folder for name, folder in self.folders.items() if name.endswith(_DROPPED)}
 
     @property
     def folders(self) -> dict[str, str]:
-        """All folders that the run has filled, those with dropped rows too."""
+        """All folders that the run has filled, including those with dropped rows."""
         return {stage: str(output["folder"]) for stage, output in (self.record.get("outputs") or {}).items()}
 
 
@@ -85,10 +87,10 @@ class SourceCounts:
 
 @dataclass
 class ScoreMoved:
-    """A score whose values lie in different bins in two runs: ``share`` of the rows would have to move for them to be
-    the same.
+    """A score with different distributions in two runs: ``share`` of the rows would have to change bins to make them
+    equal.
 
-    ``bins``: the rows of both runs between neighbouring edges that both have.
+    ``bins`` gives the rows of both runs between neighbouring edges that both have.
     """
 
     stage: str
@@ -104,18 +106,20 @@ class ScoreMoved:
 
 @dataclass
 class Comparison:
-    """What is different in two runs of a pipeline, and what could not be compared.
+    """The differences between two runs of a pipeline, and what could not be compared.
 
-    ``manner`` is what differs in how they ran (executor, versions, time), which does not make them different runs.
+    ``manner`` lists differences in how they ran (executor, versions, time), which do not count as differences.
     """
 
     step: str = ""
     configuration: list[str] = field(default_factory=list)
     manner: list[str] = field(default_factory=list)
-    stages: list[dict[str, Any]] = field(default_factory=list)  # all of them; ``differs`` says which differ
+    stages: list[dict[str, Any]] = field(default_factory=list)  # all stages; ``differs`` says which of them differ
     sources: list[SourceCounts] = field(default_factory=list)
     differing_sources: int = 0
-    by: dict[str, list[SourceCounts]] = field(default_factory=dict)  # folders, and values of columns, that differ
+    by: dict[str, list[SourceCounts]] = field(
+        default_factory=dict
+    )  # folders and values of columns with different counts
     scores: list[ScoreMoved] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
@@ -145,7 +149,7 @@ class Comparison:
 
 
 def records_of(run_dir: str) -> dict[str, RunRecord]:
-    """The runs in a run directory by the names of their steps; without a workflow, its own run under no name."""
+    """The runs in a run directory by the names of their steps; without a workflow, its own run under an empty name."""
     if not storage.exists(storage.join(run_dir, "run.json")):
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json; `curate runs` lists the runs below a folder")
     places = pipelines_in(run_dir) or {"": run_dir}
@@ -165,7 +169,7 @@ def _record_of(run_dir: str, step: str, root: str) -> RunRecord:
 
 
 def paired(a: str, b: str) -> tuple[list[tuple[RunRecord, RunRecord]], list[str]]:
-    """The runs of two run directories that belong together, and what has no counterpart, in words."""
+    """Pair the runs of two run directories; return the pairs, and sentences about runs without a counterpart."""
     ours, theirs = records_of(a), records_of(b)
     lines = [f"step {step!r} is in {a} alone" for step in ours if step not in theirs]
     lines += [f"step {step!r} is in {b} alone" for step in theirs if step not in ours]
@@ -173,7 +177,7 @@ def paired(a: str, b: str) -> tuple[list[tuple[RunRecord, RunRecord]], list[str]
 
 
 def compare(a: RunRecord, b: RunRecord) -> Comparison:
-    """What is different in two runs of a pipeline, as far as their records say."""
+    """The differences between two runs of a pipeline according to their records."""
     found = Comparison(a.step or b.step)
     found.configuration = difference(_steps_of(a), _steps_of(b))
     ours, theirs = a.record.get("options") or {}, b.record.get("options") or {}
@@ -195,7 +199,7 @@ def compare(a: RunRecord, b: RunRecord) -> Comparison:
 
 
 def _compare_seen(found: Comparison, a: Seen, b: Seen) -> None:
-    """Compare what the runs have kept to be seen: counts by folder and column, files of sources, histograms of scores."""
+    """Compare what the runs show of their data: counts by folder and column, files of sources, histograms of scores."""
     for name, run in (("a", a), ("b", b)):
         if not run.stages:
             found.unknown.append(f"{name} has kept no data for viewing (`seen: false`): no scores, no counts by folder")
@@ -207,7 +211,7 @@ def _compare_seen(found: Comparison, a: Seen, b: Seen) -> None:
             if values:
                 found.by[column] = values
         elif values and all(value.source != OTHERS for value in values) and len(values) == found.differing_sources:
-            found.sources = values  # the same, by the names of their files
+            found.sources = values  # the same sources, named by their files
     for stage in b.stages.values():
         earlier = a.stages.get(stage.name)
         before = {score.name: score for score in (earlier.scores if earlier else ())}
@@ -235,8 +239,8 @@ def _change(entry: SourceCounts) -> int:
 
 
 def _moved(stage: str, a: ScoreSeen, b: ScoreSeen) -> ScoreMoved | None:
-    """How the rows lie between the edges that both runs have, as each limit has its own edges; None where there is no
-    difference.
+    """The distribution of the rows between the edges that both runs have, since edges depend on limits; None if there
+    is no difference.
     """
     shared = sorted(set(a.edges) & set(b.edges))
     rows = [_between(score, shared) for score in (a, b)]
@@ -264,7 +268,7 @@ def _between(score: ScoreSeen, shared: Sequence[float]) -> list[int]:
 
 
 def _steps_of(run: RunRecord) -> list[dict[str, Any]]:
-    """The stages of a plan, with words in place of the folders that the run and its steps have filled."""
+    """The stages of a plan, with placeholders for the folders that the run and its steps have filled."""
     own = {storage.absolute(folder).rstrip("/") for folder in run.folders.values()}
     above = {run.root.rstrip("/"): "(the run)"}
     above |= {storage.absolute(folder).rstrip("/"): "(the output)" for folder in run.places}
@@ -299,7 +303,9 @@ def _manner(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _stages(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
-    """The counts of every stage of both runs, in the order of the second; stages that only the first has come last."""
+    """The counts of every stage of both runs, in the order of the second run; stages of the first run alone come
+    last.
+    """
     ours, theirs = _totals(a), _totals(b)
     found = []
     for name in [*theirs, *(name for name in ours if name not in theirs)]:
@@ -332,7 +338,7 @@ def _by_stage(run: RunRecord) -> Iterator[tuple[str, int, int]]:
 
 
 def _sources(a: RunRecord, b: RunRecord) -> tuple[list[SourceCounts], int]:
-    """The sources whose counts differ, those that differ most first, and how many they are."""
+    """The sources whose counts differ, those that differ most first, and their number."""
     ours, theirs = _by_source(a), _by_source(b)
     both = ours.join(theirs, "source", join_type="full outer", left_suffix="_a", right_suffix="_b")
     columns = [f"{key}_{side}" for side in "ab" for key in ("rows_in", "rows_out")]
@@ -360,9 +366,9 @@ def _sources(a: RunRecord, b: RunRecord) -> tuple[list[SourceCounts], int]:
 
 
 def _by_source(run: RunRecord) -> pa.Table:
-    """For every source, the rows that were read from it and those that the last stage let through.
+    """For every source, the number of rows read and of rows that the last stage let through.
 
-    Where a stage merges tasks, what comes after it belongs to no source, and counts under the merge.
+    After a merge, rows belong to no source and are counted under the merge.
     """
     names = [step["name"] for step in run.plan.get("steps") or ()]
     sums = _counts(run).group_by(["source", "stage"]).aggregate([("rows_in", "sum"), ("rows_out", "sum")])
@@ -379,7 +385,7 @@ def _by_source(run: RunRecord) -> pa.Table:
 
 
 def _counts(run: RunRecord) -> pa.Table:
-    """What each stage did with tasks of each source, as far as these count."""
+    """The counts of each stage for each source, from the events that count."""
     listing = SourceList(run.folder)
     accounts = open_accounts(run.folder, listing)
     known = [row.source for row in listing.rows.values() if row.generation != GONE]

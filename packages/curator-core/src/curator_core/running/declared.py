@@ -1,7 +1,8 @@
-"""What do the stages of a run say about themselves: in words, in settings, and which scores are held to which limits?
+"""What do the stages of a run declare: a description, their settings, and their scores with limits?
 
-It is written beside the counts when a run begins, so that they can be read without the code of the stages. Attempts with another
-pipeline leave a file of their own: counts in bins from an earlier attempt are read with its file.
+The declarations are written beside the counts when a run begins, so that the counts can be read without the code of the
+stages. An attempt with a changed pipeline writes a file of its own: binned counts of an earlier attempt are read with
+the file of that attempt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from curator_core.stages.column_filter import ColumnFilter
 
 
 def write_declared(run_dir: str, plan: Plan, options: SeenOptions | None, attempt: int) -> None:
-    """Write down what the stages of a plan declare; nothing where nothing is kept to be seen."""
+    """Write what the stages of a plan declare; do nothing if the run keeps nothing for views of its data."""
     if options is None:
         return
     stages: list[dict[str, Any]] = []

@@ -1,8 +1,9 @@
-"""A run directory: what ran, how it ended, and which process may write in it.
+"""A run directory: the records of a run, and the lock of the process that may write to it.
 
-``run_dir/`` holds ``plan.json``, ``plans/`` (each plan that brought something, by its first attempt), ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
-and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
-when the process dies, on an object store it is a file with a heartbeat.
+``run_dir/`` holds ``plan.json``, ``plans/`` (each plan that has events, by its first attempt), ``run.json``,
+``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
+and ``report.html``. Any fsspec URL works; only the lock differs: on a local disk the kernel holds it and releases it
+when the process dies; on an object store it is a file with a heartbeat.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from curator_core.running.locks import LOCK_FILE, HeartbeatLock, KernelLock
 from curator_core.running.shape import COMMAND, PLAN, RUN, WORKFLOW_PLAN, misfit
 
 _SHAPES = {"run.json": RUN, "plan.json": PLAN, "command.json": COMMAND}
-# Records with a fingerprint of all that is in them. Those of earlier versions have none, and only their shape is
+# Records with a fingerprint of their whole content. Those of earlier versions have none, so only their shape is
 # checked.
 _WHOLE = ("run.json", "command.json")
 
 
 class RunDirectory:
-    """The files of one run; `lock` first."""
+    """The files of one run; call `lock` first."""
 
     def __init__(self, url: str) -> None:
         self.url = storage.absolute(url)
@@ -42,7 +43,7 @@ class RunDirectory:
         return storage.exists(self.path("plan.json"))
 
     def lock(self) -> None:
-        """Make the folder and take it for this process; refused where it cannot be made, or another run has it."""
+        """Make the folder and lock it for this process; raise if it cannot be made or another run has the lock."""
         try:
             self._take()
         except OutputError as error:
@@ -61,29 +62,29 @@ class RunDirectory:
             made = [place for place in (folder / LOCK_FILE, *above) if not place.exists()]
             storage.make_folder(self.url)
             lock = KernelLock(self.path(LOCK_FILE))
-            # Not taken where a run that was refused has removed the folder in the meantime.
+            # The lock is not taken if a run that was refused has removed the folder in the meantime.
             if lock.take(self.url):
                 self._lock, self._made = lock, made
 
     def unlock(self, *, leave_no_trace: bool = False) -> None:
-        """Let go of the folder; ``leave_no_trace`` takes away again what `lock` has made."""
+        """Release the folder; ``leave_no_trace`` removes what `lock` has made."""
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
         made = self._made if leave_no_trace else []
         if made and isinstance(lock, KernelLock):
-            made.pop(0).unlink(missing_ok=True)  # while it is held: nobody else can have taken it
+            made.pop(0).unlink(missing_ok=True)  # the lock is still held, so no other process can have taken it
         lock.release()
-        with contextlib.suppress(OSError):  # one that is not empty stays, and so do those above it
+        with contextlib.suppress(OSError):  # a folder that is not empty stays, and so do those above it
             for place in made:
                 place.rmdir()
 
     def read_json(self, name: str) -> Any:
-        """The content of a JSON file, or None where there is none."""
+        """The content of a JSON file, or None if it does not exist."""
         path = self.path(name)
         if not storage.exists(path):
             return None
-        kind = "plan.json" if name.startswith("plans/") else name  # a plan that is kept is as it was in plan.json
+        kind = "plan.json" if name.startswith("plans/") else name  # stored plans have the form of plan.json
         try:
             found = json.loads(storage.read_bytes(path))
             if not _is_as_written(kind, found):
@@ -108,13 +109,13 @@ class RunDirectory:
         storage.write_bytes_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
 
     def sweep(self, *, recursive: bool = True) -> None:
-        """Remove what a killed process had begun to write here."""
+        """Remove the partial files of killed processes."""
         for path in storage.list_files(self.url, recursive, hidden=True):
             if storage.is_temporary(path):
                 storage.remove(path)
 
     def clear(self, *, keep: str = "") -> None:
-        """Forget what ran here; the lock, the list of sources and the file ``keep`` stay."""
+        """Remove the records of earlier attempts; the lock, the list of sources and the file ``keep`` stay."""
         for folder in (
             "ledger",
             "rejects",
@@ -135,7 +136,7 @@ class RunDirectory:
                     storage.remove(self.path(name))
 
     def is_empty(self, folder: str) -> bool:
-        """Whether no file is in a folder of the run, or there is no such folder."""
+        """Whether a folder of the run contains no files or does not exist."""
         place = self.path(folder)
         return not storage.exists(place) or next(iter(storage.scan(place)), None) is None
 
@@ -156,6 +157,6 @@ def _is_as_written(kind: str, found: Any) -> bool:
 
 
 def _of_the_rest(record: dict[str, Any]) -> str:
-    """The fingerprint of a record, without the one that it holds; it is the same before writing and after reading."""
+    """The fingerprint of a record without its own ``fingerprint``; it is the same before writing and after reading."""
     rest = {key: value for key, value in record.items() if key != "fingerprint"}
-    return fingerprint([json.loads(json.dumps(rest))])  # as JSON has it: no tuples, and every key a string
+    return fingerprint([json.loads(json.dumps(rest))])  # as after reading: no tuples, and every key a string

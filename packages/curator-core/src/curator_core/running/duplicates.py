@@ -1,4 +1,4 @@
-"""Which duplicates has a run removed, and for what? Read from the table of decisions that a deduplication leaves."""
+"""Which duplicates has a run removed, and for which documents? The answer is in the table of decisions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from curator_core.registry import WORKFLOWS, load
 
 _MANIFEST = "_decisions.json"
 _SHOWN = 10
-# The number of pairs of the largest clusters, and of the least similar, that are shown with both texts: each requires
-# reading their files again.
+# The number of pairs from the largest clusters, and of least similar pairs, that are shown with both texts; each
+# requires reading files again.
 _PAIRS = 3
 _CHARACTERS = 2_000
 _ROWS_AT_ONCE = 100_000
@@ -37,14 +37,15 @@ _COLUMNS = [
     "new_words",
     "similarity",
     "rule",
+    "copy_of",
     "cluster",
     "cluster_size",
 ]
 
 
 def duplicates_of(run_dir: str) -> dict[str, Any]:
-    """The sizes of clusters, the largest ones, and the removals that are least similar; nothing where there is no such
-    table.
+    """The sizes of clusters, the largest clusters, and the least similar removals; empty if there is no table of
+    decisions, or if no document stays for any of its removals, as in a fraction of the rows.
     """
     folder = storage.join(run_dir, "decisions")
     if not storage.exists(storage.join(folder, _MANIFEST)):
@@ -54,25 +55,33 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
     largest: list[dict[str, Any]] = []
     least: list[dict[str, Any]] = []
     held: list[pa.Table] = []  # the table itself, if it is small
+    alone = 0
     for number, table in enumerate(_tables(folder)):
-        removed = table.filter(pc.equal(table["decision"], scalar("removed")))
+        gone = pc.equal(table["decision"], scalar("removed"))
+        removed = table.filter(pc.and_(gone, pc.is_valid(table["witness_row"])))
+        alone += table.filter(gone).num_rows - removed.num_rows
         kept = table.filter(pc.equal(table["decision"], scalar("kept")))
         sizes.update(size for size in kept["cluster_size"].to_pylist() if size is not None)
-        rules.update(rule or "" for rule in removed["rule"].to_pylist())
+        # The copy of a document that was removed for a third one counts as a copy, as in the accounts of the rows.
+        by = pc.if_else(pc.is_valid(removed["copy_of"]), scalar("exact"), removed["rule"])
+        rules.update(rule or "" for rule in by.to_pylist())
         largest = sorted([*largest, *_top(kept, "cluster_size", "descending")], key=_size)[:_SHOWN]
         alike = pc.coalesce(removed["similarity"], removed["containment"], removed["jaccard"])
         removed = removed.append_column("alike", alike).filter(pc.is_valid(alike))
         least = sorted([*least, *_top(removed, "alike", "ascending")], key=_alike)[:_SHOWN]
         held = [] if number else [table]
+    if alone and not rules:
+        return {}
     settings = json.loads(storage.read_bytes(storage.join(folder, _MANIFEST))).get("settings") or {}
     members = _members(held or _tables(folder), [entry["cluster"] for entry in largest])
     for entry in largest:
         entry["removed"] = members.get(entry["cluster"], [])
     shown = [entry["removed"][0] for entry in largest if entry["removed"]][:_PAIRS] + least[:_PAIRS]
-    pairs: list[Any] = []  # made for the first removal that is shown, and used for all
+    pairs: list[Any] = []  # made for the first removal that is shown, and used again
     for entry in shown:
         entry.update(_texts(folder, entry, settings, pairs))
     return {
+        "run_dir": run_dir,
         "removed": sum(rules.values()),
         "stay": sum(sizes.values()),
         "rules": dict(sorted(rules.items())),
@@ -83,7 +92,7 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
 
 
 def _texts(folder: str, entry: dict[str, Any], settings: dict[str, Any], pairs: list[Any]) -> dict[str, Any]:
-    """Both texts or pictures of a removal, where the workflow that made it can read them again; nothing where they are gone."""
+    """Both texts or pictures of a removal, if its workflow can read them again; empty if they are gone."""
     try:
         workflow = load(WORKFLOWS, settings["workflow"])
         if not pairs:
@@ -114,7 +123,7 @@ def _alike(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _members(tables: Iterable[pa.Table], clusters: list[int]) -> dict[int, list[dict[str, Any]]]:
-    """Some of the documents that were removed for each of these witnesses."""
+    """Some documents that were removed for each of these witnesses."""
     found: dict[int, list[dict[str, Any]]] = {}
     wanted = array(clusters, pa.uint64())
     for table in tables:
@@ -127,8 +136,8 @@ def _members(tables: Iterable[pa.Table], clusters: list[int]) -> dict[int, list[
 
 
 def _tables(folder: str) -> Iterator[pa.Table]:
-    """The table of decisions, many rows at a time: a call on the few rows of one file takes as long as on these."""
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
+    """The table of decisions, many rows at a time, since a call takes as long for the few rows of one file."""
+    import pyarrow.parquet as pq  # deferred: the import takes 30 ms, and most runs have no such table
 
     waiting: list[pa.RecordBatch] = []
     for path in sorted(storage.list_files(folder)):

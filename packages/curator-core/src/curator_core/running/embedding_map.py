@@ -1,6 +1,6 @@
-"""Places rows on a map by their embeddings. A map of a sample of them, on its two main axes.
+"""Where is each sampled row on the map of embeddings? Its place is given by the two main axes of the sample.
 
-Every machine draws the same map: products are of whole numbers, which no order of adding can round, and the rest adds
+Every machine draws the same map: products use whole numbers, whose sums are exact in any order, and all other sums add
 float64 numbers one after the other.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 
 from curator_core.accounts.seen import MapRow
 
-# Vectors of length 1 are scaled to whole numbers of this size. Centred by the sum of 2,000 of them they have lengths
-# below 2**25, so their products stay below 2**53, up to which float64 holds every whole number.
+# Vectors of length 1 are scaled to whole numbers of this size. Centred by the sum of 2,000 of them, their lengths are
+# below 2**25, so their products are below 2**53, where float64 is exact for whole numbers.
 _SIZE = 8_000
 _ROUNDS = 300
 _DIGITS = 4
 
 
 def map_of(rows: Sequence[MapRow], stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The map as `report.json` has it; nothing where fewer than three rows have an embedding."""
+    """The map in the form of `report.json`; empty if fewer than three rows have an embedding."""
     lengths = Counter(len(row.vector) for row in rows)
     length = max(lengths, key=lambda size: (lengths[size], size), default=0)
     rows = [row for row in rows if len(row.vector) == length]
@@ -59,21 +59,22 @@ def map_of(rows: Sequence[MapRow], stages: Sequence[Mapping[str, Any]]) -> dict[
 
 
 def _all_rows(rows: Sequence[MapRow], stages: Sequence[Mapping[str, Any]]) -> int:
-    """How many rows came as far as the rows of the map did."""
+    """The number of rows that the rows of the map were sampled from."""
     dropping = {row.stage for row in rows if row.side == "dropped"}
     dropped = sum(sum(stage["dropped"].values()) for stage in stages if stage["name"] in dropping)
     return max(len(rows), dropped + (stages[-1]["rows_out"] if stages else 0))
 
 
 def main_axes(vectors: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], tuple[float, float]]:
-    """The places of vectors on their two main axes, from -1 to 1, and what part of their spread each axis holds.
+    """The places of vectors on their two main axes, from -1 to 1, and the share of their variance that each axis
+    explains.
 
-    The sign of an axis is that of its place furthest from the middle.
+    The sign of an axis makes its place furthest from the middle positive.
     """
     lengths = np.sqrt(np.add.reduce(np.ascontiguousarray((vectors * vectors).T), axis=0))
     whole = np.rint(vectors / np.where(lengths > 0, lengths, 1.0)[:, None] * _SIZE)
     centred = whole * len(whole) - whole.sum(axis=0)
-    # Exact in float64, in whatever order a library adds.
+    # Exact in float64, in whatever order the library adds.
     products = centred @ centred.T
     spread = float(np.trace(products))
     places, held = np.zeros((len(whole), 2)), [0.0, 0.0]
@@ -92,10 +93,10 @@ def main_axes(vectors: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], tupl
 
 
 def _largest(products: np.ndarray[Any, Any], before: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """The unit vector that ``products`` makes longest, at right angles to those before it."""
+    """The unit vector that ``products`` lengthens most, at right angles to those before it."""
     diagonal = np.diagonal(products)
     vector = products[int(np.argmax(diagonal))].astype(np.float64)
-    # A second start, so that one at right angles to the axis by chance does not stay there.
+    # A second vector is added, in case the first is at right angles to the axis by chance.
     vector = vector / (np.max(np.abs(vector), initial=0.0) or 1.0) + np.arange(len(vector)) * 1e-3 / len(vector)
     previous = np.zeros(len(vector))
     for _ in range(_ROUNDS):
@@ -119,7 +120,7 @@ def _largest(products: np.ndarray[Any, Any], before: Sequence[np.ndarray[Any, An
 
 
 def _times(matrix: np.ndarray[Any, Any], vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A symmetric matrix times a vector, added up row by row in their order."""
+    """The product of a symmetric matrix and a vector, added up row by row in order."""
     found: np.ndarray[Any, Any] = np.add.reduce(matrix * vector[:, None], axis=0)
     return found
 

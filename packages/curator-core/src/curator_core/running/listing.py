@@ -17,17 +17,18 @@ from curator_core.running.locks import owner_at_work
 from curator_core.running.result import RunSummary, StepSummary
 from curator_core.running.so_far import so_far
 
-# What a run has first, and what it always has once it has begun.
+# The file that a run writes first, and the one that it always has once it has begun.
 _RECORD = "run.json"
 _PLAN = "plan.json"
 
 
 @dataclass
 class ListedRun:
-    """A run as a list of runs shows it.
+    """An entry of a list of runs.
 
-    ``state`` is that of its record, but ``interrupted`` where the record says that it runs and no process is working on
-    it, and ``damaged`` where the record cannot be read; ``problem`` says why. ``steps`` are those of a workflow.
+    ``state`` is that of the record, with two exceptions: it is ``interrupted`` if the record says that the run is
+    active but no process is working on it, and ``damaged`` if the record cannot be read; ``problem`` says why.
+    ``steps`` are those of a workflow.
     """
 
     name: str
@@ -47,7 +48,7 @@ class ListedRun:
 
 
 def runs_below(folder: str) -> list[ListedRun]:
-    """The runs in a folder and in the folders inside it, those that began first come first; steps are in their
+    """The runs in a folder and in the folders inside it, in the order in which they began; steps are listed in their
     workflow.
     """
     if not storage.is_folder(folder):
@@ -57,7 +58,7 @@ def runs_below(folder: str) -> list[ListedRun]:
 
 
 def read_run(run_dir: str) -> ListedRun:
-    """A run directory as a list of runs shows it; one that cannot be read says why."""
+    """The entry of a run directory; if it cannot be read, the entry says why."""
     directory = RunDirectory(run_dir)
     base = storage.file_name(run_dir)
     try:
@@ -110,7 +111,7 @@ def _step(step: StepSummary, run_dir: str) -> ListedRun:
 
 
 def _seconds(record: dict[str, Any]) -> float | None:
-    """How long a run that left no summary took; None where it is running or was interrupted."""
+    """How long a run without a summary took; None if it is running or was interrupted."""
     started, ended = record.get("started"), record.get("ended")
     if not started or not ended:
         return None
@@ -121,7 +122,7 @@ def _seconds(record: dict[str, Any]) -> float | None:
 
 
 def _run_directories(folder: str) -> Iterator[str]:
-    """The run directories in a folder, except those inside another run's; what is inside one is not examined."""
+    """The run directories in a folder; the inside of a run directory is not searched."""
     if not storage.is_local(folder):
         names = sorted(
             storage.parent(path) for path in storage.list_files(folder) if storage.file_name(path) in (_RECORD, _PLAN)
@@ -132,7 +133,7 @@ def _run_directories(folder: str) -> Iterator[str]:
                 found.append(place)
         yield from found
         return
-    # Not a list of all files: the ledger of a run may have a million.
+    # Files are not listed recursively: the ledger of a run may have a million.
     storage.require_files(folder)
     for here, folders, files in os.walk(storage.local_path(folder)):
         if _RECORD in files or (_PLAN in files and Path(here, "ledger").is_dir()):

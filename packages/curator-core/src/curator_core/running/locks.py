@@ -1,4 +1,6 @@
-"""Which process works in a run directory: a lock of the kernel, or a heartbeat where the kernel has none."""
+"""Which process works in a run directory? It holds a kernel lock or, if the kernel has no locks there, a file with a
+heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,15 @@ LOCK_FILE = ".lock"
 
 
 class KernelLock:
-    """Held by the kernel for this process, on a local disk; it is free as soon as the process is gone."""
+    """A lock that the kernel holds for this process on a local disk; it is released as soon as the process is gone."""
 
     def __init__(self, path: str) -> None:
         self.path = storage.local_path(path)
         self.fd: int | None = None
 
     def take(self, run_dir: str) -> bool:
-        """False where its owner removed the file before it became ours."""
-        import fcntl  # missing on Windows, where only remote run directories work
+        """Take the lock; return False if its owner removed the file before this process got the lock."""
+        import fcntl  # not available on Windows, where only remote run directories work
 
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -45,7 +47,7 @@ class KernelLock:
                 f"another run is at work in {run_dir!r} ({owner or 'owner unknown'}): wait for it, end it, or choose "
                 "another run directory"
             ) from None
-        except OSError as error:  # a network file system without locks, most often
+        except OSError as error:  # usually a network file system without locks
             os.close(fd)
             raise OutputError(f"cannot lock the folder {run_dir!r}: {error.strerror}") from error
         if not os.fstat(fd).st_nlink:
@@ -64,7 +66,7 @@ class KernelLock:
 
 
 class HeartbeatLock:
-    """A file whose owner renews it every few seconds, where no kernel holds a lock; an old one is taken over."""
+    """A file that its owner renews every few seconds, for storage without kernel locks; an old one is taken over."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -81,7 +83,7 @@ class HeartbeatLock:
                 "wait for it, end it, or choose another run directory"
             )
         self._beat()
-        # Two that start together both write; the one that is overwritten sees it and steps back.
+        # If two runs start together, both write; the one whose file is overwritten notices and gives up.
         time.sleep(0.2)
         held = self._read()
         if held is None or held["token"] != self.token:
@@ -97,7 +99,7 @@ class HeartbeatLock:
         except UsageError:
             if storage.exists(self.path):
                 raise
-            return None  # its holder has just let go
+            return None  # its owner has just released it
         except ValueError:
             return None
         return value if isinstance(value, dict) and value.get("token") else None
@@ -108,7 +110,7 @@ class HeartbeatLock:
 
     def _keep(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(Exception):  # a missed beat is made up by the next
+            with contextlib.suppress(Exception):  # the next beat makes up for a missed one
                 self._beat()
 
     def release(self) -> None:
@@ -121,9 +123,9 @@ class HeartbeatLock:
 
 
 def owner_at_work(run_dir: str) -> str | None:
-    """Which process works in a run directory, as far as its lock says; None where none does.
+    """The process that works in a run directory according to its lock; None if there is none.
 
-    Nothing is locked to find out: a run that begins at the same moment must not be refused for that.
+    This takes no lock itself, because that could make a run that begins at the same moment fail.
     """
     path = storage.join(run_dir, LOCK_FILE)
     if not storage.exists(path):
@@ -131,7 +133,7 @@ def owner_at_work(run_dir: str) -> str | None:
     try:
         text = storage.read_bytes(path).decode(errors="replace").strip()
     except UsageError:
-        return None  # its holder has just let go
+        return None  # its owner has just released it
     beat = None
     if text.startswith("{"):
         try:
@@ -149,7 +151,7 @@ def _owner() -> str:
 
 
 def _died_here(owner: str) -> bool:
-    """Whether the owner was a process of this machine that is no more."""
+    """Whether the owner was a process of this machine that no longer exists."""
     process, _, host = owner.partition(" on ")
     number = process.removeprefix("process ")
     if host != socket.gethostname() or not number.isdigit():

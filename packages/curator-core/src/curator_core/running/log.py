@@ -16,9 +16,9 @@ _LINE: dict[str, Any] = {"time": 0.0, "worker": "", "stage": "", "level": "", "t
 
 
 def write_log(run_dir: str, steps: Mapping[str, str] | None = None) -> None:
-    """Write ``log.txt`` from what the workers have published so far; nothing where no stage has said a word.
+    """Write ``log.txt`` from the lines that the workers have published so far; do nothing if there are none.
 
-    For a workflow, from what the workers of its steps have published; ``steps`` are their run directories by name.
+    For a workflow, the lines come from the workers of its steps; ``steps`` are their run directories by name.
     """
     lines: list[dict[str, Any]] = []
     more = damaged = 0
@@ -31,7 +31,7 @@ def write_log(run_dir: str, steps: Mapping[str, str] | None = None) -> None:
                     continue
                 try:
                     lines.append(_LINE | json.loads(text) | {"step": step})
-                except (ValueError, TypeError):  # a log that something has changed is no reason to fail
+                except (ValueError, TypeError):  # a damaged log is no reason to fail
                     damaged += 1
     lines.sort(key=lambda line: (line["time"], line["worker"]))
     shown = [_shown(line) for line in lines]

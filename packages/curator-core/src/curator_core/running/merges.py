@@ -1,4 +1,4 @@
-"""The tasks that a merge makes of everything before it, in lineage order."""
+"""Which tasks does a merge make from everything before it, in lineage order?"""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def merge_tasks(
     attempt: int,
     directory: RunDirectory | None,
 ) -> Iterator[MergeTask]:
-    """The sources of ``segment``; each merges as many members as the stage's batch size says.
+    """The merge tasks of ``segment``, which are its sources; the stage's batch size is the number of members of each.
 
-    ``before`` are the sources whose tasks wait for it; without a run directory the tasks themselves are in ``waiting``.
-    Which tasks went into which merge is recorded before the first is handed out.
+    ``before`` are the sources whose tasks wait for the merge; without a run directory the tasks themselves are in
+    ``waiting``. The members of all merges are recorded before the first task is handed out.
     """
     members = accounts.tasks(accounts.event_numbers(before, MERGED))
     in_memory = {task.task_id: task for task in waiting}
@@ -39,7 +39,7 @@ def merge_tasks(
         part = members[start : start + size]
         ids = [task for task, _ in part]
         name = source_id(merge.name, ids)
-        # Not in the name: names must not depend on when a file was touched.
+        # The generations are not part of the name: names must not depend on when a file was modified.
         stamp = source_id("", [generation for _, generation in part]).rpartition("-")[2]
         task = MergeTask(
             data=ids, folder=folder, tasks=None if folder else [in_memory[task_id] for task_id in ids], task_id=name

@@ -1,6 +1,6 @@
-"""What a notebook shows of a run while it runs: its progress, in the cell.
+"""How does a notebook show the progress of a run in its cell?
 
-Nothing here imports IPython: it is used where a notebook has loaded it already.
+This module does not import IPython: it uses it if a notebook has loaded it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from curator_core.running.progress import STARTING, line, rows_text, sources_tex
 if TYPE_CHECKING:
     from curator_core.running.progress import RunProgress
 
-# A cell is redrawn at most this often: each time costs a message to the browser.
+# A cell is redrawn at most this often, since each time sends a message to the browser.
 REDRAW_SECONDS = 0.5
 
 
@@ -39,12 +39,12 @@ class CellProgress:
 
     def __call__(self, progress: RunProgress) -> None:
         now = self._clock()
-        # What the run waits for is shown at once, and so are the first and the last state of a step.
+        # A change in what the run waits for is shown at once, and so are the first and the last state of a step.
         shown = (progress.state, progress.title)
         if shown == self._shown and now - self._drawn < REDRAW_SECONDS:
             return
         self._drawn, self._shown = now, shown
-        ipython = sys.modules["IPython"].display  # it is always there in a kernel
+        ipython = sys.modules["IPython"].display  # a kernel always has it
         page = ipython.HTML(progress_html(progress))
         if self._handle is None:
             self._handle = ipython.display(page, display_id=True)
@@ -53,11 +53,11 @@ class CellProgress:
 
 
 def progress_html(progress: RunProgress) -> str:
-    """What runs, a bar, and a row for each stage."""
+    """The name of the run, a bar, and a row for each stage."""
     title = f"<b>{html.escape(progress.title)}</b>"
     if progress.state == STARTING:
         text = line(progress).removeprefix(f"{progress.title}: ").rpartition(", ")[0]
-        # The browser animates the bar: no news comes from here until the executor has started.
+        # The browser animates the bar, since there is no news until the executor has started.
         return f'<div>{title} {html.escape(text)} …<progress style="width:100%"></progress></div>'
     parts = [sources_text(progress), rows_text(progress), formatting.duration(progress.elapsed)]
     if progress.workers:
@@ -72,7 +72,7 @@ def progress_html(progress: RunProgress) -> str:
 
 def _stages_html(progress: RunProgress) -> str:
     states = progress.stage_states()
-    if not states or not progress.going:  # the result shows what came of a run in a table of its own
+    if not states or not progress.going:  # the result has its own table of the outcome
         return ""
     rows = "".join(
         f"<tr><td style='text-align:left'>{html.escape(state.totals.name)}</td>"

@@ -1,7 +1,7 @@
-"""What are the numbers of a run? All that its page shows, as plain values: the content of ``report.json``.
+"""What are the numbers of a run? The content of ``report.json``: everything that the page shows, as plain values.
 
-They come from the run directory alone, so they are available while a run goes on, after it was killed, and on another
-machine. docs/report-json.md describes the form.
+They come from the run directory alone, so they are available during a run, after it was killed, and on another machine.
+docs/report-json.md describes the format.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from curator_core.running.duplicates import duplicates_of
 from curator_core.running.embedding_map import map_of
 from curator_core.running.repeats import repeats_of
 from curator_core.running.so_far import so_far
-from curator_core.running.steps import pipelines_in
+from curator_core.running.steps import counting_folder, pipelines_in, workflows_in
 from curator_core.running.work import work_of
 
 FORMAT = 1
-# Examples of rejects of one kind, stage and reason.
+# The number of examples of rejects of one kind, stage and reason.
 _EXAMPLES = 3
-# A page holds at most this many characters of one example.
+# A page shows at most this many characters of one example.
 _MESSAGE_CHARACTERS = 2_000
 _RAW_BYTES = 1_000
-# At most this many characters of small pictures, so that a page stays below 2 MB.
+# The small pictures of a page have at most this many characters, so that the page stays below 2 MB.
 _PICTURES = 1_200_000
-# Less waiting than this is usual in a short run, and no number of workers would avoid it.
+# Workers that wait less than this, in seconds, are usual in a short run, whatever their number.
 _LONG_WAIT = 10.0
 _VERDICTS = {
     "done": "Every source is complete and every row is accounted for.",
@@ -50,8 +50,8 @@ _VERDICTS = {
 
 
 def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]:
-    """The numbers of the run in a run directory, finished or not. ``accounts``: those of the run of a pipeline, where they
-    have been read already.
+    """The numbers of the run in a run directory, finished or not. ``accounts`` are the accounts of a pipeline's run, if
+    the caller has read them already.
     """
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json")
@@ -62,7 +62,10 @@ def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]
     groups = group_rejects(directory.url, _EXAMPLES, accounts)
     for step, place in steps.items():
         groups += [replace(group, stage=f"{group.stage} of step {step!r}") for group in group_rejects(place, _EXAMPLES)]
-    seen, problem = _seen(list(steps.values())[-1] if steps else directory.url, accounts)
+    step, place = _counting(directory.url, steps)
+    seen, problem = _seen(place, accounts)
+    # The tables of a workflow within a workflow are in its own folder; the last one is shown.
+    folders = [directory.url, *reversed(workflows_in(directory.url))]
     unfinished = {}
     if "summary" not in record:
         unfinished = {name: so_far(place).as_dict() for name, place in (steps or {"": directory.url}).items()}
@@ -75,10 +78,11 @@ def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]
         unfinished,
         configuration=str(command.get("file") or ""),
         run_dir=directory.url,
-        duplicates=duplicates_of(directory.url),
-        repeats=repeats_of(directory.url),
+        step=step,
+        duplicates=next(filter(None, map(duplicates_of, folders)), None),
+        repeats=next(filter(None, map(repeats_of, folders)), None),
         problems=[problem] if problem else [],
-        times=list(read_times(list(steps.values())[-1] if steps else directory.url, int(record.get("attempt") or 1))),
+        times=list(read_times(place, int(record.get("attempt") or 1))),
     )
 
 
@@ -91,12 +95,13 @@ def make_numbers(
     *,
     configuration: str = "",
     run_dir: str = "",
+    step: str = "",
     duplicates: Mapping[str, Any] | None = None,
     repeats: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
     times: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The same from what was read of the directory."""
+    """Like `numbers_of`, from records that have been read. ``step`` is the step of a workflow whose stages are shown."""
     seen = seen or Seen()
     summary = record.get("summary") or {}
     state = str(record.get("state"))
@@ -148,15 +153,30 @@ def make_numbers(
         "steps": summary.get("steps") or [],
     }
     work = work_of(times, [stage["name"] for stage in stages], None if found["steps"] else found["started"])
-    found["time"] = _time(found, summary, last, work)
+    found["time"] = _time(found, summary, last, work, step)
     found["alarms"] = alarms_of(found)
-    plain: dict[str, Any] = _plain(found)
+    # Samples are plain as they were read, and they are most of all that there is.
+    samples = [stage["samples"] for stage in stages]
+    plain: dict[str, Any] = _plain({**found, "stages": [{**stage, "samples": []} for stage in stages]})
+    for stage, mine in zip(plain["stages"], samples, strict=True):
+        stage["samples"] = mine
     return plain
 
 
+def _counting(run_dir: str, steps: Mapping[str, str]) -> tuple[str, str]:
+    """The step of a workflow whose rows count as those of the run, with its run directory; before it begins, the last
+    step that has begun. For a pipeline, no step and the run directory itself.
+    """
+    place = run_dir
+    while (deeper := counting_folder(place)) is not None:
+        place = deeper
+    found = next((name for name, folder in steps.items() if folder == place), None)
+    return (found, place) if found else list(steps.items())[-1] if steps else ("", run_dir)
+
+
 def _seen(place: str, accounts: Accounts | None) -> tuple[Seen, str]:
-    """What was kept to be seen, in a workflow by its last step; if it cannot be read, the page lacks only the
-    samples.
+    """What the run, or the step of a workflow that counts, shows of its data. If it cannot be read, only the samples are
+    missing on the page.
     """
     try:
         return read_seen(place, accounts), ""
@@ -171,12 +191,12 @@ def _closed(state: str, summary: Mapping[str, Any]) -> bool:
         return False
     try:
         return not shares or sum(map(Fraction, shares.values())) == summary.get("sources", 0)
-    except ValueError:  # changed by hand
+    except ValueError:  # the record was changed by hand
         return False
 
 
 def _command(recorded: Any) -> str | None:
-    """The command line; earlier versions recorded its words."""
+    """The command line as text; earlier versions recorded a list of words."""
     return shlex.join(map(str, recorded)) if isinstance(recorded, list) else recorded
 
 
@@ -189,7 +209,7 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         part["mode"] = entry.mode if entry else "filter"
         part["samples_of"] = entry.of if entry else {"dropped": {}, "kept": 0}
         if entry is not None:
-            # Not `dataclasses.asdict`: it copies every number of every histogram one by one.
+            # `dataclasses.asdict` would copy every number of every histogram separately.
             part["scores"] = [
                 _trimmed({**vars(score), "limits": [limit.as_dict() for limit in score.limits]})
                 for score in entry.scores
@@ -211,7 +231,7 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
 
 
 def _limit_pictures(stages: Sequence[Mapping[str, Any]]) -> None:
-    """Leave pictures to as many samples as there is room for: the first of every stage, reason and limit, then the
+    """Keep the pictures of as many samples as there is room for: the first of every stage, reason and limit, then the
     second.
     """
     turns: list[tuple[int, int, dict[str, Any]]] = []
@@ -255,7 +275,7 @@ def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokens(seen: Seen) -> dict[str, Any]:
-    """How many tokens there are; none where their number would be estimated from the bytes of pictures."""
+    """The numbers of tokens; zero if they would be estimated from the bytes of pictures."""
     pictures = any(sample.picture for stage in seen.stages.values() for sample in stage.samples)
     if pictures and seen.tokens.startswith("estimated"):
         return {"counted_by": "", "in": 0, "out": 0}
@@ -288,7 +308,7 @@ def _reject(group: RejectGroup) -> dict[str, Any]:
 
 
 def _models(plan: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The parameters that name a model, a revision or the hash of weights, by stage."""
+    """The parameters that name a model, a revision or the hash of weights, for each stage."""
     found = []
     for step in _planned(plan.get("steps")):
         given = step.get("params") or {}
@@ -304,7 +324,7 @@ def _models(plan: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _planned(steps: Any, within: str = "") -> Iterator[dict[str, Any]]:
-    """The stages of a plan; those of a workflow name their step."""
+    """The stages of a plan; in a workflow, each names its step."""
     for step in steps or ():
         if isinstance(step, Mapping) and "steps" in step:
             yield from _planned(step["steps"], str(step.get("name")))
@@ -313,7 +333,9 @@ def _planned(steps: Any, within: str = "") -> Iterator[dict[str, Any]]:
 
 
 def _groups(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups of the plan with the names of their stages, as the text of the plan has them; of a workflow its steps."""
+    """The groups of the plan with the names of their stages, parsed from the text of the plan; for a workflow, its
+    steps.
+    """
     if plan.get("kind") == WORKFLOW:
         return list(_step_groups(plan.get("steps"), ""))
     groups: list[dict[str, Any]] = []
@@ -340,7 +362,7 @@ def _step_groups(steps: Any, above: str) -> Iterator[dict[str, Any]]:
 
 
 def _time(
-    numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[str, Any], work: dict[str, Any]
+    numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[str, Any], work: dict[str, Any], step: str
 ) -> dict[str, Any]:
     stages = numbers["stages"]
     whole = sum(stage["seconds"] for stage in stages)
@@ -364,13 +386,14 @@ def _time(
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
         "timeline": {key: work[key] for key in ("begins", "ends", "of", "workers")},
-        "bottleneck": _of_steps(numbers["steps"], wall) or _bottleneck(each, whole, wall, summary.get("worked_after")),
+        "bottleneck": _of_steps(numbers["steps"], wall, step)
+        or _bottleneck(each, whole, wall, summary.get("worked_after")),
     }
 
 
 def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the workers that ran a stage say of it. Bytes are those of an Arrow table with all columns, estimated from
-    some of the batches.
+    """The measurements of the workers that ran a stage. Bytes are those of Arrow tables with all columns, estimated
+    from some of the batches.
     """
     if found is None:
         return {"waited": None, "bytes_a_second": None, "memory": None, "gpu_busy": None}
@@ -384,16 +407,15 @@ def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> di
     }
 
 
-def _of_steps(steps: Sequence[Mapping[str, Any]], wall: float | None) -> str:
+def _of_steps(steps: Sequence[Mapping[str, Any]], wall: float | None, shown: str) -> str:
     """Which step of a workflow takes most of the time."""
     if not steps or not wall:
         return ""
     slowest = max(steps, key=lambda step: (step["seconds"], step["name"]))
-    name, last = printable(slowest["name"]), printable(steps[-1]["name"])
     return (
-        f"Step {name} takes most of the run: {duration(slowest['seconds'])} of {duration(wall)} "
-        f"({percent(slowest['seconds'], wall)}). The stages below are those of the last step, {last}; every step has a "
-        "page of its own."
+        f"Step {printable(slowest['name'])} takes the most time: {duration(slowest['seconds'])} of {duration(wall)} "
+        f"({percent(slowest['seconds'], wall)}). The stages below are those of step {printable(shown or steps[-1]['name'])}; "
+        "every step has a page of its own."
     )
 
 
@@ -402,31 +424,31 @@ def _bottleneck(each: Sequence[Mapping[str, Any]], whole: float, wall: float | N
         return ""
     slowest = max(each, key=lambda stage: (stage["seconds"], stage["name"]))
     said = (
-        f"{printable(slowest['name'])} takes most of the time of the workers: {duration(slowest['seconds'])} of "
+        f"{printable(slowest['name'])} takes the most time of all stages: {duration(slowest['seconds'])} of "
         f"{duration(whole)} ({percent(slowest['seconds'], whole)})."
     )
     waited = sum(stage["waited"] or 0.0 for stage in each)
     if waited > max(whole, _LONG_WAIT):
-        said += f" The workers waited longer than they worked ({duration(waited)}): fewer of them would do, or larger inputs."
+        said += f" The workers waited longer than they worked ({duration(waited)}): use fewer workers or larger inputs."
     if wall and began and began > wall / 2:
         said += (
-            f" {percent(began, wall)} of the run went by before the first work was done ({duration(began)}): more input costs "
-            "that only once."
+            f" {percent(began, wall)} of the run passed before the first work was done ({duration(began)}). This "
+            "time does not grow with the input."
         )
     return said
 
 
-# Types that JSON has as they are.
+# Types that JSON can express directly.
 _AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 
 def _plain(value: Any) -> Any:
-    """Only what JSON has: no NaN, no infinity, no tuples, every key a string."""
+    """The value in JSON types: no NaN, no infinity, no tuples, every key a string."""
     kind = type(value)
     if kind in _AS_THEY_ARE:
         return value
     if isinstance(value, (list, tuple)):
-        # Most are long and hold numbers alone.
+        # Most lists are long and contain only numbers.
         kinds = set(map(type, value))
         if kinds <= _AS_THEY_ARE or (kinds == {float} and all(map(math.isfinite, value))):
             return list(value)

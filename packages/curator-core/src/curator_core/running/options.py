@@ -1,4 +1,4 @@
-"""How to run: the options of a run, checked."""
+"""Which options does a run have? They are checked when they are set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curator_core.worker.stage_log import LEVELS
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run; see `Pipeline.run` for what each means."""
+    """The options of a run; `Pipeline.run` explains each."""
 
     run_dir: str | None = None
     resume: bool = False

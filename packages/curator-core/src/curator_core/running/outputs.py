@@ -1,4 +1,6 @@
-"""The output folders of a run: which run owns each, what is in it, and the success file that marks it finished."""
+"""The output folders of a run: which run owns each, what it contains, and the success file that marks it as
+finished.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ _ROWS = output_name("")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A stage that fills a folder: with what it writes, or with the rows that it drops."""
+    """A stage that fills a folder, with its output or with the rows that it drops."""
 
     name: str
     folder: str
@@ -35,7 +37,7 @@ class Writer:
 
 @dataclass(slots=True)
 class Finished:
-    """What the finishing pass left: the files of each writer in numbers, and what the user should be told."""
+    """The outcome of the finishing pass: the number of files of each writer, and notes for the user."""
 
     written: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: int = 0
@@ -48,9 +50,9 @@ class Finished:
 class Outputs:
     """The folders that a run fills.
 
-    ``success_files`` holds, by absolute folder, the checksum of the success file that this run (in an earlier attempt)
-    has put there. It grows as folders are finished; ``note`` is called after each entry and before the file appears, so
-    that a run that is killed in between can be resumed. A run without a run directory notes nothing.
+    ``success_files`` holds, by absolute folder, the checksum of the success file that an earlier attempt of this run
+    has written there. It grows as folders are finished; ``note`` is called after each entry and before the file
+    appears, so that a run that is killed in between can be resumed. A run without a run directory records nothing.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Outputs:
         *,
         dropped: str | None = None,
     ) -> None:
-        """``dropped``: the folder for the rows that stages drop."""
+        """``dropped`` is the folder for the rows that stages drop."""
         self.plan = plan
         self.success_files = dict(success_files or {})
         self.note = note
@@ -80,26 +82,25 @@ class Outputs:
         self.writers += self.dropped
 
     def require_own(self, *, recorded: bool) -> None:
-        """Refuse to write over what another run has finished: files are named after their sources in every run.
+        """Raise if the output would overwrite the finished output of another run, since all runs name files after their
+        sources.
 
-        ``recorded``: whether this run has a run directory; without one it cannot know its own output again.
+        ``recorded`` says whether this run has a run directory; without one it cannot recognise its own output.
         """
         for writer in self.writers:
             if self._finished_by_another(writer.folder):
                 holds = "the finished output of another run" if recorded else "finished output"
                 ways = (
-                    "or replace what is there with fresh=True (--fresh)"
+                    "or replace it with fresh=True (--fresh)"
                     if recorded
-                    else "replace what is there with fresh=True, or run with a run_dir, which recognises its own output"
+                    else "replace it with fresh=True, or run with a run_dir, which recognises its own output"
                 )
                 raise RunRefused(
                     f"stage {writer.name!r} writes to {writer.folder!r}, which holds {holds}: choose another folder, {ways}"
                 )
 
     def unmark(self) -> None:
-        """Remove the success files: a folder that is about to change is no longer finished. A second call does
-        nothing.
-        """
+        """Remove the success files, since the folders are about to change. A second call does nothing."""
         if self._unmarked:
             return
         self._unmarked = True
@@ -124,7 +125,7 @@ class Outputs:
         """The finishing pass of each stage, and a success file in each folder.
 
         ``outputs`` are the files that count, by stage and in lineage order. Files in a folder that are named after one
-        of ``sources`` and belong to no event were left by earlier attempts, and are removed.
+        of ``sources`` but belong to no event are leftovers of earlier attempts and are removed.
         """
         for writer in self.writers:
             if self._finished_by_another(writer.folder):
@@ -132,7 +133,7 @@ class Outputs:
                     f"another run has finished its output in {writer.folder!r} while this one ran, and their files have "
                     "the same names: choose another folder, or write it all again with fresh=True (--fresh)"
                 )
-        self.unmark()  # no source may have had to run, but a finishing pass can remove and pack files all the same
+        self.unmark()  # even if no source had to run, a finishing pass can remove and pack files
         done = Finished()
         for planned in self.plan.stages:
             records = _once(outputs.get(planned.name, []))
@@ -145,7 +146,7 @@ class Outputs:
                 self._finish_folder(planned.name, folder, records, sources, done)
             if text := planned.stage.conclusion():
                 done.notes.append(text)
-        # Counted separately: what a run has written is what its writers have written.
+        # Dropped rows are counted separately: the output of a run is that of its writers.
         beside = Finished()
         for writer in self.dropped:
             records = _once(outputs.get(writer.name, []))
@@ -185,7 +186,7 @@ class Outputs:
 
     @functools.cached_property
     def _direct(self) -> dict[str, tuple[str, set[str]]]:
-        """Each writer that leaves its files as they are: its folder, and what is in it; listed once."""
+        """The folder and the files of each writer that does not repack them; each folder is listed once."""
         found: dict[str, tuple[str, set[str]]] = {}
         for writer in self.writers:
             if not writer.repacks:
@@ -195,7 +196,9 @@ class Outputs:
 
 
 def _check_apart(writers: Sequence[Writer]) -> None:
-    """Dropped rows have a folder of their own: the content of a folder is taken for the output of one stage."""
+    """Check that dropped rows have folders of their own, since all files in a folder count as the output of one
+    stage.
+    """
     found: dict[str, Writer] = {}
     for writer in writers:
         place = storage.absolute(writer.folder).rstrip("/")
@@ -207,7 +210,7 @@ def _check_apart(writers: Sequence[Writer]) -> None:
 
 
 def checksum(data: bytes) -> str:
-    """What identifies a success file."""
+    """The checksum that identifies a success file."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -225,13 +228,14 @@ def _success_text(
 
 
 def _remove_strays(folder: str, standing: AbstractSet[str], sources: AbstractSet[str]) -> int:
-    """Remove what earlier attempts of this run left: files named after its sources that belong to no event. Returns how
-    many other files there are.
+    """Remove leftovers of earlier attempts of this run: files named after its sources that belong to no event. Return
+    the number of other files.
     """
     if not storage.exists(folder):
         return 0
     targets = {storage.file_name(name) for name in (*standing, SUCCESS)}
-    # Another run may share the folder and the sources: a file is this stage's own only if it writes files of that kind.
+    # Another run may share the folder and the sources: a file belongs to this stage only if the stage writes files of
+    # that kind.
     endings = {_ending(name) for name in targets - {SUCCESS}}
     others = 0
     for path in storage.list_files(folder, hidden=True):
@@ -242,7 +246,7 @@ def _remove_strays(folder: str, standing: AbstractSet[str], sources: AbstractSet
         temporary = storage.is_temporary(path)
         target = storage.target_name(path) if temporary else file
         ours = source_of(target) in sources and (not endings or _ending(target) in endings)
-        # No source's name begins with an underscore: files like `_roll.arrow` are what a stage adds when it finishes.
+        # No source's name begins with an underscore: a file like `_roll.arrow` is one that a stage adds in `finish`.
         if ours or (temporary and (target in targets or target.startswith("_"))):
             storage.remove(path)
         elif not file.startswith((".", "_")):
@@ -251,7 +255,7 @@ def _remove_strays(folder: str, standing: AbstractSet[str], sources: AbstractSet
 
 
 def _ending(name: str) -> str:
-    """What follows the lineage in the name of a file: ``.jsonl.gz`` of ``page-3f2a.00002.jsonl.gz``."""
+    """The part of a file name after the lineage: ``jsonl.gz`` in ``page-3f2a.00002.jsonl.gz``."""
     _, _, rest = name.partition(".")
     parts = rest.split(".")
     while parts and parts[0].isdigit():
@@ -260,7 +264,7 @@ def _ending(name: str) -> str:
 
 
 def _once(records: Sequence[FileRecord]) -> list[FileRecord]:
-    """Each path once, with its last record, in the order of first mention."""
+    """Each path once, with its last record, in the order of first appearance."""
     by_path: dict[str, FileRecord] = {}
     for record in records:
         by_path[record.path] = record

@@ -1,9 +1,9 @@
-"""How alike do two small pictures look, once one is laid over the other?
+"""Computes how similar two small pictures look after they are aligned.
 
-Both are reduced to 32 x 32, and the result is the correlation of their greys: 1 where they differ only in brightness
-and contrast. A crop is laid over the window of the other picture that it was cut from. The window's place is only
-roughly known, so it is moved and scaled in small steps to the best fit. Greys and their products are whole numbers, so
-every machine gets the same result.
+Both are reduced to 32 x 32, and the result is the correlation of their grey values, which is 1 if they differ only in
+brightness and contrast. A crop is compared with the window of the other picture from which it was cut. The window's
+position is known only roughly, so the window is moved and scaled in small steps to the best fit. Grey values and their
+products are whole numbers, so every machine gets the same result.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ type Box = tuple[float, float, float, float]
 _SMALL = 32
 _WEIGHT = 1 << 10
 _STEPS = (0.03, 0.015)
-# No step makes a pair fit that is less alike than this.
+# If the similarity of a pair is below this, no step can make it fit.
 _HOPELESS = 0.4
 
 
 def likeness(one: Grey, one_box: Box, number: int, other: Grey, other_box: Box, enough: float = 2.0) -> float:
-    """How alike the window ``number`` of one picture (0 is the whole) is to the whole of another, from -1 to 1.
+    """The similarity, from -1 to 1, of window ``number`` of one picture (0 is the whole picture) to the whole of
+    another.
 
-    The search ends once the likeness is ``enough``, so the result may be a little below the best fit.
+    The search ends when the similarity reaches ``enough``, so the result may be a little below the best fit.
     """
     if number == 1 + MIRRORED:
         one, number = one[:, ::-1], 0
@@ -73,7 +74,7 @@ def _range(low: float, high: float, move: float, grow: float) -> tuple[float, fl
 
 
 def _small(picture: NDArray[np.float64], box: Box) -> NDArray[np.float64]:
-    """The part of a picture in a box, at 32 x 32, in whole numbers."""
+    """The part of a picture in a box, reduced to 32 x 32, in whole numbers."""
     return _scaled(_areas(box[1], box[3]) @ picture @ _areas(box[0], box[2]).T)
 
 
@@ -84,7 +85,7 @@ def _scaled(made: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _areas(low: float, high: float) -> NDArray[np.float64]:
-    """The share of each pixel in each of 32 equal parts of a range, as whole numbers."""
+    """The weight of each pixel in each of 32 equal parts of a range, as whole numbers."""
     edges = low + (high - low) * np.arange(_SMALL + 1) / _SMALL
     at = np.arange(SIDE)
     part = np.minimum(at + 1, edges[1:, None]) - np.maximum(at, edges[:-1, None])
@@ -93,7 +94,7 @@ def _areas(low: float, high: float) -> NDArray[np.float64]:
 
 
 def _centred(small: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """A picture minus its mean, in whole numbers, and the exact sum of their squares."""
+    """A picture minus its mean, in whole numbers, and the exact sum of the squares."""
     values = small - np.rint(small.sum() / small.size)
     return values, float((values * values).sum())
 

@@ -1,4 +1,4 @@
-"""Finds images that may show the same picture by their hashes, and compares the small pictures themselves."""
+"""Finds images whose hashes suggest the same picture, and compares their small pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from curator_core.across.shuffle import (
     require_complete,
     write_partitioned,
 )
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
@@ -45,14 +45,15 @@ from curator_image.dedup.keys import BOX, GREY, HASH, PARTS_OF_KIND, PICTURES
 from curator_image.dedup.search import TABLES, Wanted, near_pairs
 
 RULE = "perceptual"
-# How many preferred images one search may pair an image with, so that masses of similar images cost only linear time.
+# The largest number of preferred images with which one search pairs an image, so that many similar images cost only
+# linear time.
 _MOST_TIES = 64
-# Where more images than this, divided by the number of ties, have one hash, each is tied to fewer.
+# If more images than this, divided by the number of ties, have the same hash, each image gets fewer ties.
 _MOST_TIES_OF_EQUALS = 100_000
 _LEAST_TIES = 4
 # This many of the images with the same hash represent all of them in comparisons with others.
 _STAND_FOR_ALL = 2
-# How many hashes a task searches at once, and up to how many it looks all words up.
+# How many hashes a task searches at once, and below how many one task looks up all words.
 _MOST_AT_ONCE = 1 << 20
 _FEW = 100_000
 _MOST_HELD = 1 << 21
@@ -63,10 +64,10 @@ _PAIR = pa.schema([("number", pa.uint64()), ("other", pa.uint64()), ("window", p
 
 @dataclass(kw_only=True)
 class Searches(SourceStage[FileGroupTask]):
-    """Names the searches among all hashes in a folder; each is a source: a block of the hashes of wholes with another one, or with a
-    block of those of a window, by one word or by all.
+    """Names the searches among all hashes in a folder; each is a source. A search compares a block of the hashes of
+    whole pictures with another such block, or with a block of the hashes of a window, by one word or by all words.
 
-    Blocks depend on the hashes alone, so what is found does not depend on files, partitions or workers.
+    Blocks depend only on the hashes, so the result does not depend on files, partitions or workers.
     """
 
     path: str
@@ -100,7 +101,7 @@ class Searches(SourceStage[FileGroupTask]):
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Ranges of partitions, and how many hashes each holds: as many as a task searches at once, or one partition."""
+    """Ranges of partitions, with the number of hashes in each: as many as a task searches at once, or one partition."""
     blocks: list[tuple[int, int, int]] = []
     start = size = 0
     for number, more in enumerate(rows.tolist()):
@@ -113,7 +114,9 @@ def _blocks(rows: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 
 @dataclass(kw_only=True)
 class SearchPictures(PartitionStage):
-    """Finds the images whose hashes differ in at most ``radius`` bits, of the wholes of both or of a whole and a window."""
+    """Finds pairs of images whose hashes differ in at most ``radius`` bits. The hashes are of both whole pictures, or
+    of a whole and a window.
+    """
 
     radius: int
 
@@ -130,7 +133,9 @@ class SearchPictures(PartitionStage):
         wanted = Wanted(one.first, None if within else other.first, most=_MOST_TIES)
         found = near_pairs(one.hashes, None if within else other.hashes, self.radius, tables, wanted)
         pairs = _Pairs(by_rank=window == 0)
-        if within and tables.start == 0:  # equal ones differ in no word: they are found once
+        if (
+            within and tables.start == 0
+        ):  # equal hashes would be found by the first word of each search, so only that search adds them
             pairs.add(*one.among_equals())
         by_one, by_other = _Nearest(one, other, wanted, 0), _Nearest(other, one, wanted, 1)
         for i, j in found:
@@ -166,7 +171,9 @@ class SearchPictures(PartitionStage):
         return pa.concat_tables(pieces, promote_options="default")
 
     def _ranked(self, tables: list[pa.Table]) -> tuple[NDArray[np.uint64], list[NDArray[np.int64]]]:
-        """The numbers of all images in some tables, the preferred ones first, and the place among them of each row."""
+        """The numbers of all images in some tables, in order of preference, and for each row the place of its image in
+        this order.
+        """
         preference = self.preference()
         names = ["number", "hash_high", "hash_low", *preference.names]
         if not sum(table.num_rows for table in tables):
@@ -187,7 +194,9 @@ class SearchPictures(PartitionStage):
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The different hashes among images, and which images have each, by their places in order of preference."""
+    """The distinct hashes among images, and the images that have each of them, given by their places in the order of
+    preference.
+    """
 
     hashes: NDArray[np.uint64]
     starts: NDArray[np.int64]
@@ -196,18 +205,20 @@ class Values:
 
     @classmethod
     def of(cls, hashes: NDArray[np.uint64], ranks: NDArray[np.int64]) -> Values:
-        """The values of a column."""
+        """The distinct hashes of a column."""
         order = np.lexsort((ranks, hashes))
         found, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
         return cls(found, starts.astype(np.int64), counts.astype(np.int64), ranks[order])
 
     @property
     def first(self) -> NDArray[np.int64]:
-        """The preferred image of each."""
+        """The preferred image of each hash."""
         return self.members[self.starts]
 
     def among_equals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each image with the first few of the same hash; the more have it, the fewer."""
+        """Pairs of each image with the first few images of the same hash; the more images have the hash, the fewer are
+        paired.
+        """
         many = np.flatnonzero(self.counts > 1)
         counts = self.counts[many]
         few = np.minimum(counts, np.clip(_MOST_TIES_OF_EQUALS // counts, _LEAST_TIES, _MOST_TIES))
@@ -221,7 +232,9 @@ class Values:
         theirs: NDArray[np.int64],
         their_many: NDArray[np.int64],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The first ``many`` images of each value with the first ``their_many`` of the other beside it."""
+        """Pairs of the first ``many`` images of each hash in ``mine`` with the first ``their_many`` images of its
+        partner in ``theirs``.
+        """
         each = many * their_many
         which = np.repeat(np.arange(len(each)), each)
         at = np.arange(len(which)) - np.repeat(np.cumsum(each) - each, each)
@@ -231,8 +244,8 @@ class Values:
 
 
 class _Nearest:
-    """The other values near each value, of which only those with the most preferred images are kept: the fewer, the more values
-    have very many.
+    """The other hashes near each hash; only those with the most preferred images are kept, and fewer where very many hashes
+    have many.
     """
 
     def __init__(self, values: Values, others: Values, wanted: Wanted, side: int) -> None:
@@ -261,7 +274,7 @@ class _Nearest:
         return packed
 
     def images(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Each image of a value with the first of the others near it, some at a time."""
+        """Pairs of each image of a hash with the first images of the other hashes near it, some at a time."""
         packed = self._prune()
         self._held = []
         of_rank = np.zeros(int(self._first.max(initial=0)) + 1, np.int64)
@@ -280,9 +293,9 @@ class _Nearest:
 
 
 class _Pairs:
-    """Pairs of images, of each image only those with the most preferred ones, where there are very many.
+    """Pairs of images. If there are very many, each image keeps only its pairs with the most preferred images.
 
-    With ``by_rank`` the preferred image comes first, whichever was given first.
+    With ``by_rank``, the preferred image comes first in each pair, whatever the order in which it was given.
     """
 
     def __init__(self, *, by_rank: bool) -> None:
@@ -322,7 +335,7 @@ _HALF, _LATER = np.uint64(32), np.uint64(33)
 
 
 def _sorted_once(held: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """Numbers in order, each once; ``held`` is emptied."""
+    """Numbers in order, each once, sorted in place; ``held`` is emptied."""
     packed = np.concatenate([np.zeros(0, np.uint64), *held])
     held.clear()
     packed.sort()
@@ -336,14 +349,14 @@ def _unpacked(packed: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _rank_in_group(groups: NDArray[Any]) -> NDArray[np.int64]:
-    """The place of each in its run of equal numbers."""
+    """The position of each element in its run of equal numbers."""
     begins = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
     return np.arange(len(groups)) - np.repeat(begins, np.diff(np.append(begins, len(groups))))
 
 
 @dataclass(kw_only=True)
 class PictureParts(SourceStage[FileGroupTask]):
-    """Names the partitions of pairs, of copies and of pictures; each is a source."""
+    """Names the partitions of pairs, copies and pictures; each is a source."""
 
     pairs: str
     aside: str
@@ -367,7 +380,7 @@ class PictureParts(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class RoutePictures(PartitionStage):
-    """Lays out pairs, copies and pictures by the group that they belong to."""
+    """Partitions pairs, copies and pictures by the group to which they belong."""
 
     groups: str
 
@@ -378,7 +391,7 @@ class RoutePictures(PartitionStage):
         group = groups_of_numbers(self.groups, numbers)
         if kind == COPIES:
             table = table.rename_columns({"number": "witness", "member": "number"}).select(TIES.names)
-        if kind == PICTURES:  # images without a pair are compared with nothing
+        if kind == PICTURES:  # an image without a pair needs no comparison
             tied = self._tied(numbers)
             table, group = table.filter(array(tied)), group[tied]
         if "place" in table.column_names:
@@ -392,7 +405,7 @@ class RoutePictures(PartitionStage):
     def _tied(self, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
         tied = np.zeros(len(numbers), np.bool_)
         batches = batches_of(numbers)
-        for batch in np.unique(batches):
+        for batch in distinct(batches):
             rows, _ = groups_of(self.groups, int(batch))
             here = np.flatnonzero(batches == batch)
             tied[here] = np.isin(rows_of(numbers[here]), rows)
@@ -428,7 +441,7 @@ class GroupParts(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class ComparePictures(PartitionStage):
-    """Compares the pictures of each pair of a partition, and decides about all images in it."""
+    """Compares the pictures of each pair in a partition, and decides about all images in the partition."""
 
     least: float
     scope: str = "global"

@@ -1,15 +1,19 @@
-"""Which hashes differ in few bits? All pairs of two lists within a radius, without comparing each with each.
+"""Finds all pairs of hashes from two lists that differ in few bits, without comparing each hash with each.
 
-64 bits are four words of 16. Of two hashes that differ in at most 11 bits, one word differs in at most two; of those that differ in
-10, two bits in three of the words or one bit in the other. So of each word in turn, the hashes whose word is the same or differs in
-that few bits are looked up, and compared whole. Two short lists are compared each with each, which takes less time.
+A hash of 64 bits has four words of 16 bits. If two hashes differ in at most 11 bits, at least one word differs in at
+most two bits. If they differ in at most 10 bits, the first word differs in at most one bit, or another word in at most
+two. So for each word in turn, the hashes whose word is equal or differs in that few bits are looked up and compared
+whole. A pair is returned only for the first such word.
 
-The hashes of one word are a bucket. Most buckets have about as many, so they are laid out in rows of one width, which are compared
-without an index for each pair. What a bucket has more than that is its crowd.
+In two short lists, each hash is compared with each, which takes less time than making buckets.
 
-Masses of hashes that are near one another have pairs in proportion to the square of their number. `Wanted` bounds that: of each
-hash only the first near ones in an order are wanted. Buckets are in that order, so a hash looks through a crowd only until it has
-as many as it wants, or until the others come after those that it has.
+Hashes with the same word form a bucket. Most buckets have about the same size, so they are stored in rows of equal
+width, which are compared without an index for each pair. The hashes that do not fit into the row of their bucket are its
+crowd.
+
+In a mass of hashes that are near one another, the number of pairs grows with the square of its size. `Wanted` bounds
+this: each hash wants only a number of others, the first ones in an order. Buckets are in that order, so a hash searches a
+crowd only until it has enough, or until the others come after those that it has.
 """
 
 from __future__ import annotations
@@ -25,16 +29,16 @@ MOST_RADIUS = 11
 _WORD = 16
 _WORDS = 1 << _WORD
 _AT_ONCE = 1 << 22
-# Comparisons in rows: what is held of them stays in the cache.
+# How many comparisons of rows are held at once, so that they stay in the cache.
 _IN_CACHE = 1 << 16
 _MOST_WIDTH = 128
-# How many of a crowd are compared at a time, and how many at most. Of random hashes a bucket has 16 in a block of a million; a
-# thousand times as many share a word only if they are alike, and the first of them then stand for the others.
+# How many hashes of a crowd are compared at a time, and how many at most. In a block of a million random hashes a bucket
+# has 16. Only hashes that are alike share a word a thousand times as often, and the first of them then stand for the others.
 _LOOKED_AT = 64
 _MOST_LOOKED_AT = 1 << 14
-# Up to this many pairs are compared each with each.
+# Up to this many pairs are compared directly.
 _FEW_PAIRS = 1 << 25
-# A comparison that needs an index takes as long as this many in rows.
+# A comparison that needs an index takes as long as this many comparisons in rows.
 _DEARER = 3
 
 type Hashes = NDArray[np.uint64]
@@ -42,20 +46,20 @@ type Indices = NDArray[np.int64]
 
 
 def bits_of_words(radius: int) -> tuple[int, ...]:
-    """In how many bits each word may differ, so that of two hashes within the radius one word does not differ in more; -1 for a
-    word that need not be looked at.
+    """The number of bits in which each word may differ, or -1 for a word that need not be looked up. Two hashes within
+    the radius have at least one word that differs in at most its number of bits.
 
-    The first word, which has a bit less, gets the smaller number.
+    The first word gets the smaller number.
     """
     each, more = divmod(radius + 1, TABLES)
     return tuple(each - 1 + (table >= TABLES - more) for table in range(TABLES))
 
 
 class Wanted:
-    """Up to how many others each hash wants, and in which order: those with the lowest ranks.
+    """The number of others that each hash wants: those with the lowest ranks.
 
-    A hash that has found as many has a cut: the rank from which on others are not wanted. Whoever takes the pairs lowers it with
-    `cut_off` when it knows better.
+    A hash that has found enough has a cut, and wants no others with that rank or a higher one. The caller of `near_pairs`
+    lowers cuts with `cut_off` while it collects pairs.
     """
 
     def __init__(self, left: Indices, right: Indices | None = None, *, most: int) -> None:
@@ -65,7 +69,7 @@ class Wanted:
         self.cuts = (cuts, cuts if right is None else np.full(len(self.ranks[1]), _NO_CUT))
 
     def cut_off(self, side: int, hashes: Indices, ranks: Indices) -> None:
-        """Of these hashes of a side, others of these ranks or higher ones are not wanted any more."""
+        """These hashes of a side want no others with these ranks or higher ones any more."""
         np.minimum.at(self.cuts[side], hashes, ranks)
 
     def __call__(self, i: Indices, j: Indices) -> NDArray[np.bool_]:
@@ -81,8 +85,8 @@ def near_pairs(
     left: Hashes, right: Hashes | None, radius: int, tables: range = range(TABLES), wanted: Wanted | None = None
 ) -> Iterator[tuple[Indices, Indices]]:
     """Pairs (i, j) where ``left[i]`` and ``right[j]`` differ in at most ``radius`` bits; i < j within ``left`` if ``right`` is
-    None. A pair of two hashes in crowds may come twice, every other one comes once. ``tables`` are the words that are looked up:
-    all of them find all pairs, each some. With ``wanted`` pairs that neither of the two wants may be left out.
+    None. A pair with a hash in a crowd may be returned twice. ``tables`` are the words to look up: all of them together find
+    all pairs, and each finds some. With ``wanted``, pairs that neither hash wants may be missing.
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")
@@ -124,12 +128,12 @@ def _in_table(
         if within and flip:  # each pair of buckets once
             asked = np.flatnonzero(mine.words < mine.words ^ flip)
         for one, other in theirs.in_rows(mine, asked, flip, radius, wanted):
-            # In one bucket a pair of a row is found both ways, and each hash finds itself.
+            # One bucket yields each pair of a row in both orders, and each hash with itself.
             once = one > other if within and not flip else slice(None)
             yield from _made(mine, theirs, one[once], other[once], most[:table], wanted, within)
         if not len(crowd):
             continue
-        # Any hash looks through crowds, and those in a crowd look through the buckets of the others.
+        # All hashes search the crowds, and those in a crowd search the buckets of the others.
         looking = asked if flip or not within else crowd
         for one, other in theirs.in_order(mine, looking, flip, radius, wanted, 0, theirs.width):
             yield from _made(mine, theirs, one, other, most[:table], wanted, within)
@@ -210,8 +214,8 @@ class _Buckets:
     def in_order(
         self, asking: _Buckets, asked: Indices, flip: int, radius: int, wanted: Wanted, side: int, begin: int
     ) -> Iterator[tuple[Indices, Indices]]:
-        """The same for what the buckets hold from the place ``begin`` on, until each hash that asks has what it wants. ``side`` is
-        the one that asks.
+        """Which of the hashes ``asked``, on this ``side``, are near which in the bucket of the word beside theirs, from the
+        position ``begin`` on, until each has enough.
         """
         words = asking.words[asked] ^ flip
         at = self.starts[words] + begin
@@ -243,7 +247,7 @@ class _Buckets:
 
 
 def _width(counts: NDArray[np.int64]) -> int:
-    """How long the rows are with which a comparison of the list with itself takes the least time."""
+    """The width of rows with which comparing the list with itself takes the least time."""
     sizes, number = np.unique(counts, return_counts=True)
     members = sizes * number
     widths = np.arange(1, _MOST_WIDTH + 1)
@@ -252,12 +256,12 @@ def _width(counts: NDArray[np.int64]) -> int:
 
 
 def _flips(most: int) -> list[int]:
-    """All differences of two words in at most that many bits."""
+    """All differences between two words in at most ``most`` bits."""
     return [sum(1 << bit for bit in bits) for n in range(most + 1) for bits in itertools.combinations(range(_WORD), n)]
 
 
 def _first_found(difference: Hashes, most: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Whether no word before finds the pair too."""
+    """Whether no earlier word also finds the pair."""
     fresh = np.ones(len(difference), np.bool_)
     for before, bits in enumerate(most):
         fresh &= np.bitwise_count(_word(difference, before)) > bits
@@ -265,7 +269,9 @@ def _first_found(difference: Hashes, most: tuple[int, ...]) -> NDArray[np.bool_]
 
 
 def _word(hashes: Hashes, table: int) -> NDArray[np.int64]:
-    """The bits of a table: every fourth, so that no table has the lowest frequencies alone."""
+    """The word of a table in each hash. It takes every fourth bit, so that the lowest frequencies are spread over all
+    tables.
+    """
     found = np.zeros(len(hashes), np.int64)
     for bit in range(_WORD):
         found |= ((hashes >> np.uint64(TABLES * bit + table)).astype(np.int64) & 1) << bit

@@ -1,4 +1,4 @@
-"""The parameters with which stages and workflows name test sets, their checks, and the index made from them."""
+"""The parameters of stages and workflows that name test sets, their checks, and the index made from them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from curator_core.arrow.json_column import holds_texts, only_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.files import parse_bytes
-from curator_text._columns import is_text, not_text
+from curator_text._columns import not_text
 from curator_text.decontaminate.index import TestIndex, index_of
 from curator_text.decontaminate.test_sets import checked_test_sets
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TestSetParameters:
-    """Which test sets are used, and what is searched for in them."""
+    """The test sets, and the n-grams for which documents are searched."""
 
-    __test__ = False  # no class of tests
+    __test__ = False  # pytest must not collect this class
     maybe_paths: ClassVar[tuple[str, ...]] = ("test_sets",)
 
     test_sets: Mapping[str, str | Sequence[str] | Mapping[str, Any]]
@@ -44,7 +45,7 @@ class TestSetParameters:
         parse_bytes(self.memory, f"{owner}.memory")
 
     def index(self) -> TestIndex:
-        """The index of the test sets, made from their files once per process."""
+        """The index of the test sets, which is made from their files once in each process."""
         if "_index" not in self.__dict__:
             sets = checked_test_sets(type(self).__name__, self.test_sets)
             memory = parse_bytes(self.memory, f"{type(self).__name__}.memory")
@@ -56,8 +57,8 @@ class TestSetParameters:
         return {key: value for key, value in self.__dict__.items() if key not in ("_index", "_rule")}
 
     def texts_in(self, batch: DocumentBatch) -> pa.ChunkedArray:
-        """The column of texts."""
+        """The texts of the column, null where a value is not text: such a value is not searched."""
         column = column_of(batch.to_pyarrow(), self.column)
-        if not is_text(column.type):
+        if not holds_texts(column.type):
             raise not_text(self, self.column, column.type)
-        return column
+        return only_texts(column)

@@ -1,4 +1,6 @@
-"""Decides about groups of any size in bounded memory: large groups block by block, with the same outcome."""
+"""Decides about groups of any size in bounded memory. Large groups are decided block by block, with the same
+outcome.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator_text.dedup.compare import Decisions, Rule, decide
-from curator_text.dedup.texts_in_order import TextsInOrder, taken
-from curator_text.dedup.words import Words, joined
+from curator_text.dedup.texts_in_order import TextsInOrder
+from curator_text.dedup.words import Words, joined, taken
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-# Words that are compared at once: each takes about fifty bytes.
+# How many words are compared at once; each takes about fifty bytes.
 BLOCK_WORDS = 1 << 22
 
-# Called with the words of some texts, the places among them of documents that are removed and of their witnesses, and
-# the rows of these documents.
+# A function that gets the words of some texts, the indices of removed documents and of their witnesses among these
+# texts, and the rows of the removed documents.
 type Report = Callable[[Words, Ints, Ints, Ints], None]
 
 
@@ -37,7 +39,8 @@ def decide_in_blocks(
 
     Groups that fit are decided together. The documents of a larger group are decided block by block: first they are
     compared with each earlier block of documents that stay, in order, and then the rest among themselves. So the first
-    document that meets the rule is the witness, as if all were compared at once. ``old`` documents come first in their
+    document that meets the rule is the witness, as if all documents were compared at once. ``old`` documents come first
+    in their
     group; see `compare.decide`. ``report`` is called for each removal while the words of both documents are in memory.
     """
     count = len(texts.counts)
@@ -55,7 +58,7 @@ def decide_in_blocks(
     edges = np.append(heads, count)
     first = 0
     while first < len(heads):
-        # As many whole groups as fit, and at least one.
+        # Take as many whole groups as fit, but at least one.
         room = ends[edges[first]] + block_words
         last = max(int(np.searchsorted(ends[edges], room, "right")) - 1, first + 1)
         rows = np.arange(edges[first], edges[last])
@@ -79,13 +82,15 @@ class _Work:
     report: Report | None
 
     def decide(self, rows: Ints, words: Words, groups: NDArray[np.uint64]) -> None:
-        """Decide about whole groups, or about what is left of one after comparisons with all that stay before."""
+        """Decide about whole groups, or about the rest of a group after comparisons with all earlier documents that
+        stay.
+        """
         order = np.arange(len(rows))
         found = decide(words, groups, order, self.rule, size=self.size, old=self.old[rows], among_new=self.among_new)
         self._enter(rows, found, words)
 
     def decide_large(self, rows: Ints) -> None:
-        """Decide about a group that does not fit."""
+        """Decide about a group that is too large to be decided at once."""
         counts, most = self.texts.counts, self.block_words // 2
         stay: list[Ints] = []  # blocks of documents that stay, in order
         for block in self._blocks(rows, most):
@@ -103,19 +108,18 @@ class _Work:
             kept = left[self.made.witness[left] < 0]
             kept = kept[counts[kept] > 0]
             if not self.among_new:
-                kept = kept[self.old[kept]]  # no other is a witness
+                kept = kept[self.old[kept]]  # only old documents are witnesses
             if not len(kept):
                 continue
-            # A few documents from many blocks form one block, so that documents that stay are compared as rarely as
-            # possible.
+            # Join small blocks of documents that stay into one, so that fewer comparisons are needed.
             if stay and counts[stay[-1]].sum() + counts[kept].sum() <= most:
                 stay[-1] = np.concatenate([stay[-1], kept])
             else:
                 stay.append(kept)
 
     def _against(self, before: Ints, left: Ints, words: Words) -> None:
-        """Compare documents with some that stay and come before them."""
-        asked = np.flatnonzero(~self.old[left])  # old ones stay
+        """Compare documents with some earlier ones that stay."""
+        asked = np.flatnonzero(~self.old[left])  # old documents stay
         if len(asked) < len(left):
             left, words = left[asked], taken(words, asked)
         if not len(left):

@@ -1,4 +1,4 @@
-"""Brings the texts of a group together: the words of documents that share a key with another, laid out by group."""
+"""Gathers the texts of each group: the words of documents that share a key with another, partitioned by group."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from curator_core.across.shuffle import finish_partitioned, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
-from curator_text.dedup.words import words_of
+from curator_text.dedup.words import Kind, words_of
 
-SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one to one
+SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that different groups have different places
 
 
 @dataclass(kw_only=True)
 class GroupedTexts(DocumentStage):
-    """Writes the words of each document in a group, laid out by group; an exact copy is only marked as one."""
+    """Writes the words of each document in a group, partitioned by group; exact copies are only marked as copies."""
 
     keys: str
     groups: str
     copies: str
+    unit: Kind = "words"
 
     def setup(self, worker: Any) -> None:
         self._roll = Roll.read(storage.join(self.keys, ROLL))
@@ -49,7 +50,7 @@ class GroupedTexts(DocumentStage):
         numbers = first_number(batch) + rows.astype(np.uint64)
         copies = self._copies.of(batch)
         copy_of = numbers.copy()
-        if copies.num_rows:  # a shuffle of no rows has no columns
+        if copies.num_rows:  # a shuffle without rows has no columns
             copied = to_numpy(copies["number"])
             copy_of[np.searchsorted(numbers, copied)] = to_numpy(copies["copy_of"])
         table = task.to_pyarrow().take(array(rows))
@@ -75,22 +76,22 @@ class GroupedTexts(DocumentStage):
         preference = Preference.of(self.keep, type(self).__name__)
         for name, values in preference.encode(table, found.lengths, collections).items():
             columns[name] = array(values)
-        return pa.table({**columns, **word_columns(self.texts(table), whole)})
+        return pa.table({**columns, **word_columns(self.texts(table), whole, self.unit)})
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)
 
 
-def word_columns(texts: pa.ChunkedArray, whole: NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """The words of the ``whole`` texts, and none for the others, as columns."""
-    words = words_of(texts.filter(array(whole)))
+def word_columns(texts: pa.ChunkedArray, whole: NDArray[np.bool_], unit: Kind) -> dict[str, pa.Array]:
+    """The words or characters of the ``whole`` texts, and none for the others, as columns."""
+    words = words_of(texts.filter(array(whole)), kind=unit)
     counts = np.zeros(len(whole), np.int64)
     counts[whole] = np.diff(words.offsets)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    # Which words are characters of scripts without spaces; null where no words are, as in most batches.
-    spaceless = (
+    # The marks of `Words`; null where there are none, as in most batches of words.
+    marks = (
         pa.nulls(len(whole), pa.large_list(pa.bool_()))
-        if words.spaceless is None
-        else pa.LargeListArray.from_arrays(array(offsets), array(words.spaceless))
+        if words.marks is None
+        else pa.LargeListArray.from_arrays(array(offsets), array(words.marks))
     )
-    return {"words": pa.LargeListArray.from_arrays(array(offsets), array(words.hashes)), "spaceless": spaceless}
+    return {"words": pa.LargeListArray.from_arrays(array(offsets), array(words.hashes)), "marks": marks}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator_core.errors import OutputError
-from curator_text.dedup.words import Hashes, Ints, Words, joined
+from curator_text.dedup.words import Hashes, Ints, Kind, Words, joined, taken
 
 # Words that are sorted into their order at once, and how many words that nobody asked for are read rather than passed
 # over.
@@ -47,8 +47,8 @@ class StoredTexts:
     or the process ends.
     """
 
-    def __init__(self, counts: Ints, folder: str | None, lot_words: int = LOT_WORDS) -> None:
-        self.counts = counts
+    def __init__(self, counts: Ints, folder: str | None, lot_words: int = LOT_WORDS, *, kind: Kind = "words") -> None:
+        self.counts, self._kind = counts, kind
         self._folder = folder
         self._offsets = np.append(0, np.cumsum(counts))
         ends = np.searchsorted(self._offsets, np.arange(lot_words, self._offsets[-1], lot_words))
@@ -108,15 +108,15 @@ class StoredTexts:
         count = int(offsets[-1])
         self._hashes.seek(8 * at)
         hashes: Hashes = np.fromfile(self._hashes, np.uint64, count)
-        spaceless = None
+        marks = None
         if self._marks is not None:
             self._marks.seek(at)
-            spaceless = np.fromfile(self._marks, np.bool_, count)
-            spaceless = spaceless if spaceless.any() else None
-        return Words(hashes, offsets, spaceless)
+            marks = np.fromfile(self._marks, np.bool_, count)
+            marks = marks if marks.any() else None
+        return Words(hashes, offsets, marks, self._kind)
 
     def _put(self, at: int, words: Words) -> None:
-        if words.spaceless is not None and self._marks is None:
+        if words.marks is not None and self._marks is None:
             self._marks = self._file()
             os.truncate(self._marks.fileno(), int(self._offsets[-1]))  # all others are unmarked
         try:
@@ -125,7 +125,7 @@ class StoredTexts:
             self._hashes.flush()
             if self._marks is not None:
                 self._marks.seek(at)
-                marks = np.zeros(len(words.hashes), np.bool_) if words.spaceless is None else words.spaceless
+                marks = np.zeros(len(words.hashes), np.bool_) if words.marks is None else words.marks
                 self._marks.write(_bytes(marks))
                 self._marks.flush()
         except OSError as error:
@@ -142,17 +142,6 @@ class StoredTexts:
             f"the words of a large group, {8 * int(self._offsets[-1])} bytes, cannot be stored in a temporary file in "
             f"{self._folder or tempfile.gettempdir()!r}: {error.strerror or error}; free some space there"
         )
-
-
-def taken(words: Words, rows: Ints) -> Words:
-    """The words of some of the texts."""
-    counts = words.counts[rows]
-    offsets = np.append(0, np.cumsum(counts))
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and np.all(rows[1:] > rows[:-1]):  # no copy
-        part = slice(words.offsets[rows[0]], words.offsets[rows[-1] + 1])
-        return Words(words.hashes[part], offsets, None if words.spaceless is None else words.spaceless[part])
-    at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return Words(words.hashes[at], offsets, None if words.spaceless is None else words.spaceless[at])
 
 
 def _bytes(values: NDArray[Any]) -> memoryview:

@@ -15,42 +15,40 @@ from curator_core import storage
 from curator_core.across.copies import PartitionStage
 from curator_core.across.decided import decided_rows
 from curator_core.across.shuffle import MANIFEST, partition_tables
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.model.task import FileGroupTask
 from curator_text.dedup.blocks import BLOCK_WORDS, decide_in_blocks
 from curator_text.dedup.compare import Decisions, Rule, RuleKind
 from curator_text.dedup.keys import SketchParameters
 from curator_text.dedup.sketch import band_keys
-from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrder, taken
-from curator_text.dedup.words import Bools, Ints, Words, joined, shingles_of
+from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrder
+from curator_text.dedup.words import Bools, Ints, Kind, Words, joined, shingles_of, taken
 
-_WORDS = ["words", "spaceless"]
+_WORDS = ["words", "marks"]
 # How many words and numbers of sketches are in memory while shared keys are counted.
 _SKETCHED = 1 << 20
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RuleParameters:
-    """What a witness must share with a document before the document is removed."""
+    """The rule by which a document is removed for a witness."""
 
     rule: RuleKind = "nothing_new"
     threshold: float | None = None
     max_new_words: int = 12
 
     def the_rule(self) -> Rule:
-        """The checked rule. Without a ``threshold`` it is 0.8; for containment, which promises nothing else, it is
-        0.98.
-        """
+        """The checked rule. The default ``threshold`` is 0.8, but 0.98 for containment, which is its only condition."""
         usual = 0.98 if self.rule == "containment" else 0.8
         return Rule(self.rule, usual if self.threshold is None else self.threshold, self.max_new_words)
 
 
 @dataclass(kw_only=True)
 class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
-    """Decides about the groups in one partition of texts; the decisions are laid out by batch.
+    """Decides about the groups in one partition of texts; the decisions are partitioned by batch.
 
-    Keys and ids of all documents of the partition are in memory, and the words of as many as hold ``memory_words``
-    words. More words are sorted into the order of preference in a temporary file, and compared block by block.
+    Keys and ids of all documents of the partition are in memory, and up to ``memory_words`` words. If there are more
+    words, they are sorted into the order of preference in a temporary file and compared block by block.
     ``old_texts`` are the texts of an index. They come first and stay.
     """
 
@@ -65,7 +63,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         table = table.select(["number", "id", "collection"])
         old = self._old.are_old(columns["number"])
         order = self.preference().sort(columns, within=[columns["group"], (~old).astype(np.uint64)])
-        # The documents themselves, in order, are compared; their exact copies have no words here.
+        # Only documents that are not exact copies are compared, in order of preference; exact copies have no words
+        # here.
         whole = order[columns["number"][order] == columns["copy_of"][order]]
         with contextlib.ExitStack() as stack:
             texts: TextsInOrder
@@ -83,13 +82,13 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         held: list[Words] = []
         total = copied = 0
         for table in self._tables(task):
-            words = _words(table)
+            words = _words(table, self.unit)
             counts.append(words.counts)
             total += len(words.hashes)
             held.append(words)
             rows.append(table.drop_columns(_WORDS))
             if total > self.memory_words:
-                # A part of a record batch keeps all of it in memory.
+                # Copy the rows, because a slice of a record batch keeps the whole batch in memory.
                 rows[copied:] = map(_copied, rows[copied:])
                 copied = len(rows)
                 held.clear()
@@ -102,7 +101,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     def _tables(self, task: FileGroupTask) -> Iterator[pa.Table]:
         tasks = [task]
         if self.old_texts is not None:
-            # Both have the same number of partitions, and each group has new documents.
+            # Both folders have the same number of partitions, and each group contains new documents.
             tasks.append(replace(task, data=[storage.join(self.old_texts, MANIFEST)]))
         for one in tasks:
             for _, table in partition_tables(one):
@@ -112,20 +111,20 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         """The words of these rows in a temporary file."""
         storage.make_folder(self.path)
         folder = storage.local_path(self.path) if storage.is_local(self.path) else None
-        texts = StoredTexts(counts[whole], folder, max(self.memory_words // 2, 1))
+        texts = StoredTexts(counts[whole], folder, max(self.memory_words // 2, 1), kind=self.unit)
         places = np.full(len(counts), -1)
         places[whole] = np.arange(len(whole))
         first = 0
         for table in self._tables(task):
             there = places[first : first + table.num_rows]
             some = np.flatnonzero(there >= 0)
-            texts.write(there[some], taken(_words(table), some))
+            texts.write(there[some], taken(_words(table, self.unit), some))
             first += table.num_rows
         texts.settle()
         return texts
 
     def _decided(self, texts: TextsInOrder, groups: NDArray[np.uint64], old: Bools) -> tuple[Decisions, Ints]:
-        """The decisions about documents, and how many keys each removed one shares with its witness."""
+        """The decisions about documents, and the number of keys that each removed document shares with its witness."""
         shared = np.zeros(len(groups), np.int64)
 
         def count(words: Words, documents: Ints, witnesses: Ints, rows: Ints) -> None:
@@ -135,7 +134,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             texts,
             groups,
             self.the_rule(),
-            size=self.ngram,
+            size=self.shingle,
             old=old,
             among_new=self.against != "index",
             block_words=self.memory_words,
@@ -155,8 +154,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         """The rows of the table of decisions, from decisions about the rows ``whole``."""
         numbers, copy_of = columns["number"], columns["copy_of"]
         gone = found.witness >= 0
-        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # for each document; itself where it stays
-        # The place of the document that each row is a copy of; its own where it is none.
+        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # or itself if it stays
+        # The place of the original of each row; its own place if it is not a copy.
         by_number = np.argsort(numbers[whole])
         itself = by_number[np.searchsorted(numbers[whole][by_number], copy_of[order])]
         lost = np.flatnonzero((numbers[order] != copy_of[order]) | gone[itself])
@@ -183,7 +182,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         )
 
     def _shared(self, words: Words, documents: Ints, witnesses: Ints) -> Ints:
-        """How many keys each removed document shares with its witness."""
+        """The number of keys that each removed document shares with its witness."""
         shared = np.zeros(len(documents), np.int64)
         work = np.cumsum(words.counts[documents] + words.counts[witnesses] + self.bands * self.rows)
         first = 0
@@ -191,9 +190,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             done = int(work[first - 1]) if first else 0
             last = max(int(np.searchsorted(work, done + _SKETCHED, "right")), first + 1)
             ours, theirs = documents[first:last], witnesses[first:last]
-            asked = np.sort(np.concatenate([ours, theirs]))
-            asked = asked[np.flatnonzero(np.diff(asked, prepend=-1))]
-            shingles = shingles_of(taken(words, asked), size=self.ngram)
+            asked = distinct(np.concatenate([ours, theirs]))
+            shingles = shingles_of(taken(words, asked), size=self.shingle)
             keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
             same = keys[np.searchsorted(asked, ours)] == keys[np.searchsorted(asked, theirs)]
             shared[first:last] = np.count_nonzero(same, axis=1)
@@ -201,17 +199,17 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         return shared
 
 
-def _words(lists: pa.Table) -> Words:
-    """The words of all rows; the mark for scripts without spaces is null for rows without such words."""
+def _words(lists: pa.Table, kind: Kind) -> Words:
+    """The words or characters of all rows; their marks are null for rows in which none is marked."""
     hashes, offsets = _flat(lists["words"])
-    marks = lists["spaceless"]
+    marks = lists["marks"]
     if marks.null_count == len(marks):
-        return Words(hashes, offsets, None)
-    spaceless = np.zeros(len(hashes), np.bool_)
+        return Words(hashes, offsets, None, kind)
+    there = np.zeros(len(hashes), np.bool_)
     counts = np.diff(offsets)
     marked = np.repeat(to_numpy(marks.is_valid()), counts)
-    spaceless[marked] = _flat(marks.filter(marks.is_valid()))[0]
-    return Words(hashes, offsets, spaceless)
+    there[marked] = _flat(marks.filter(marks.is_valid()))[0]
+    return Words(hashes, offsets, there, kind)
 
 
 def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -223,12 +221,12 @@ def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _copied(table: pa.Table) -> pa.Table:
-    """The same rows in memory of their own."""
+    """A copy of the rows."""
     return table.take(array(np.arange(table.num_rows)))
 
 
 def _sizes(groups: NDArray[np.uint64], order: Ints) -> Ints:
-    """For each row, how many rows its group has; ``order`` brings the rows of a group together."""
+    """The number of rows in the group of each row; ``order`` brings the rows of a group together."""
     ordered = groups[order]
     heads = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(groups) else np.zeros(0, np.int64)
     counts = np.diff(np.append(heads, len(groups)))

@@ -1,18 +1,21 @@
-"""Numbers a text's words and shingles, the runs of words by which texts are compared.
+"""Computes numbers for the words of a text and for its shingles, the runs of words by which texts are compared.
 
-Both numbers have 64 bits and depend only on the text, so they can be kept and compared for years.
+Both kinds of numbers have 64 bits and depend only on the text, so they can be stored and compared for years.
 
 A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
 between words, every character with its marks is a word. A *shingle* is a run of three words, or of five such
-characters.
-In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first word until
-these add up to one; the last shingle runs to the end of the text. A text too short for that is one shingle, and a text
-without words has none. So every word is in at least one shingle.
+characters. Where texts are taken apart into characters instead, every character with its marks is a unit in all scripts,
+and a shingle is a run of these, across the gaps between words.
+In a text that mixes both, a word counts as a third and a character as a fifth, and a shingle extends from its first
+word until these add up to one; the last shingle extends to the end of the text. A text that is too short for that is
+one shingle, and a text without words has none. So every word is in at least one shingle.
 
-The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros after the end:
+The number of a word is computed from its folded UTF-8, eight bytes at a time, with the first byte lowest and zeros
+after the end:
 ``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``, then ``h *= C`` and
-``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For more than 40 bytes it is XXH3-64 of
-the bytes. The number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then ``h ^= h >> 32``, ``h *=
+``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For words of more than 40 bytes, the
+number is the XXH3-64 of the bytes. The number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then
+``h ^= h >> 32``, ``h *=
 E``, ``h ^= h >> 29``. All arithmetic is modulo 2^64.
 """
 
@@ -40,6 +43,9 @@ Kind = Literal["words", "characters"]
 
 WORDS_IN_SHINGLE = 3
 CHARACTERS_IN_SHINGLE = 5
+# Of characters in all scripts: about three words of a European language. Two long texts that have nothing to do with one
+# another share many shorter runs.
+LETTERS_IN_SHINGLE = 13
 # How much text is processed at once, so that intermediate results stay in the cache.
 BLOCK_BYTES = 1 << 18
 
@@ -54,20 +60,30 @@ _LONGEST = 40
 _FOLDED = bytes(ord(chr(byte).lower()) if byte >= 0x80 or chr(byte).isalnum() else 0 for byte in range(0x80)) + bytes(
     range(0x80, 0x100)
 )
-# Which of the eight bytes belong to the word.
+# Masks of the bytes that belong to the word, by their number.
 _OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
+    """The words or characters of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
 
-    ``spaceless`` says which are characters of scripts without spaces, and is None where none is.
+    ``marks`` says of words which are characters of scripts without spaces (`spaceless`), and of characters which belong to the
+    word of the one before (`joins`); it is None where none does.
     """
 
     hashes: Hashes
     offsets: Ints
-    spaceless: Bools | None = None
+    marks: Bools | None = None
+    kind: Kind = "words"
+
+    @property
+    def spaceless(self) -> Bools | None:
+        return self.marks if self.kind == "words" else None
+
+    @property
+    def joins(self) -> Bools | None:
+        return self.marks if self.kind == "characters" else None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -81,7 +97,7 @@ class Words:
 class Shingles:
     """The shingles of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``, with repetitions.
 
-    Shingle k runs over the words from ``first[k]`` to before ``last[k]`` of all texts.
+    Shingle k consists of the words from ``first[k]`` up to, but excluding, ``last[k]`` among the words of all texts.
     """
 
     hashes: Hashes
@@ -99,47 +115,64 @@ class Shingles:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where words are in the texts of a block: ``data`` is folded UTF-8, and text i has words first[i] to before last[i]."""
+    """Where words or characters are in the texts of a block: ``data`` is folded UTF-8, and text i has words first[i] to
+    before last[i]. ``marks`` are those of `Words`.
+    """
 
     data: npt.NDArray[np.uint8]
     starts: Ints
     ends: Ints
-    spaceless: Bools | None
+    marks: Bools | None
     first: Ints
     last: Ints
+    kind: Kind = "words"
 
 
 def words_of(texts: pa.Array | pa.ChunkedArray, *, kind: Kind = "words") -> Words:
-    """The words of every text of an Arrow array of strings; null has none.
+    """The words of every text in an Arrow array of strings; a null has no words.
 
-    ``kind="characters"`` takes every letter, with its marks, and every digit as a word, in all scripts.
+    With ``kind="characters"``, every letter, with its marks, and every digit is a word, in all scripts.
     """
     parts = [word_numbers(spans_of(documents, kind=kind)) for documents in blocks_of(texts)]
     return joined(parts)
 
 
 def joined(parts: list[Words]) -> Words:
-    """Texts of several parts, one after another."""
+    """The texts of several parts, one part after another."""
     if len(parts) == 1:
         return parts[0]
     counts = [np.diff(part.offsets) for part in parts]
     offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate((*counts, np.zeros(0, np.int64))))))
-    spaceless = None
-    if any(part.spaceless is not None for part in parts):
-        spaceless = np.concatenate(
-            [np.zeros(len(part.hashes), np.bool_) if part.spaceless is None else part.spaceless for part in parts]
+    marks = None
+    if any(part.marks is not None for part in parts):
+        marks = np.concatenate(
+            [np.zeros(len(part.hashes), np.bool_) if part.marks is None else part.marks for part in parts]
         )
-    return Words(np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)]), offsets, spaceless)
+    kind = parts[0].kind if parts else "words"
+    return Words(np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)]), offsets, marks, kind)
+
+
+def taken(words: Words, rows: Ints) -> Words:
+    """The words of some of the texts."""
+    counts = words.counts[rows]
+    offsets = np.append(0, np.cumsum(counts))
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and np.all(rows[1:] > rows[:-1]):  # no copy
+        part = slice(words.offsets[rows[0]], words.offsets[rows[-1] + 1])
+        return Words(words.hashes[part], offsets, None if words.marks is None else words.marks[part], words.kind)
+    at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return Words(words.hashes[at], offsets, None if words.marks is None else words.marks[at], words.kind)
 
 
 def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Iterator[list[memoryview]]:
-    """The UTF-8 of the texts, in lists of about this many bytes; null is empty."""
+    """The UTF-8 of the texts, in lists of about this many bytes; a null becomes empty."""
     for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
         values = chunk.cast(chunk.type.value_type) if pa.types.is_dictionary(chunk.type) else chunk
         if pa.types.is_null(values.type) or pa.types.is_string_view(values.type):
             values = values.cast(pa.large_string())
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-            raise UsageError(f"documents are compared by a column of strings, not of {values.type}: cast it first")
+            raise UsageError(
+                f"the column for comparing documents must contain strings, not {values.type}: cast it first"
+            )
         if not len(values):
             continue
         wide = pa.types.is_large_string(values.type)
@@ -150,7 +183,7 @@ def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Ite
         memory = memoryview(content) if content is not None else memoryview(b"")
         ends = offsets[1:]
         if values.null_count:
-            ends = np.where(to_numpy(values.is_valid()), ends, offsets[:-1])  # a null may have bytes under it
+            ends = np.where(to_numpy(values.is_valid()), ends, offsets[:-1])  # a null may have bytes
         first, last = offsets[:-1].tolist(), ends.tolist()
         done = 0
         while done < len(values):
@@ -161,7 +194,7 @@ def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Ite
 
 
 def spans_of(documents: list[memoryview], *, kind: Kind = "words") -> Spans:
-    """Where the words of these texts are."""
+    """The places of the words in these texts."""
     block = Block(documents)
     if block.is_ascii and kind == "words":
         data = np.frombuffer(block.raw.translate(_FOLDED), np.uint8)
@@ -171,7 +204,7 @@ def spans_of(documents: list[memoryview], *, kind: Kind = "words") -> Spans:
 
 
 def word_numbers(spans: Spans) -> Words:
-    """The numbers of words."""
+    """The number of each word."""
     data, starts, ends = spans.data, spans.starts, spans.ends
     eights = np.ndarray((len(data) - 8,), "<u8", data, 0, (1,))
     sizes = ends - starts
@@ -195,7 +228,7 @@ def word_numbers(spans: Spans) -> Words:
         memory = memoryview(data)
         pairs = zip(starts[longer].tolist(), ends[longer].tolist(), strict=True)
         hashes[longer] = [xxhash.xxh3_64_intdigest(memory[a:b]) for a, b in pairs]
-    return Words(hashes, np.append(spans.first, len(starts)), spans.spaceless)
+    return Words(hashes, np.append(spans.first, len(starts)), spans.marks, spans.kind)
 
 
 def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int = CHARACTERS_IN_SHINGLE) -> Shingles:
@@ -205,8 +238,9 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
     offsets, hashes = words.offsets, words.hashes
     counts = np.diff(offsets)
     starts = np.arange(len(hashes))
-    if words.spaceless is None or size == characters or words.spaceless.all():
-        size = size if words.spaceless is None else characters
+    spaceless = words.spaceless
+    if spaceless is None or size == characters or spaceless.all():
+        size = size if spaceless is None else characters
         room = np.minimum(counts, size)
         lengths: int | Ints = size
         valid = np.ones(len(hashes), np.bool_)
@@ -219,7 +253,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
             lengths = np.full(len(hashes), size)
             lengths[offsets[:-1][short]] = room[short]
     else:
-        weights = np.where(words.spaceless, size, characters)
+        weights = np.where(spaceless, size, characters)
         whole = size * characters
         before = np.concatenate(([0], np.cumsum(weights)))
         reach = np.append(before, np.full(max(size, characters), before[-1] + whole))
@@ -233,7 +267,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
         short = some[~valid[offsets[:-1][some]]]
         valid[offsets[:-1][short]] = True
         lengths[offsets[:-1][short]] = counts[short]
-        # The last of each text runs to its end.
+        # The last shingle of each text extends to the end of the text.
         final = np.flatnonzero(valid)
         final = final[np.append(final[1:] >= ends[final[:-1]], np.ones(min(len(final), 1), np.bool_))]
         lengths[final] = ends[final] - final
@@ -245,7 +279,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
 def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
     sizes = last - first
     longest, shortest = int(sizes.max(initial=0)), int(sizes.min(initial=len(hashes)))
-    # First the number of words that every shingle has, side by side, and then the longer ones.
+    # First process the words that all shingles have, in one pass, and then the rest of longer shingles.
     stop = max(len(hashes) - shortest + 1, 0)
     made = hashes[:stop].copy()
     for step in range(1, shortest):
@@ -262,7 +296,7 @@ def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
 
 
 def _runs(data: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
-    # The data begin and end with a gap.
+    # The data begins and ends with a gap.
     inside = data != 0
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     return edges[0::2], edges[1::2]
@@ -304,21 +338,29 @@ def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
         where, size = at[gap], sizes[gap]
         for step in range(4):
             data[where[size > step] + step] = 0
-        # A mark belongs to a letter; after a gap it counts as one.
+        # A mark belongs to a letter; a mark after a gap becomes part of the gap.
         gap = ((kinds & MARK) != 0) & (data[at] != 0) & (data[at - 1] == 0)
         if not gap.any():
             break
-    begins, is_alone = _alone(data, at, kinds, sizes, kind)
-    if is_alone is None:
+    begins, is_alone = _alone(data, at, kinds, sizes)
+    if is_alone is None and kind == "words":
         starts, ends = _runs(data)
         return Spans(data, starts, ends, None, *_of_each(block, starts))
     inside = data != 0
     begins[1:] |= ~inside[:-1]
     begins &= inside
+    marks = is_alone
+    if kind == "characters":
+        marks = ~begins
+        begins = inside & (data < 0x80)
+        begins[at[(kinds & MARK) == 0]] = True
+        begins &= inside
     stops = np.zeros(len(data), np.bool_)
     stops[1:] = inside[:-1] & (begins[1:] | ~inside[1:])
     starts, ends = np.flatnonzero(begins), np.flatnonzero(stops)
-    return Spans(data, starts, ends, is_alone[starts], *_of_each(block, starts))
+    assert marks is not None
+    marks = marks[starts]
+    return Spans(data, starts, ends, marks if marks.any() else None, *_of_each(block, starts), kind)
 
 
 def _wide_points(block: Block) -> tuple[Ints, Ints]:
@@ -327,24 +369,20 @@ def _wide_points(block: Block) -> tuple[Ints, Ints]:
 
 
 def _alone(
-    data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints, kind: Kind
+    data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints
 ) -> tuple[Bools, Bools | None]:
-    """The bytes at which a word begins regardless of what precedes it, and which of these words are single characters,
-    if any.
+    """The bytes at which a word begins whatever precedes it, and the bytes of words that are single characters, or None
+    if there are none.
     """
     is_alone = np.zeros(len(data), np.bool_)
     marks = (kinds & MARK) != 0
-    if kind == "characters":
-        is_alone[:] = (data != 0) & (data < 0x80)
-        is_alone[at[~marks]] = True
-        return is_alone.copy(), is_alone
     single = (kinds & SPACELESS) != 0
     if not single.any():
         return is_alone, None
     is_alone[at[single]] = True
     begins = is_alone.copy()
     if marks.any():
-        # A mark has the kind of the character it belongs to: the last one before it that is not a mark.
+        # A mark has the kind of its character, which is the last character before it that is not a mark.
         joins = np.zeros(len(at), np.bool_)
         joins[1:] = marks[1:] & (at[:-1] + sizes[:-1] == at[1:])
         single = single[np.maximum.accumulate(np.where(joins, 0, np.arange(len(at))))]

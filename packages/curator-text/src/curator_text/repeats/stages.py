@@ -19,16 +19,19 @@ from curator_core import storage
 from curator_core.across.copies import DocumentStage, PartitionStage, finish_keys, write_keys
 from curator_core.across.decided import ROLL
 from curator_core.across.digests import digests
+from curator_core.across.documents import ids_of
 from curator_core.across.gather import BatchRows
 from curator_core.across.inputs import Inputs, noted
 from curator_core.across.roll import Roll, batches_of, first_number, rows_of
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import holds_texts, only_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_core.running.repeats import write_settings
+from curator_text._columns import require_texts, texts_put_back
 from curator_text.repeats.bloom import BloomFilter, Filters, finish_filters
 from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_runs
 from curator_text.repeats.windows import Measured, anchors, runs_around
@@ -64,8 +67,13 @@ class WriteHashes(DocumentStage):
         record = write_keys(self, self.path, task, ANCHORS, rows, hashes)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
+    def noted(self, rows: pa.Table, task: DocumentBatch) -> pa.Table:
+        """Rows with notes of the batch that they are about."""
+        texts = holds_texts(column_of(task.to_pyarrow(), self.column).type)
+        return noted(rows, task, self.collections(task), texts=texts)
+
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+        require_texts(finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__), self.column)
 
 
 @dataclass(kw_only=True)
@@ -78,12 +86,13 @@ class WriteAnchors(WriteHashes):
     characters: bool = False
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        measured = Measured.of(column_of(task.to_pyarrow(), self.column), characters=self.characters)
+        texts = self.texts(task.to_pyarrow())
+        measured = Measured.of(texts, characters=self.characters)
         words = measured.words
         hashes, at = anchors(measured, self.length)
         row = np.searchsorted(words.offsets, at, "right") - 1
         made = pa.table({"row": array(row.astype(np.uint32)), "at": array((at - words.offsets[row]).astype(np.uint32))})
-        return self.write(task, noted(made, task, self.collections(task)), hashes)
+        return self.write(task, self.noted(made, task), hashes)
 
 
 @dataclass(kw_only=True)
@@ -132,7 +141,7 @@ class _Units(DocumentStage):
             columns[name] = array(values[inverse])
         columns["hash_high"], columns["hash_low"] = array(found.high[inverse]), array(found.low[inverse])
         columns["id"] = self.ids(some).take(array(inverse))
-        return noted(pa.table(columns), task, collections)
+        return noted(pa.table(columns), task, collections, texts=holds_texts(column_of(table, self.column).type))
 
 
 @dataclass(kw_only=True)
@@ -158,7 +167,7 @@ class WriteWindows(_Units):
         about = self._repeated.of(int(batches_of(numbers[:1])[0])) if len(numbers) else None
         if about is not None and about.num_rows:  # a shuffle of no rows has no columns
             rows, inverse = np.unique(rows_of(to_numpy(about["number"])), return_inverse=True)
-            some = column_of(task.to_pyarrow(), self.column).take(array(rows))
+            some = self.texts(task.to_pyarrow().take(array(rows)))
             measured = Measured.of(some, characters=self.characters)
             words = measured.words
             repeated = words.offsets[:-1][inverse] + to_numpy(about["at"]).astype(np.int64)
@@ -185,11 +194,11 @@ class WriteUnitHashes(WriteHashes):
     least: int = 1
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        texts = column_of(task.to_pyarrow(), self.column)
+        texts = self.texts(task.to_pyarrow())
         *_, high, _ = line_units(texts, self.unit, self.least, normalize=self.normalize)
         places, counts = np.unique(high, return_counts=True)
         made = pa.table({"times": array(np.minimum(counts, 2).astype(np.uint8))})
-        return self.write(task, noted(made, task, self.collections(task)), places)
+        return self.write(task, self.noted(made, task), places)
 
 
 @dataclass(kw_only=True)
@@ -238,7 +247,7 @@ class WriteLines(WriteHashes, _Units):
     def process(self, task: DocumentBatch) -> FileGroupTask:
         if self._inputs is not None:
             self._inputs.require_same(task)
-        texts = column_of(task.to_pyarrow(), self.column)
+        texts = self.texts(task.to_pyarrow())
         row, at, high, low = line_units(texts, self.unit, self.least, normalize=self.normalize)
         if self._filters is not None:
             some = np.flatnonzero(self._filters.may_hold(high))
@@ -316,7 +325,7 @@ class RepeatParameters:
         if self.mode == "drop" and share is None:
             raise UsageError(f"{owner}.mode 'drop' needs max_share: the share of a document above which it is dropped")
         if not isinstance(self.replacement, str):
-            raise UsageError(f"{owner}.replacement must be a text, not {self.replacement!r}")
+            raise UsageError(f"{owner}.replacement must be text, not {self.replacement!r}")
         for name in ("share_column", "spans_column"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise UsageError(f"{owner}.{name} must be the name of a column, not {getattr(self, name)!r}")
@@ -367,7 +376,8 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
             self._inputs.require_same(task)
         numbers = self._roll.numbers_of(task)
         about = self._repeats.of(int(batches_of(numbers[:1])[0])) if task.num_rows else None
-        texts: list[str | None] = column_of(task.to_pyarrow(), self.column).to_pylist()
+        column = column_of(task.to_pyarrow(), self.column)
+        texts: list[str | None] = only_texts(column).to_pylist()
         shares = np.zeros(task.num_rows)
         found: dict[int, list[tuple[int, int]]] = {}
         if about is not None and about.num_rows:
@@ -381,19 +391,14 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         keep = np.ones(task.num_rows, np.bool_)
         if self.max_share is not None:
             beyond = shares > self.max_share
-            self.record_dropped("repeats too much", int(beyond.sum()))
+            self.record_dropped("repeats too much", int(beyond.sum()), which=np.flatnonzero(beyond))
             keep &= ~beyond
         if self.mode == "cut" and found:
-            empty = 0
-            for row, spans in found.items():
-                left = without(texts[row] or "", spans, self.replacement)
-                if keep[row] and not left.strip():
-                    keep[row] = False
-                    empty += 1
-                texts[row] = left
-            self.record_dropped("nothing new in it", empty)
-            kind = column_of(task.to_pyarrow(), self.column).type
-            task = task.append_column(self.column, array(texts, kind))
+            cut = {row: without(texts[row] or "", spans, self.replacement) for row, spans in found.items()}
+            empty = np.array([row for row, left in sorted(cut.items()) if keep[row] and not left.strip()], np.int64)
+            keep[empty] = False
+            self.record_dropped("nothing new in it", len(empty), which=empty)
+            task = task.append_column(self.column, texts_put_back(column, cut))
         return task if keep.all() else task.filter(array(keep))
 
     def _spans_of(self, texts: Sequence[str | None], about: pa.Table) -> dict[int, list[tuple[int, int]]]:
@@ -431,12 +436,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
             for start, end in spans:
                 rows.append(row)
                 places.append((start, end, (texts[row] or "")[start:end][:_SHOWN], witness[row]))
-        table = task.to_pyarrow()
-        ids = (
-            table.column(self.id_column).cast(pa.string()).combine_chunks()
-            if self.id_column in table.column_names
-            else pa.nulls(task.num_rows, pa.string())
-        )
+        ids = ids_of(self, task.to_pyarrow(), self.id_column)
         at = array(np.array(rows, np.int64))
         sources, source_rows = self._roll.places(numbers[rows])
         which = np.array([place[3] for place in places], np.int64)

@@ -1,7 +1,7 @@
-"""How does a score look over all rows? A histogram with its limits as handles, drawn as SVG, and the counts behind them.
+"""How is the distribution of a score shown? As an SVG histogram with its limits as handles, and the counts behind them.
 
-Drawn here in a hundred lines: a chart library that can be put into a page has hundreds of kilobytes, and none has handles that
-stop at the edges of bins, where the number of rows that would stay is exact.
+It is drawn here in a hundred lines. A chart library in the page would take hundreds of kilobytes, and none has handles
+that stop at the edges of bins, where the number of remaining rows is exact.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from curator_core.formatting import count, percent
 WIDTH, HEIGHT = 600, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 12, 12, 26, 24
 _BARS = 60
-# The most stops of one handle; more than there are pixels would only cost bytes.
+# The highest number of stops of a handle; there are not many more pixels.
 _STOPS = 300
+# What one row does, and several do, in a filter and in a stage that only marks rows.
+_STAY = ("stays", "stay")
+_VERBS = {"annotate": ("passes", "pass")}
 
 
 def shown(value: float) -> str:
-    """A limit or a score as people write it."""
+    """A limit or a score as text for people."""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.4e}"
 
 
 class Scale:
-    """Places on the axis: linear for scores of one magnitude, logarithmic where they span more than two."""
+    """Positions on the axis: linear for scores of about one magnitude, logarithmic if they span more."""
 
     def __init__(self, low: float, high: float, middle: float, *, integers: bool) -> None:
         self.low, self.high = low, high if high > low else low + 1
@@ -64,8 +67,9 @@ class Scale:
         return found
 
 
-def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
+def histogram(score: Mapping[str, Any], key: str, mode: str = "filter") -> str:
     """The chart of a score as HTML, with one handle for each limit; ``key`` names it in the page."""
+    invert = mode == "invert"
     edges, counts, kept = score["edges"], score["counts"], score["kept"]
     busy = [place for place, rows in enumerate(counts) if rows]
     if not busy:
@@ -74,7 +78,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
     for limit in score["limits"]:
         low, high = min(low, limit["value"]), max(high, limit["value"])
     if score["limits"]:
-        # Room to move a limit that all rows keep.
+        # Leave room to move a limit that all rows satisfy.
         value = max(abs(limit["value"]) for limit in score["limits"])
         high = min(edges[-1], max(high, value * 1.1)) if high > 0 else high
     first = max(0, bisect.bisect_right(edges, low) - 1)
@@ -96,7 +100,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
         f'<text x="{min(max(scale(value), 18), WIDTH - 18):.1f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(shown(value))}</text>'
         for value in scale.ticks()
     )
-    handles, stops, sentences = _handles(score, key, scale, invert)
+    handles, stops, sentences = _handles(score, key, scale, invert, _VERBS.get(mode, _STAY))
     name = escape(str(score["name"]))
     data = escape(json.dumps(stops, separators=(",", ":"), allow_nan=False), quote=True)
     return (
@@ -110,7 +114,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
 
 
 def _middle(edges: Sequence[float], counts: Sequence[int]) -> float:
-    """Roughly the median of the score."""
+    """The approximate median of the score."""
     half, seen = sum(counts) / 2, 0
     for place, rows in enumerate(counts):
         seen += rows
@@ -134,7 +138,9 @@ def _bars(
     scale: Scale,
     ends: Sequence[float],
 ) -> list[tuple[float, float, int, int]]:
-    """Bins put together until they are wide enough to be seen; none crosses a limit. An area is a number of rows."""
+    """Bins merged until they are wide enough to be seen; no bar crosses a limit. The area of a bar is a number of
+    rows.
+    """
     found: list[tuple[float, float, int, int]] = []
     least = (WIDTH - _LEFT - _RIGHT) / _BARS
     start, rows, stays = first, 0, 0
@@ -158,12 +164,12 @@ def _extremes(score: Mapping[str, Any]) -> str:
 
 
 def free_below(score: Mapping[str, Any]) -> list[int]:
-    """How many rows that pass all other tests lie below each edge."""
+    """The number of rows below each edge that pass all other tests."""
     return list(accumulate(score["free"], initial=score["free_below"]))
 
 
 def would_stay(score: Mapping[str, Any], moved: Mapping[str, float]) -> int | None:
-    """How many rows the filter would keep if these limits stood elsewhere; None where one is inside a bin."""
+    """The number of rows that the filter would keep with these limits moved; None if a limit is inside a bin."""
     below = free_below(score)
     low, high = 0, below[-1] + int(score["free_above"])
     for limit in score["limits"]:
@@ -178,7 +184,9 @@ def would_stay(score: Mapping[str, Any], moved: Mapping[str, float]) -> int | No
     return max(0, high - low)
 
 
-def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> tuple[str, dict[str, Any], str]:
+def _handles(
+    score: Mapping[str, Any], key: str, scale: Scale, invert: bool, verbs: tuple[str, str]
+) -> tuple[str, dict[str, Any], str]:
     below = free_below(score)
     edges = score["edges"]
     rows = score["rows"]
@@ -195,7 +203,7 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
         name = escape(str(limit["parameter"]))
-        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {count(rows, 'row')} {_stay(stays)}"
+        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {count(rows, 'row')} {verbs[stays != 1]}"
         x = scale(limit["value"])
         side, anchor = (18, "start") if x < WIDTH / 2 else (-18, "end")
         parts.append(
@@ -221,17 +229,21 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
     if limits:
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
-        lead = f"<b><output>{stays:,}</output> of {count(rows, 'row')} <span>{_stay(stays)}</span></b> after this filter ({escape(percent(stays, rows))}). "
-    data = {"rows": rows, "all": [0, below[-1] + score["free_above"]], "invert": invert, "limits": limits}
+        lead = f"<b><output>{stays:,}</output> of {count(rows, 'row')} <span>{verbs[stays != 1]}</span></b>{' after' if verbs == _STAY else ''} this filter ({escape(percent(stays, rows))}). "
+    data = {
+        "rows": rows,
+        "all": [0, below[-1] + score["free_above"]],
+        "invert": invert,
+        "verbs": verbs,
+        "limits": limits,
+    }
     return "".join(parts), data, lead + f'<span class="around">{" ".join(sentences)}</span>'
 
 
-def _stay(rows: int) -> str:
-    return "stays" if rows == 1 else "stay"
-
-
 def _stops(edges: Sequence[float], below: Sequence[int], scale: Scale, here: float) -> list[int]:
-    """The edges at which a handle stops: where rows lie between it and the one before, and around the limit itself."""
+    """The edges at which a handle stops: those with rows between them and the previous stop, and those around the limit
+    itself.
+    """
     found: list[int] = []
     around = {_near(here, part) for part in (0.5, 0.75, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.25, 1.5, 2.0)}
     for place, edge in enumerate(edges):
@@ -255,7 +267,7 @@ def _near(value: float, part: float) -> str:
 
 
 def _around(score: Mapping[str, Any], limit: Mapping[str, Any], stays: int, invert: bool) -> str:
-    """What a limit ten per cent lower and higher would keep, where the bins say it exactly."""
+    """A sentence on what a limit ten per cent lower or higher would keep, if the bins give the exact number."""
     said: list[str] = []
     changed = False
     for part in (0.9, 1.1):

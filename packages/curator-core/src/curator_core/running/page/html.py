@@ -1,4 +1,6 @@
-"""What is on the page of a run, and in which order? Everything that comes from data is escaped; nothing is fetched."""
+"""What does the page of a run contain, and in which order? Everything that comes from data is escaped; nothing is
+fetched.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from curator_core.running.page.script import SCRIPT
 from curator_core.running.page.style import STYLE
 from curator_core.running.page.timeline import timeline
 
-# At most this many for each side of a filter, and for collections and files: report.json has more.
+# At most this many entries are shown for each side of a filter, and for collections and files; report.json has more.
 _NEAR, _FAR = 8, 4
-# At most this many pictures: a contact sheet at the limit.
+# At most this many pictures are shown on a contact sheet.
 _SHEET = 12
 _ALT_CHARACTERS = 80
 _ROWS = 50
@@ -47,7 +49,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("warnings", "Warnings", _notes("mixed", numbers["warnings"])),
         ("steps", "Step by step", _steps(numbers["steps"])),
         ("funnel", "Stage by stage", _funnel(numbers["stages"])),
-        ("reasons", "Why rows left", _reasons(numbers["stages"])),
+        ("reasons", "Why rows left the pipeline", _reasons(numbers["stages"])),
         ("filters", "Filters", _filters(numbers)),
         ("collections", "By collection", _collections(numbers)),
         ("texts", "", _texts(numbers["notes"])),
@@ -55,7 +57,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("duplicates", "Duplicates", _duplicates(numbers)),
         ("repeats", "Repeated parts", _repeats(numbers["repeats"])),
         ("map", "Map of embeddings", scatter(numbers["embeddings"]) if numbers["embeddings"] else ""),
-        ("time", "Time", _time(numbers["time"], "the last step" if numbers["steps"] else "the run")),
+        ("time", "Time", _time(numbers["time"], "the step" if numbers["steps"] else "the run")),
         ("plans", "Rows by plan", _plans(numbers["plans"])),
         ("plan", "The plan", _plan(numbers["plan"])),
         ("run", "The run", _facts(numbers)),
@@ -117,7 +119,7 @@ def _clock(text: str) -> str:
 
 
 def _texts(notes: Sequence[str]) -> str:
-    """What stages have to say, line by line in their words."""
+    """The notes of stages, as text."""
     return "".join(f"<pre>{escape(text)}</pre>" for text in notes)
 
 
@@ -129,12 +131,16 @@ def _cards(numbers: Mapping[str, Any]) -> str:
     skipped = f"{sources['skipped']:,} complete before" if sources["skipped"] else complete
     tokens = numbers["tokens"]
     facts = [
-        ("sources", formatting.number(sources["total"]), skipped),
+        ("source" if sources["total"] == 1 else "sources", formatting.number(sources["total"]), skipped),
         ("rows in", formatting.number(whole), formatting.size(size["in"]) if size["in"] else ""),
         ("rows kept", formatting.number(rows["out"]), formatting.percent(rows["out"], whole)),
         ("rows dropped", formatting.number(rows["dropped"]), formatting.percent(rows["dropped"], whole)),
         ("rows set aside", formatting.number(aside), formatting.percent(aside, whole)),
-        ("files written", formatting.number(numbers["files"]), formatting.size(size["written"])),
+        (
+            "file written" if numbers["files"] == 1 else "files written",
+            formatting.number(numbers["files"]),
+            formatting.size(size["written"]),
+        ),
     ]
     if tokens["in"]:
         estimated = "estimated, " if tokens["counted_by"].startswith("estimated") else ""
@@ -150,7 +156,7 @@ def _cards(numbers: Mapping[str, Any]) -> str:
 
 
 def _written(numbers: Mapping[str, Any]) -> str:
-    """The folders that the run has filled, with their numbers of files; a link to each on this machine."""
+    """The folders that the run has filled, with their numbers of files and links to those on this machine."""
     parts = []
     for stage, output in numbers["outputs"].items():
         folder = str(output.get("folder"))
@@ -158,7 +164,9 @@ def _written(numbers: Mapping[str, Any]) -> str:
         if folder.startswith("/"):
             name = f'<a href="{escape("file://" + quote(folder))}">{name}</a>'
         files = formatting.count(int(output.get("files", 0)), "file")
-        parts.append(f"<p>{escape(stage)} wrote {escape(files)} to {name}</p>")
+        writer, dropped, _ = stage.partition(": dropped rows")
+        said = f"The rows that {writer} dropped are in {files} in" if dropped else f"{stage} wrote {files} to"
+        parts.append(f"<p>{escape(said)} {name}</p>")
     return "".join(parts)
 
 
@@ -175,7 +183,7 @@ def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(columns: Sequence[tuple[str, str]], rows: Iterable[str]) -> str:
-    """A table whose first column names the row; a column is its title and a class."""
+    """A table whose first column names the row. Each column is given by its title and a class."""
     body = "".join(rows)
     if not body:
         return ""
@@ -191,7 +199,7 @@ def _table(columns: Sequence[tuple[str, str]], rows: Iterable[str]) -> str:
 
 
 def _cell(title: str, text: str, kind: str = "") -> str:
-    """A number with the title of its column, which is shown beside it on a phone."""
+    """A number and the title of its column, which is shown beside it on a phone."""
     named = f' data-name="{escape(title)}"' if title and text else ""
     return f"<td{named}{f' class="{kind}"' if kind else ''}>{escape(text)}</td>"
 
@@ -293,11 +301,13 @@ def _filter(number: int, stage: Mapping[str, Any]) -> str:
     share = formatting.percent(dropped, stage["rows_in"])
     says = escape(_sentence(stage["says"])) if stage["says"] else ""
     charts = "".join(
-        histogram(score, f"handle-{number}-{place}", stage["mode"] == "invert")
-        for place, score in enumerate(stage["scores"])
+        histogram(score, f"handle-{number}-{place}", stage["mode"]) for place, score in enumerate(stage["scores"])
     )
+    marked = stage["mode"] == "annotate"
     lost = (
-        f"dropped {dropped:,} of {formatting.count(stage['rows_in'], 'row')} ({share})"
+        f"marked {formatting.count(stage['rows_in'], 'row')}, dropped none"
+        if marked
+        else f"dropped {dropped:,} of {formatting.count(stage['rows_in'], 'row')} ({share})"
         if share
         else f"dropped {formatting.count(dropped, 'row')}"
     )
@@ -312,14 +322,14 @@ def _sentence(text: str) -> str:
 
 
 def _overlap(stage: Mapping[str, Any]) -> str:
-    """What the filter drops by itself, what it drops first, and what another would drop anyway, where the run has
+    """How many rows the filter would drop by itself, drops first, and shares with other filters, if the run has
     measured it.
     """
     said = []
     if stage.get("alone") is not None:
         said.append(
-            f"On its own it would drop {stage['alone']:,} of the rows that reach the first of its neighbours. It drops "
-            f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
+            f"On its own it would drop {stage['alone']:,} of the rows that reach the first filter of this "
+            f"sequence. It drops {stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
         )
     found = stage.get("overlap")
     if found:
@@ -329,7 +339,7 @@ def _overlap(stage: Mapping[str, Any]) -> str:
 
 
 def _limits(stage: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """The value of each limit, and the unit of its score: the smallest limit that is not 0."""
+    """The value of each limit, and the unit of its score, which is the smallest limit that is not 0."""
     found = {}
     for score in stage["scores"]:
         unit = min((abs(limit["value"]) for limit in score["limits"] if limit["value"]), default=1.0)
@@ -338,7 +348,7 @@ def _limits(stage: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 
 def _unsure(stage: Mapping[str, Any]) -> str:
-    """The three rows whose score is closest to a limit, on whichever side they are."""
+    """The three rows whose scores are closest to a limit, on either side."""
     limits = _limits(stage)
     found: dict[tuple[str, int], tuple[float, Mapping[str, Any]]] = {}
     for sample in stage["samples"]:
@@ -349,9 +359,9 @@ def _unsure(stage: Mapping[str, Any]) -> str:
         return ""
     first = sorted(found.values(), key=lambda pair: (pair[0], pair[1]["task"], pair[1]["row"]))[:3]
     items = "".join(
-        f"<li>{escape(sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
+        f"<li>{_said(stage, sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
     )
-    # Of rows with equal scores these come first only by their numbers.
+    # Rows with equal scores are ordered only by their numbers.
     ordered = sorted(far for far, _ in found.values())
     tied = len(ordered) > len(first) and ordered[len(first)] == first[-1][0]
     more = '<p class="soft">Other rows are equally near.</p>' if tied else ""
@@ -359,8 +369,8 @@ def _unsure(stage: Mapping[str, Any]) -> str:
 
 
 def _far(sample: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> float:
-    """How far the score of a row is from the limit that it is near, in a unit that all limits of the score share: 120
-    words are nearer to 50 than 740 to 100,000.
+    """The distance between the score of a row and its limit, in a unit that all limits of the score share: 120 words
+    are nearer to 50 than 740 are to 100,000.
     """
     value, unit = limits.get(sample["limit"], (None, 1.0))
     score = sample["scores"].get(sample["score_name"], sample["score"])
@@ -373,19 +383,21 @@ def _sides(stage: Mapping[str, Any]) -> str:
     for side in ("dropped", "kept"):
         mine = [sample for sample in stage["samples"] if sample["side"] == side]
         whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
+        # A stage that only marks rows lets all of them through, whatever the verdict.
+        most = whole if stage["mode"] == "annotate" else max(whole, stage["rows_out"])
         if any(sample["picture"] for sample in mine):
-            parts.append(_sheet(side, mine, limits, max(whole, stage["rows_out"]) if side == "kept" else whole))
+            parts.append(_sheet(_said(stage, side), mine, limits, most if side == "kept" else whole))
             continue
         near = _some(mine, limits, near=True, most=_NEAR)
-        # A row may be in both samples, and is where there are few rows.
+        # A row may be in both samples, in particular if there are few rows.
         shown_rows = {(sample["task"], sample["row"]) for sample in near}
         others = [sample for sample in mine if (sample["task"], sample["row"]) not in shown_rows]
-        # Where no score says which rows are near a limit, all places go to rows from anywhere.
+        # If no score says which rows are near a limit, all places go to rows from anywhere.
         far = _some(others, limits, near=False, most=_FAR if near else _NEAR + _FAR)
-        whole = max(whole, stage["rows_out"]) if side == "kept" else whole
+        whole = most if side == "kept" else whole
         if not near and not far:
             if not whole:
-                parts.append(f"<div><h4>{side.capitalize()} <span>no rows</span></h4></div>")
+                parts.append(f"<div><h4>{_said(stage, side).capitalize()} <span>no rows</span></h4></div>")
             continue
         shown_first = near[:2] or far[:2]
         rest = [*near[2:], *far] if near else far[2:]
@@ -394,17 +406,22 @@ def _sides(stage: Mapping[str, Any]) -> str:
         said = f"{len(shown_first) + len(rest):,} of {whole:,}, {title}"
         more = f"<details><summary>{len(rest):,} more{' and from elsewhere' if near and far else ''}</summary>{more}</details>"
         parts.append(
-            f"<div><h4>{side.capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
+            f"<div><h4>{_said(stage, side).capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
             f"{more if rest else ''}</div>"
         )
     alone = " alone" if len(parts) == 1 else ""
     return f'<div class="sides{alone}">{"".join(parts)}</div>' if any(parts) else ""
 
 
+def _said(stage: Mapping[str, Any], side: str) -> str:
+    """The verdict on the rows of one side."""
+    return {"dropped": "failed", "kept": "passed"}[side] if stage["mode"] == "annotate" else side
+
+
 def _sheet(
     side: str, samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], whole: int
 ) -> str:
-    """Pictures of one side, those nearest to the limit first; each opens to show where it is from."""
+    """The pictures of one side, those nearest to the limit first; each opens to show its place."""
     drawn = [sample for sample in samples if sample["picture"]]
     near = _some(drawn, limits, near=True, most=_SHEET)
     shown_rows = {(sample["task"], sample["row"]) for sample in near}
@@ -433,11 +450,15 @@ def _shot(sample: Mapping[str, Any]) -> str:
 def _some(
     samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], *, near: bool, most: int
 ) -> list[Mapping[str, Any]]:
-    """The first of each reason and limit in turn, so that none of several tests is left out."""
+    """Samples of each reason and limit in turn, so that every test of a filter is represented.
+
+    A kept row may be near one limit of a score and far from another, so kept rows are ordered by score alone.
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for sample in sorted(samples, key=lambda sample: _far(sample, limits)) if near else samples:
         if sample["near"] == near:
-            groups.setdefault((sample["reason"], sample["limit"]), []).append(sample)
+            of = sample["limit"] if sample["side"] == "dropped" else sample["score_name"]
+            groups.setdefault((sample["reason"], of), []).append(sample)
     found: list[Mapping[str, Any]] = []
     seen = set()
     for place in range(most):
@@ -466,7 +487,7 @@ def _example(sample: Mapping[str, Any]) -> str:
 
 
 def _marked(sample: Mapping[str, Any]) -> str:
-    """A part of the text around the first fault, with all faults marked."""
+    """The text around the first part at fault, with all such parts marked."""
     text, spans = sample["text"] or "", sample["spans"]
     start = max(0, spans[0][0] - _BEFORE) if spans else 0
     end = min(len(text), start + _EXAMPLE_CHARACTERS)
@@ -507,7 +528,7 @@ def _collections(numbers: Mapping[str, Any]) -> str:
         if not entries or (column == "collection" and len(entries) == 1 and len(tables) > 1):
             continue
         title = {"collection": "collection", "source": "file"}.get(column, column)
-        # Of files in one folder the page shows only what tells them apart.
+        # For files in one folder, the page shows only the parts of their names that differ.
         root = _common_folder([entry["value"] for entry in entries]) if column == "source" else ""
         named = [{**entry, "value": entry["value"].removeprefix(root)} for entry in entries]
         ordered = sorted(named, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
@@ -525,9 +546,9 @@ def _collections(numbers: Mapping[str, Any]) -> str:
         )
         first = ordered[0]
         lost = first["rows_in"] - first["rows_out"]
-        said = f"{first['value']} lost most: {formatting.percent(lost, first['rows_in'])} of {first['rows_in']:,} rows."
+        said = f"{title.capitalize()} {first['value']} lost the most: {formatting.percent(lost, first['rows_in'])} of {first['rows_in']:,} rows."
         more = (
-            f" The {_ROWS} that lost most of {len(entries):,}; report.json has the others."
+            f" The {_ROWS} of {len(entries):,} that lost the most; report.json has the others."
             if len(entries) > _ROWS
             else ""
         )
@@ -542,7 +563,7 @@ def _collections(numbers: Mapping[str, Any]) -> str:
 
 
 def _common_folder(files: Sequence[str]) -> str:
-    """The folder that all of several files are in, with a slash at its end; nothing where there is none."""
+    """The common folder of several files, with a slash at its end; empty if there is none."""
     named = [file for file in files if "/" in file]
     if len(named) < 2:
         return ""
@@ -605,8 +626,10 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     found = numbers["duplicates"]
     if not found:
         return ""
+    if not found["removed"]:
+        return "<p>No document is removed.</p>"
     rules = ", ".join(f"{rows:,} by the rule {rule}" for rule, rows in found["rules"].items())
-    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
+    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each because of a document that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
         [("documents that are one", ""), ("", ""), ("clusters", "")],
@@ -616,7 +639,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
             for size, rows in list(found["sizes"].items())[:20]
         ),
     )
-    run = numbers["run_dir"]
+    run = found["run_dir"]
     largest = "".join(
         f"<details><summary><b>{entry['cluster_size']:,}</b> documents: {escape(_document(entry))} stays</summary>"
         f'<p class="soft">{len(entry["removed"]):,} of the {entry["cluster_size"] - 1:,} that are removed for it</p>'
@@ -624,7 +647,8 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
         for entry in found["largest"]
     )
     least = "".join(f"<li>{_removed(entry, run)}</li>" for entry in found["least_alike"])
-    least = f"<h3>Removed, though least alike</h3><ul>{least}</ul>" if least else ""
+    title = "Some of the copies" if set(found["rules"]) == {"exact"} else "Least similar removals"
+    least = f"<h3>{title}</h3><ul>{least}</ul>" if least else ""
     return f"{lead}{sizes}<h3>Largest clusters</h3>{largest}{least}"
 
 
@@ -662,10 +686,10 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
         said
         for key, said in (
             ("containment", f"{(entry['containment'] or 0):.1%} of its shingles are in the other"),
-            ("similarity", f"a likeness of {(entry['similarity'] or 0):.4f}"),
+            ("similarity", f"a similarity of {(entry['similarity'] or 0):.4f}"),
             ("new_words", f"at most {entry['new_words']} new words in 25"),
         )
-        if entry[key] is not None
+        if entry[key] is not None and entry["rule"] != "exact"  # of an exact copy they are all 1
     ]
     witness = _document(entry, "witness_")
     said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
@@ -686,7 +710,7 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
 
 
 def _alone(text: str, only: Sequence[Sequence[int]]) -> str:
-    """The beginning of a text, with what the other one lacks marked."""
+    """The beginning of a text, with the words marked that the other text lacks."""
     parts, at, end = [], 0, min(len(text), 2 * _EXAMPLE_CHARACTERS)
     for span in only:
         first, last = max(span[0], at), min(span[1], end)
@@ -714,7 +738,7 @@ def _time(time: Mapping[str, Any], of: str) -> str:
         ("GPU busy", "GPU busy", lambda stage: _if_any(stage["gpu_busy"], lambda busy: formatting.percent(busy, 1))),
         ("calls", "calls", lambda stage: f"{stage['calls']:,}"),
     ]
-    # An attempt that only resumed has no times of workers, and most machines have no GPU.
+    # If nothing was left to run, there are no times of workers; most machines have no GPU.
     columns = [column for column in columns if any(map(column[2], time["stages"]))]
     rows = (
         f'<tr><th scope="row">{escape(stage["name"])}</th><td class="bars"><div><span class="clock" style="width:'
@@ -739,14 +763,14 @@ def _rate(value: float | None) -> str:
 
 
 def _plans(plans: Sequence[Mapping[str, Any]]) -> str:
-    """Which rows were made under which plan, where earlier plans were used too."""
+    """The number of rows made under each plan, if there were earlier plans."""
     rows = (
-        f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the present plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
+        f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the current plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
         f"{_cell('sources', f'{share["sources"]:,}')}{_cell('rows in', f'{share["rows_in"]:,}')}{_cell('kept', f'{share["rows_out"]:,}')}</tr>"
         for share in plans
     )
     columns = [
-        ("how the plan differs from the present one", ""),
+        ("differences from the current plan", ""),
         ("since attempt", ""),
         ("sources", ""),
         ("rows in", ""),
@@ -813,7 +837,7 @@ def _seconds(value: Any) -> str:
 
 
 def _width(part: float, whole: float) -> str:
-    # Never nothing: a single row of a million should still be seen.
+    # The width is never zero: a single row of a million should still be visible.
     return f"{max(100 * part / whole, 0.4):.2f}%" if whole and part else "0"
 
 

@@ -1,4 +1,4 @@
-"""How do the embeddings of a run relate to one another? A map drawn as SVG, with a table of the same rows."""
+"""How are the embeddings of a run shown? As an SVG map, with a table of the same rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curator_core.running.page.histogram import shown
 
 WIDTH, HEIGHT = 600, 420
 _EDGE = 16
-# Shades of the score, from low to high; all have about as many rows.
+# The number of shades of the score, from low to high; each has about the same number of rows.
 SHADES = 5
 
 
@@ -35,8 +35,9 @@ def scatter(found: Mapping[str, Any]) -> str:
         marks.append(f'<g class="shade-{shade} {point["side"]}" data-point="{number}">{shape}</g>')
     sides = {side: sum(point["side"] == side for point in points) for side in ("kept", "dropped")}
     lead = (
-        f"{found['rows']:,} of {found['of']:,} rows, by their embeddings of {found['dimensions']:,} numbers. Rows that lie together "
-        f"are alike; the two axes hold {formatting.percent(sum(found['held']), 1)} of the differences between rows."
+        f"{found['rows']:,} of {found['of']:,} rows, by their embeddings of {found['dimensions']:,} numbers. Rows "
+        f"that are close together are similar; the two axes show {formatting.percent(sum(found['held']), 1)} of the "
+        "differences between rows."
     )
     data = escape(json.dumps(texts, separators=(",", ":"), ensure_ascii=False), quote=True)
     return (
@@ -49,7 +50,7 @@ def scatter(found: Mapping[str, Any]) -> str:
 
 
 def _shades(scores: Sequence[float]) -> list[float]:
-    """The scores at which one shade ends and the next begins."""
+    """The scores that separate the shades."""
     ordered = sorted(scores)
     limits = [ordered[len(ordered) * part // SHADES] for part in range(1, SHADES)] if ordered else []
     return sorted({limit for limit in limits if limit > ordered[0]})
@@ -69,7 +70,7 @@ def _key(score: str | None, limits: Sequence[float], sides: Mapping[str, int]) -
 
 
 def _said(point: Mapping[str, Any], score: str | None) -> str:
-    """A row in one line: what became of it, its score, its name and place, and the beginning of its text."""
+    """A row in one line: its fate, its score, its id and place, and the beginning of its text."""
     parts = ["kept" if point["side"] == "kept" else f"dropped by {point['stage']}: {point['reason']}"]
     if point["score"] is not None:
         parts.append(f"{score} {shown(point['score'])}")

@@ -1,4 +1,4 @@
-"""What moves in the page: handles of histograms, and buttons that copy a command. The only script that the page runs."""
+"""The only script of the page: it moves the handles of histograms, shows the rows of a map, and copies commands."""
 
 SCRIPT = """
 'use strict';
@@ -23,13 +23,13 @@ for(const figure of document.querySelectorAll('.histogram')){
     const n=stay(),d=n-before;
     handle.setAttribute('transform','translate('+l.x[at[i]]+' 0)');
     handle.setAttribute('aria-valuenow',at[i]);
-    handle.setAttribute('aria-valuetext',l.name+' '+l.texts[at[i]]+': '+whole.format(n)+' of '+whole.format(score.rows)+(score.rows===1?' row ':' rows ')+(n===1?'stays':'stay'));
+    handle.setAttribute('aria-valuetext',l.name+' '+l.texts[at[i]]+': '+whole.format(n)+' of '+whole.format(score.rows)+(score.rows===1?' row ':' rows ')+score.verbs[+(n!==1)]);
     handle.dataset.value=l.values[at[i]];
     const text=handle.querySelector('text'),right=l.x[at[i]]>300;
     text.querySelector('tspan').textContent=l.texts[at[i]];
     text.setAttribute('text-anchor',right?'end':'start');
     text.setAttribute('x',right?-18:18);
-    output.textContent=whole.format(n);verb.textContent=n===1?'stays':'stay';
+    output.textContent=whole.format(n);verb.textContent=score.verbs[+(n!==1)];
     const moved=score.limits.filter((l,k)=>at[k]!==l.at).map((l)=>l.name+' '+l.texts[at[score.limits.indexOf(l)]]);
     rest.textContent=moved.length?' with '+moved.join(', ')+' ('+(d>0?'+':'')+whole.format(d)+' against this run)':'';
   };

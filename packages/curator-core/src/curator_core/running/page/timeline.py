@@ -1,4 +1,4 @@
-"""What did each worker do, and when? A line for each, drawn as SVG, and the same as a table."""
+"""What did each worker do, and when? The answer is a line for each worker in an SVG, and a table."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from curator_core import formatting
 WIDTH = 600
 _LINE, _GAP, _TOP, _FOOT = 26, 8, 4, 20
 _SHADES = 5
-# Beyond five stages a shade is repeated with a pattern: the turn of its stripes in degrees, and how wide they are. The stages
-# that take the most time have none. Those after the last share one grey.
+# With more than five stages, shades are repeated with patterns, given by the angle of their stripes in degrees and
+# their width. The stages that take the most time have plain shades; those beyond the last pattern share one grey.
 _PATTERNS = ((45, 1.3), (-45, 1.3), (0, 2.0), (90, 2.0), (45, 2.6))
 _PERIOD = 4
 _OTHERS = 'class="shade-none"'
-# What is less tall than this is not drawn.
+# Shorter marks than this are not drawn.
 _LEAST = 0.05
 
 
 def timeline(found: Mapping[str, Any], of: str = "the run") -> str:
-    """The lines of the workers, since the run or a part ``of`` it began; nothing where no worker has recorded its times."""
+    """The lines of the workers since the start of the run, or of a part ``of`` it; empty if no worker has recorded its
+    times.
+    """
     workers, begins = found["workers"], found["begins"]
     seconds = found["ends"] - begins
     if not workers or seconds <= 0:
@@ -40,8 +42,8 @@ def timeline(found: Mapping[str, Any], of: str = "the run") -> str:
     )
     shown = shown or formatting.count(found["of"], "worker")
     return (
-        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>in time since {of} began; the height is the part of '
-        f"the time that a worker was busy</span></figcaption>"
+        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>by time '
+        f"since {of} began; the height is the share of the time that a worker was busy</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Timeline of {escape(shown)}">{_patterns(shades)}{lines}{ticks}</svg>'
         f"</figure>"
         f"{_table(workers)}"
@@ -49,7 +51,7 @@ def timeline(found: Mapping[str, Any], of: str = "the run") -> str:
 
 
 def _shades(workers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """How the marks of each stage that has any are filled, in the order of the plan."""
+    """The fill of each stage that has marks, in the order of the plan."""
     sums: dict[str, float] = {}
     for worker in workers:
         for name, parts in worker["slots"].items():
@@ -69,7 +71,7 @@ def _filled(name: str) -> str:
 
 
 def _patterns(shades: Mapping[str, str]) -> str:
-    """The patterns that are used."""
+    """The definitions of the patterns in use."""
     made = [
         f'<pattern id="stripes-{shade}-{turn}" width="{_PERIOD}" height="{_PERIOD}" patternUnits="userSpaceOnUse" '
         f'patternTransform="rotate({degrees})"><rect class="shade-{shade}" width="{_PERIOD}" height="{_PERIOD}"/>'
