@@ -1,4 +1,6 @@
-"""How far has a run come that is running or was interrupted? Judged by what its workers have recorded as complete."""
+"""How far has a run got that is in progress or was interrupted? The answer is in the records of its workers about
+complete work.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,18 @@ from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.locks import owner_at_work
 
-# A writer puts its small files together while a run goes on: what was listed may be gone when it is read.
+# A ledger writer packs its small files during a run, so a listed file may be gone when it is read.
 _TRIES = 5
 
 
 @dataclass
 class SoFar:
-    """What is complete of a run. ``listed``: the sources that it has met so far, which need not be all that there
-    are.
-    """
+    """The complete part of a run. ``listed`` is the number of sources that it has listed so far, which need not be all."""
 
     name: str
-    state: str  # ``running``, ``interrupted``, or what its record says
+    state: str  # ``running``, ``interrupted``, or the state in its record
     owner: str | None
-    seconds: float | None  # since it began; None where no process is working on it
+    seconds: float | None  # seconds since it began; None if no process is working on it
     listed: int = 0
     complete: int = 0
     failed: int = 0
@@ -39,7 +39,7 @@ class SoFar:
 
 
 def so_far(run_dir: str) -> SoFar:
-    """How far the run in a run directory has come; the record of one that has ended says more."""
+    """How far the run in a run directory has got; if it has ended, its record says more."""
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json") or {}
     plan = directory.read_json("plan.json") or {}
