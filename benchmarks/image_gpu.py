@@ -4,26 +4,28 @@ tars.
     python benchmarks/image_gpu.py SCRATCH [--parts bare,memory,agree,ray_data,local,dali,compiled,decode] [--part-seconds 75]
     python benchmarks/image_gpu.py SCRATCH --size tiny --cpu --images 200 --rows 20 --seconds 1     # only to see that it runs
 
-The model is CLIP ViT-L/14 in full size with random weights: as fast as the published one, without a download. The
-pictures
-are drawn by ``benchmarks/make_images.py``, in as many processes as there are cores, before the first part. Every part
-runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done,
-the most important first, so ten minutes on a card give complete results. The last line, ``BENCH``, has all of them, and
-ratios to the bare model.
+The model is CLIP ViT-L/14 at full size with random weights, which is as fast as the published one and needs no
+download. Before the first part, ``benchmarks/make_images.py`` draws the pictures in as many processes as there are
+cores. Every part runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` when it
+is done. The most important parts come first, so ten minutes on a GPU give complete results. The last line, ``BENCH``,
+has all results, and ratios to the bare model.
 
 - ``bare_images_s``: forward passes over pixels that are already on the device, with preprocessing.
-- ``memory_images_s``: `ImageEmbedding` in a group of stages over batches of uint8 pixels in memory, as a worker runs it.
-- ``agree_…``: by how many levels DALI's pixels differ from those of the CPU's decoder (``mean_levels``, ``max_levels``), and the least
-  cosine of vectors of 16 images: of DALI's pixels on their device (``dali``), and of this precision (``precision``), to those of the CPU.
-- ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from and to tars. ``…_images_s`` is the rate of the last
-  three quarters of the images, ``…_first_s`` when the first 2,000 images (or a quarter) were written, from the start of the run, ``…_total_s`` all of it.
+- ``memory_images_s``: `ImageEmbedding` in a group of stages, as a worker runs it, over batches of uint8 pixels in
+memory.
+- ``agree_…``: by how many levels DALI's pixels differ from those of the CPU decoder (``mean_levels``, ``max_levels``),
+and the least cosine between vectors of 16 images and those of the CPU: for DALI's pixels on their device (``dali``),
+and for this precision (``precision``).
+- ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from tars to tars. ``…_images_s`` is the
+rate of the last three quarters of the images, ``…_first_s`` the time from the start of the run until the first 2,000
+images (or a quarter) were written, and ``…_total_s`` the total time.
 - ``dali_…``: the same on LocalExecutor, with DALI decoding in the model's worker, on ``--dali-cpus`` cores.
 - ``compiled_images_s``: like ``bare_images_s`` with a compiled model; ``compile_s`` is the time to compile.
-- ``decode_cpu_images_s``: the rate of one core; ``decode_dali_images_s``: of DALI from memory, with pixels left on its
-device.
+- ``decode_cpu_images_s``: the rate of one core; ``decode_dali_images_s``: the rate of DALI from memory, with pixels
+left on its device.
 - ``…_busy``: the share of the time that the GPU was busy, from nvidia-smi five times a second.
 
-Without a GPU it says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.
+Without a GPU, the script says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ FIRST = 2_000
 
 
 class Busy:
-    """How busy the GPU was while a block ran, in percent; nothing without nvidia-smi."""
+    """How busy the GPU was while a block ran, in percent; no result without nvidia-smi."""
 
     def __init__(self) -> None:
         self.shares: list[float] = []
@@ -90,7 +92,7 @@ class Busy:
 
 
 def _bare(tower: Any, options: argparse.Namespace) -> float:
-    """Images per second of the model alone."""
+    """The images per second of the model alone."""
     import torch
 
     from curator_image.models.towers import threads
@@ -98,7 +100,7 @@ def _bare(tower: Any, options: argparse.Namespace) -> float:
     height, width = tower.preprocessing.target
     pixels = torch.randint(0, 256, (tower.batcher.size, height, width, 3), dtype=torch.uint8, device=tower.device)
     wait = torch.cuda.synchronize if tower.device == "cuda" else lambda: None
-    with threads(1), torch.inference_mode():  # as the stage runs it
+    with threads(1), torch.inference_mode():  # in the same way as the stage
         for _ in range(3):
             tower.forward(pixels)
         wait()
@@ -142,7 +144,9 @@ def measure_compiled(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of the stage in its group over batches in memory, and the busy share."""
+    """The images per second of the stage in its group over batches in memory, and the share of time in which the GPU
+    was busy.
+    """
     from curator_core import WorkerMetadata
     from curator_core.accounts.ledger import MemorySink
     from curator_core.planning.plan import PlannedStage

@@ -218,7 +218,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             if isinstance(row, BadRow):
                 self._reject(file, row.reason, number, row.message, row.raw)
             elif len(row.cells) != len(file.names):
-                message = f"{count(len(row.cells), 'cell')}, and the file has {count(len(file.names), 'column')}"
+                message = f"{count(len(row.cells), 'cell')}, but the file has {count(len(file.names), 'column')}"
                 self._reject(file, "wrong number of cells", number, message, row.raw)
             else:
                 good.append(row)
