@@ -1,13 +1,14 @@
 """Measures which copies of pictures `ImageDedup` finds, what it removes wrongly, and how long it takes.
 
     python benchmarks/image_dedup.py kinds FOLDER SCRATCH      recall and precision by kind of change
-    python benchmarks/image_dedup.py rate FOLDER SCRATCH       the time of a run beside that of a chain without it
+    python benchmarks/image_dedup.py rate FOLDER SCRATCH       the time of a run compared with a chain without it
     python benchmarks/image_dedup.py hashes SCRATCH --hashes 1000000 [--crops]     the search alone
 
-FOLDER holds what make_image_copies.py made. A pair is right if both show the same picture; a copy is found if it is in
-a right pair. The chain of ``rate`` reads the pictures, decodes them to 224 x 224 and writes them; ``copy`` only reads and
-writes them. ``hashes`` makes hashes by chance: a tenth of them differ from another one in up to ten bits, a tenth are all
-the same, and a hundredth lie within four bits of one.
+FOLDER contains the output of make_image_copies.py. A pair is right if both images show the same picture; a copy is
+found if it is in a right pair. The chain of ``rate`` reads the pictures, decodes them to 224 x 224 and writes them;
+``copy`` only reads and
+writes them. ``hashes`` makes random hashes: a tenth of them differ from another one in up to ten bits, a tenth are all
+equal, and a hundredth are within four bits of one hash.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ def measure_dali(options: argparse.Namespace) -> dict[str, Any]:
     from curator_core.model.resources import Resources
 
     cores = sorted(os.sched_getaffinity(0))[: options.dali_cpus]
-    os.sched_setaffinity(0, cores)  # for all processes of the run
+    os.sched_setaffinity(0, cores)  # inherited by all processes of the run
     found: dict[str, Any] = {"decoder": "dali"}
     if not options.cpu:
         found["resources"] = Resources(gpu_memory_gb=8)
@@ -265,7 +265,9 @@ def measure_dali(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class Written:
-    """When images were written: a thread watches the folder of parts, which are gone at the end of the run."""
+    """Records when images are written. A thread watches the folder of parts, because the parts are removed at the end
+    of the run.
+    """
 
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder / "_parts"
@@ -290,12 +292,14 @@ class Written:
                         self._seen[path.name] = path.stat().st_mtime
 
     def rates(self, started: float) -> tuple[float, float]:
-        """Images per second after the first quarter, and seconds until the first 2,000 images or a quarter of all."""
+        """The images per second after the first quarter, and the seconds until the first 2,000 images or a quarter of
+        all.
+        """
         times = sorted(self._seen.values())
         quarter = len(times) // 4
         first = min(quarter, FIRST // self._rows)
         if len(times) < 8 or times[-1] <= times[quarter]:
-            raise SystemExit("too few images to tell start-up from work: give more --images or fewer --rows")
+            raise SystemExit("too few images to separate the start from the work: give more --images or fewer --rows")
         rate = (len(times) - 1 - quarter) * self._rows / (times[-1] - times[quarter])
         return rate, times[first] - started
 
@@ -368,7 +372,7 @@ def _heads(options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _tars(options: argparse.Namespace) -> Path:
-    """The folder of tars; a quarter of the pictures are drawn, and each is used four times."""
+    """The folder of tars. Only a quarter of the pictures are drawn, and each is used four times."""
     if options.tars:
         return Path(options.tars)
     folder: Path = options.scratch / f"tars-{options.images}"
@@ -392,25 +396,23 @@ def _tars(options: argparse.Namespace) -> Path:
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scratch", type=Path, help="folder for the model, the pictures and what is written")
+    parser.add_argument("scratch", type=Path, help="folder for the model, the pictures and the output")
     gpu_parts.add_options(parser, PARTS, 75.0)
     parser.add_argument(
-        "--tars", type=Path, help="a folder of tars to read, instead of drawn pictures; say how many --images"
+        "--tars", type=Path, help="a folder of tars to read instead of drawn pictures; give the number of --images"
     )
     parser.add_argument(
-        "--images", type=int, default=32_000, help="how many pictures a whole run reads; a multiple of 64"
+        "--images", type=int, default=32_000, help="number of pictures that a whole run reads; a multiple of 64"
     )
-    parser.add_argument("--side", type=int, default=330, help="of the drawn pictures")
+    parser.add_argument("--side", type=int, default=330, help="longer side of the drawn pictures")
     parser.add_argument("--size", choices=sorted(image_models.SIZES), default="vit-l-14")
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="auto")
     parser.add_argument("--gpu-memory-gb", type=float, default=16.0)
-    parser.add_argument("--dali-cpus", type=int, default=4, help="cores of the part `dali`")
-    parser.add_argument("--batch", type=int, help="images through the model at once; found by measuring without it")
+    parser.add_argument("--dali-cpus", type=int, default=4, help="cores for the part `dali`")
+    parser.add_argument("--batch", type=int, help="images that go through the model at once; measured by default")
     parser.add_argument("--rows", type=int, default=500, help="images a task")
-    parser.add_argument(
-        "--seconds", type=float, default=15.0, help="how long a part is measured that has no run of its own"
-    )
-    parser.add_argument("--cpu", action="store_true", help="run on the CPU, to see that everything works")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of parts without a whole run")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU, to test that everything works")
     return parser
 
 
@@ -422,7 +424,7 @@ def main() -> int:
         import torch
 
         if not torch.cuda.is_available():
-            print("no NVIDIA GPU here: nothing was measured (--cpu shows that it runs)")
+            print("no NVIDIA GPU here: nothing was measured (use --cpu to test the script)")
             print("BENCH", json.dumps({"gpu": 0}))
             return 0
     if options.one:

@@ -1,4 +1,4 @@
-"""The labels of the deduplication corpus are right, and the judging script finds violations."""
+"""The labels of the deduplication corpus are right, and the checking script finds violations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-# All of these tests share one long set-up.
+# All of these tests share one slow set-up.
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -46,7 +46,7 @@ def truth() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text that every machine has: some of Python's own files in the role of a package."""
+    """Text that is on every machine: some of Python's own files, used as if they were a package."""
     folder = tmp_path_factory.mktemp("sources") / "library"
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(
@@ -199,7 +199,7 @@ def test_new_words_are_those_of_a_plain_count(truth: ModuleType) -> None:
 
 
 def decided(truth: ModuleType, corpus: Path) -> list[dict[str, Any]]:
-    """A right table, by comparing everything with everything before it."""
+    """A correct table, made by comparing each document with all earlier ones."""
     rows = rows_of(corpus)
     shingler, rule = truth.Shingler(), truth.Rule("nothing_new", 0.8, 12)
     documents = list(truth.read(corpus).values())
