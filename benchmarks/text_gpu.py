@@ -1,6 +1,6 @@
 """Measures embeddings and labels of text: the bare model, the stages from memory, a whole run, and other libraries.
 
-    python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,peer,run,classifier,overlap] [--part-seconds 90]
+    python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,half,peer,run,classifier,overlap] [--part-seconds 90]
     python benchmarks/text_gpu.py SCRATCH --size tiny --cpu --documents 200     # only to see that it runs
 
 The model has the shape of BERT-base and random weights, so it is as fast as a trained one and needs no download.
@@ -12,6 +12,8 @@ last line, ``BENCH``, has all results, and ratios:
 - ``bare_tokens_s``: forward passes over full batches that are already on the device.
 - ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is relative to the bare
 rate.
+- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` between its vectors
+  and those of float32. It is quick where the CPU multiplies bfloat16.
 - ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` compares
 documents per second, and ``least_cosine`` is the least cosine between its vectors and ours.
 - ``run_docs_s``: read JSON lines, embed, write Parquet, including start-up.
@@ -39,7 +41,7 @@ import gpu_parts
 import numpy as np
 import pyarrow as pa
 
-PARTS = ("bare", "memory", "peer", "run", "classifier", "overlap")
+PARTS = ("bare", "memory", "half", "peer", "run", "classifier", "overlap")
 SIZES = {"bert-base": (768, 12, 12, 3072, 512), "minilm": (384, 6, 12, 1536, 512), "tiny": (32, 2, 2, 64, 64)}
 WORDS = 5_000
 TASK = 500
@@ -86,12 +88,11 @@ def texts_in(folder: Path, count: int) -> list[str]:
     return [json.loads(line)["text"] for line in itertools.islice(lines, count)]
 
 
-def stage_of(options: argparse.Namespace) -> Any:
+def stage_of(options: argparse.Namespace, dtype: str = "auto") -> Any:
     from curator_text.models import TextEmbedding
 
-    return _placed(
-        TextEmbedding(model=str(options.model), gpu_memory_gb=0 if options.cpu else options.gpu_memory_gb), options
-    )
+    memory = 0 if options.cpu else options.gpu_memory_gb
+    return _placed(TextEmbedding(model=str(options.model), gpu_memory_gb=memory, dtype=dtype), options)
 
 
 def _placed(stage: Any, options: argparse.Namespace) -> Any:
@@ -127,21 +128,9 @@ def measure_bare(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
 
 
 def measure_memory(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
-    from curator_core import DocumentBatch, WorkerMetadata
-
     stage = stage_of(options)
-    stage.setup(WorkerMetadata())
-    tasks = [
-        DocumentBatch(data=pa.table({"text": texts[at : at + TASK]}), task_id=str(at))
-        for at in range(0, len(texts), TASK)
-    ]
+    vectors, wall, processor = embedded(stage, texts)
     tokens = sum(len(ids) for ids in stage._tokenize(texts)["input_ids"])
-    stage.process(DocumentBatch(data=pa.table({"text": texts[:20]})))  # warm
-    wall, processor = time.perf_counter(), time.process_time()
-    size = stage.batch_size
-    done = [out for at in range(0, len(tasks), size) for out in stage.process_batch(tasks[at : at + size])]
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    vectors = np.array([row for out in done for row in out.to_pyarrow()["embedding"].to_pylist()], np.float32)
     np.save(options.scratch / "vectors.npy", vectors)
     return {
         "memory_tokens_s": round(tokens / wall, 1),
@@ -149,6 +138,38 @@ def measure_memory(options: argparse.Namespace, texts: list[str]) -> dict[str, A
         "memory_processor_s": round(processor, 2),
         "mean_tokens": round(tokens / len(texts), 1),
     }
+
+
+def measure_half(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    if not options.cpu:
+        return {}  # bfloat16 is the default on a GPU
+    vectors, wall, processor = embedded(stage_of(options, "bfloat16"), texts)
+    found = {"half_docs_s": round(len(texts) / wall, 2), "half_processor_s": round(processor, 2)}
+    ours = options.scratch / "vectors.npy"
+    if ours.exists():
+        found["half_least_cosine"] = round(float((np.load(ours) * vectors).sum(1).min()), 7)
+    return found
+
+
+def embedded(stage: Any, texts: list[str]) -> tuple[Any, float, float]:
+    """The vectors of the texts, and the wall and processor time that a loaded and warm stage takes for them."""
+    from curator_core import DocumentBatch, WorkerMetadata
+
+    stage.setup(WorkerMetadata())
+    tasks = [
+        DocumentBatch(data=pa.table({"text": texts[at : at + TASK]}), task_id=str(at))
+        for at in range(0, len(texts), TASK)
+    ]
+    stage.process(DocumentBatch(data=pa.table({"text": texts[:20]})))  # warm
+    wall, processor = time.perf_counter(), time.process_time()
+    size = stage.batch_size
+    done = [out for at in range(0, len(tasks), size) for out in stage.process_batch(tasks[at : at + size])]
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    return (
+        np.array([row for out in done for row in out.to_pyarrow()["embedding"].to_pylist()], np.float32),
+        wall,
+        processor,
+    )
 
 
 def measure_peer(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
@@ -314,6 +335,8 @@ def main() -> int:
         {
             "memory_ratio": ("memory_tokens_s", "bare_tokens_s"),
             "memory_to_peer": ("memory_docs_s", "peer_docs_s"),
+            "half_to_peer": ("half_docs_s", "peer_docs_s"),
+            "peer_processor_to_half": ("peer_processor_s", "half_processor_s"),
             "peer_processor_to_memory": ("peer_processor_s", "memory_processor_s"),
             "classifier_to_pipeline": ("classifier_docs_s", "pipeline_docs_s"),
             "pipeline_processor_to_classifier": ("pipeline_processor_s", "classifier_processor_s"),

@@ -77,13 +77,20 @@ class Browser:
     def open(self, path: Path, width: int = 1100, height: int = 900, *, dark: bool = False) -> None:
         """Open a file and wait until it is loaded."""
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self._call("Emulation.setEmulatedMedia", {"features": features})
+        self._call("Emulation.setEmulatedMedia", {"media": "", "features": features})
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self._call("Emulation.setDeviceMetricsOverride", metrics)
         self._event = None
         self._call("Page.navigate", {"url": path.absolute().as_uri()})
         while self.value("document.readyState") != "complete" or not self.value("location.href").startswith("file:"):
             pass
+
+    def on_paper(self, width: int = 718) -> None:
+        """Show the page as it is printed; the default width is that of A4 with margins of a centimetre."""
+        self._call("Emulation.setEmulatedMedia", {"media": "print"})
+        metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", metrics)
+        self.value("dispatchEvent(new Event('beforeprint'))")
 
     def value(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""

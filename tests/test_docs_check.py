@@ -37,7 +37,7 @@ def fenced(*blocks: tuple[str, str]) -> str:
         ([("python not run: needs a cluster", "no.such.thing()")], None),
         ([("python not run: needs a cluster", "no such thing")], "SyntaxError"),
         ([("sh not run: needs a cluster", "if then")], "syntax error"),
-        ([("sh not run:", "ls")], "`not run: REASON` or nothing"),
+        ([("sh not run:", "ls")], "only by `not run: REASON`"),
         ([("bash", "ls")], "the language of a block must be one of sh, python"),
         ([("text", "x")], "no block before it prints"),
     ],

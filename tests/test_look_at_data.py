@@ -374,13 +374,24 @@ def test_inspect_counts_the_tokens_of_a_tokenizer(tmp_path, curate):
     assert tokens["counted_by"] == str(tmp_path / "tokenizer.json")
 
 
+def test_a_page_has_more_rows_than_the_terminal_repeats(tmp_path, curate):
+    (tmp_path / "a.jsonl").write_text(lines_of(*({"text": f"row {number}"} for number in range(40))))
+    out = curate("inspect", tmp_path / "a.jsonl", "--html", tmp_path / "page.html")
+    assert "\n3 rows of them:\n" in out
+    assert (tmp_path / "page.html").read_text().count("<article>") == 24
+    out = curate("inspect", tmp_path / "a.jsonl", "--html", tmp_path / "page.html", "--samples", 5)
+    assert "\n5 rows of them:\n" in out
+
+
 def test_inspect_takes_columns_whose_types_differ_and_text_that_is_hostile(tmp_path, curate):
     (tmp_path / "a.jsonl").write_text(lines_of({"a": 1, "b\x1b": "\x1b[2J"}, {"a": "x", "b\x1b": None}) + "broken\n")
     (tmp_path / "b.jsonl").write_text(lines_of({"a": [1]}))
     out = curate("inspect", tmp_path, "--html", tmp_path / "page.html")
     assert "\x1b" not in out
     assert "broken JSON 1" in out
-    assert "\x1b" not in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "\x1b" not in page
+    assert "not read among them: broken JSON 1" in page
     found = inspected(curate, tmp_path)
     assert found["columns"]["b\x1b"]["nulls"] == 1
     assert found["rejected"] == {"broken JSON": 1}

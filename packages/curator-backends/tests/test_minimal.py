@@ -112,13 +112,34 @@ def test_what_xenna_does_without_is_what_the_xenna_that_is_installed_has() -> No
     task = resources._get_node_info_from_current_node
     before = monitoring.RayResourceMonitor, monitoring.get_ray_actors
     assert not needs_dashboard()
-    with no_services(True):
+    with no_services(True, False):
         asked = resources._get_node_info_from_current_node
         assert asked.options(scheduling_strategy="here")._ask is task._function, "it is asked in this process"
         assert monitoring.RayResourceMonitor().update() == {}
         assert monitoring.get_ray_actors("ALIVE") == []
+    with no_services(False, dashboard=False):
+        assert (monitoring.RayResourceMonitor, monitoring.get_ray_actors("ALIVE")) == (before[0], [])
+    with no_services(False, dashboard=True):
+        assert monitoring.RayResourceMonitor is before[0]
     assert (monitoring.RayResourceMonitor, monitoring.get_ray_actors) == before
     assert resources._get_node_info_from_current_node is task
+
+
+@pytest.mark.xenna
+def test_a_dashboard_that_cannot_list_actors_is_asked_once_and_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitoring = pytest.importorskip("cosmos_xenna.pipelines.private.monitoring")
+    from curator_backends.xenna.services import no_services
+
+    asked = []
+
+    def fails(state: str) -> None:
+        asked.append(state)
+        raise ConnectionError("Could not read 'dashboard' from GCS.")
+
+    monkeypatch.setattr(monitoring, "get_ray_actors", fails)
+    with no_services(False, dashboard=True):
+        assert [monitoring.get_ray_actors("ALIVE") for _ in range(3)] == [[], [], []]
+    assert asked == ["ALIVE"]
 
 
 @pytest.mark.ray

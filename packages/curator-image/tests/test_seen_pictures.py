@@ -19,6 +19,7 @@ from PIL import Image
 
 from curator_core.accounts.seen import read_seen
 from curator_core.arrow.arrays import to_numpy
+from curator_core.cli import DONE, run_command
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
@@ -74,7 +75,9 @@ def run(paths: str, folder: Path, workers: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_samples_of_images_have_thumbnails_and_a_map_whoever_worked_on_them(tmp_path: Path) -> None:
+def test_samples_of_images_have_thumbnails_and_a_map_whoever_worked_on_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = images(tmp_path / "in")
     alone, both = run(paths, tmp_path / "a", 0), run(paths, tmp_path / "b", 2)
     assert alone["embeddings"] == both["embeddings"]
@@ -87,6 +90,14 @@ def test_samples_of_images_have_thumbnails_and_a_map_whoever_worked_on_them(tmp_
         with Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))) as image:
             assert image.format == "JPEG"
             assert image.size[0] == min(width, 96)
+    # `curate drops --json` has the same pictures.
+    capsys.readouterr()
+    assert run_command(["drops", str(tmp_path / "a" / "run"), "--json"]) == DONE
+    drops = json.loads(capsys.readouterr().out)
+    assert [row["picture"] for row in drops["rows"]] == [
+        picture for _, side, picture in sorted(near, reverse=True) if side == "dropped"
+    ][: len(drops["rows"])]
+    assert drops["stages"][0]["dropped"] == stage["dropped"]
     found = alone["embeddings"]
     assert (found["rows"], found["of"], found["dimensions"], found["score"]) == (40, 90, 3, "area")
     assert Counter(point["side"] for point in found["points"]).keys() == {"kept", "dropped"}

@@ -40,7 +40,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that workers may use. A ``minimal`` one was started here, without a dashboard."""
+    """The nodes that workers may use. A ``minimal`` one was started by this executor, without a dashboard; another
+    cluster may lack a ``dashboard`` as well.
+    """
 
     nodes: tuple[Node, ...]
     ours: bool
@@ -49,6 +51,7 @@ class Cluster:
     gpu_memory_gb: float | None = None
     minimal: bool = False
     gpu_memories: tuple[float, ...] = ()
+    dashboard: bool = True
 
     @property
     def cpus(self) -> float:
@@ -238,7 +241,18 @@ def describe_cluster(options: RayOptions, *, ours: bool, minimal: bool = False) 
         memories = _gpu_memories(ray, avoid)
     # Ray may place a worker on any GPU with room, so a worker can count only on the memory of the smallest GPU.
     memory = options.gpu_memory_gb if gpus and options.gpu_memory_gb else min(memories, default=None)
-    return Cluster(tuple(nodes), ours, name, avoid, memory, minimal, memories)
+    dashboard = not minimal and _has_dashboard()
+    return Cluster(tuple(nodes), ours, name, avoid, memory, minimal, memories, dashboard)
+
+
+def _has_dashboard() -> bool:
+    """Whether the cluster that this process is connected to has a dashboard; Ray's own calls wait 40 seconds for one."""
+    try:
+        from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+        from ray.experimental.internal_kv import _internal_kv_get
+    except ImportError:  # another version keeps the address elsewhere
+        return True
+    return _internal_kv_get(DASHBOARD_ADDRESS, namespace=KV_NAMESPACE_DASHBOARD) is not None
 
 
 def _gpu_memories(ray: Any, avoid: str | None) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
-from curator_core.accounts import ledger, parquet
+from curator_core.accounts import ledger, parquet, seen_rows
 from curator_core.accounts import seen as seen_module
 from curator_core.accounts.seen import Seen, read_seen
 from curator_core.errors import CuratorError, UsageError
@@ -178,7 +178,7 @@ def test_what_a_worker_forgets_is_not_among_the_first_of_all(
 ) -> None:
     unlike = draw.sample(range(1000), sum(map(len, tasks)))
     numbers = [np.array([unlike.pop() for _ in task], np.uint64) for task in tasks]
-    rows = [np.arange(len(task)) for task in tasks]
+    rows = [np.ones(len(task), bool) for task in tasks]
     far = [np.array(task, np.float64) for task in tasks]
     every = sorted((float(d), int(n)) for d_, n_ in zip(far, numbers, strict=True) for d, n in zip(d_, n_, strict=True))
     handed_over = []
@@ -190,6 +190,42 @@ def test_what_a_worker_forgets_is_not_among_the_first_of_all(
         chosen = [row for task in [*mine, *mine[:1]] for row in best.choose(rows[task], far[task], numbers[task])]
         handed_over += [(distance, number) for _, distance, number in chosen if best.has(distance, number)]
     assert sorted(set(handed_over))[:most] == sorted(set(every))[:most]
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from([-2.0, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf]), *[st.booleans()] * 3), min_size=1
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_bins_are_the_same_where_tasks_are_small_and_where_they_are_large(
+    tasks: list[list[tuple[float, bool, bool, bool]]],
+) -> None:
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        for sparse in (0, 1_000_000):
+            patch.setattr(seen_rows, "_SPARSE", sparse)
+            rows = seen_rows.SeenRows()
+            for number, task in enumerate(tasks):
+                values, nulls, kept, free = (np.array(column) for column in zip(*task, strict=True))
+                key = seen_rows.TaskKey("source", "", 1, f"/{number}")
+                given = nulls if nulls.any() else None, kept, None if free.all() else free
+                rows.score(key, "Stage", "score", "scale", np.array([0.0, 1.0]), values, *given)
+            made.append(rows.counts())
+    assert made[0].equals(made[1])
+    bins = [np.digitize([row[0] for row in task], [0.0, 1.0]) for task in tasks]
+    for row, task, places in zip(made[0].to_pylist(), tasks, bins, strict=True):
+        codes = [3 if null else 4 if np.isnan(v) else int(b) for (v, null, _, _), b in zip(task, places, strict=True)]
+        assert row["keys"] == sorted(set(codes))
+        for name, place in (("rows", None), ("kept", 2), ("free", 3)):
+            counted = [sum(c == code and (place is None or row_[place]) for c, row_ in zip(codes, task, strict=True))
+                       for code in row["keys"]]  # fmt: skip
+            assert row[name] == counted
 
 
 def test_columns_tokens_and_overlap_are_counted_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -259,6 +295,30 @@ def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Pat
             moved = BothSides(**{limit.parameter: value})
             again = Pipeline([moved]).run(LocalExecutor(workers=0), initial_tasks=[batch])
             assert sum(score.free[first:]) + score.free_above == again.summary.stages[0].rows_out
+
+
+@dataclass
+class Endless(MinWords):
+    """Names passages without end, and counts them."""
+
+    named: ClassVar[list[int]] = []
+
+    def at_fault(self, text: str, reason: str) -> Iterator[tuple[int, int]]:
+        for start in range(0, len(text), 40):
+            self.named.append(start)
+            yield start, start + 4
+
+
+@pytest.mark.slow
+def test_passages_are_searched_no_further_than_the_text_is_shown(tmp_path: Path) -> None:
+    Endless.named.clear()
+    texts = pa.table({"text": ["word " * 2_000]})
+    Pipeline([Endless()]).run(
+        LocalExecutor(workers=0), initial_tasks=[DocumentBatch(data=texts)], run_dir=str(tmp_path)
+    )
+    (sample, _) = read_seen(str(tmp_path)).stages["Endless"].samples
+    assert sample.spans[:2] == [[0, 4], [40, 44]]
+    assert max(Endless.named) <= 2_040
 
 
 @pytest.mark.parametrize(("module", "name", "value"), SMALL)

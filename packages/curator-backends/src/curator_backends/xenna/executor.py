@@ -168,7 +168,7 @@ class XennaSegment(RaySegment[XennaOptions]):
         with (
             _silence_logs(self.settings.verbose),
             same_environment(),
-            no_services(self.cluster.minimal),
+            no_services(self.cluster.minimal, self.cluster.dashboard),
             balanced_when_there_is_news(lambda: self.supervisor.emptied + self.supervisor.rated),
         ):
             # By default, Xenna requests the state of its workers from the last cluster that was started on this

@@ -29,16 +29,15 @@ def needs_dashboard() -> bool:
 
 
 @contextlib.contextmanager
-def no_services(minimal: bool) -> Iterator[None]:
-    """For the length of a ``with`` block, pipelines measure no node and request no list of actors."""
-    if not minimal:
-        yield
-        return
-    with replaced(
-        (monitoring, _NAMES[0], _NoMonitor),
-        (monitoring, _NAMES[1], lambda *_: []),
-        (resources, "_get_node_info_from_current_node", _AskedHere(resources)),
-    ):
+def no_services(minimal: bool, dashboard: bool) -> Iterator[None]:
+    """For the length of a ``with`` block, pipelines work without a ``dashboard``, and on a ``minimal`` Ray they measure no
+    node.
+    """
+    changes: list[tuple[Any, str, Any]] = [(monitoring, _NAMES[1], _ActorsIfListed(minimal or not dashboard))]
+    if minimal:
+        changes.append((monitoring, _NAMES[0], _NoMonitor))
+        changes.append((resources, "_get_node_info_from_current_node", _AskedHere(resources)))
+    with replaced(*changes):
         yield
 
 
@@ -63,6 +62,25 @@ def balanced_when_there_is_news(news: Callable[[], int]) -> Iterator[None]:
 
     with replaced((streaming, "timing", SimpleNamespace(**{**vars(timing), "RateLimitChecker": OrAtNews}))):
         yield
+
+
+class _ActorsIfListed:
+    """Lists the actors of a cluster as Xenna does, and none where they cannot be listed.
+
+    Xenna shows the list in its status reports alone, but a dashboard that is missing, or cannot list actors, would end the
+    run; one that is missing is waited for 40 seconds.
+    """
+
+    def __init__(self, missing: bool) -> None:
+        self._list: Callable[..., list[Any]] | None = None if missing else vars(monitoring).get(_NAMES[1])
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        if self._list is not None:
+            try:
+                return self._list(*arguments)
+            except Exception:  # errors of any kind, and none that concerns the run
+                self._list = None
+        return []
 
 
 class _AskedHere:

@@ -10,7 +10,7 @@ more digits are made from the vectors themselves, in float64 and in a fixed orde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,8 @@ def vectors_of(
         one, other = int(there[0]), int(others[0])
         raise two_lengths(what, (size, name(one)), (int(lengths[other]), name(other)))
     flat = wide.values
-    numbers = to_numpy(flat.cast(pa.float32(), safe=False).fill_null(float("nan")))
+    floats = flat if flat.type == pa.float32() else flat.cast(pa.float32(), safe=False)
+    numbers = to_numpy(floats.fill_null(float("nan")) if floats.null_count else floats)
     if len(there) == len(lengths):
         found = numbers[offsets[0] : offsets[-1]].reshape(-1, size)
     else:
@@ -158,6 +159,27 @@ class Whole:
         return float(np.floor((cosine - wrong) * self.scale * other.scale))
 
 
+def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
+    """The whole numbers of vectors that lie in pieces, ``rows`` vectors at a time, in memory that the next block uses again."""
+    left = sum(map(len, pieces))
+    if not left:
+        return
+    size = pieces[0].shape[1]
+    scale = np.float32(scale_of(size))
+    memory, filled = np.empty((min(rows, left), size), np.float32), 0
+    for piece in pieces:
+        done = 0
+        while done < len(piece):
+            stop = min(len(piece), done + len(memory) - filled)
+            np.multiply(piece[done:stop], scale, out=memory[filled : filled + stop - done])
+            filled, done = filled + stop - done, stop
+            if filled == len(memory):
+                yield np.rint(memory, out=memory)
+                filled = 0
+    if filled:
+        yield np.rint(memory[:filled], out=memory[:filled])
+
+
 def scale_of(size: int) -> float:
     """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little
     longer.
@@ -178,6 +200,14 @@ def packed(vectors: Vectors) -> pa.Array:
 
 def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Vectors:
     """The vectors that `packed` has put into a column; they must all have the same length."""
+    parts = unpacked_pieces(column, what)
+    if not parts:
+        return np.zeros((0, 1), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors") -> list[Vectors]:
+    """The same in the pieces in which they lie, without a copy."""
     parts, sizes = [], set()
     for chunk in column.chunks:
         if not len(chunk):
@@ -189,9 +219,7 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
             raise two_lengths(what, (min(sizes) // 4, ""), (max(sizes) // 4, ""))
         numbers = np.frombuffer(data, "<f4", int(offsets[-1] - offsets[0]) // 4, int(offsets[0]))
         parts.append(numbers.reshape(len(chunk), -1))
-    if not parts:
-        return np.zeros((0, 1), np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts
 
 
 def two_lengths(what: str, one: tuple[int, str], other: tuple[int, str]) -> UsageError:

@@ -18,7 +18,7 @@ If a rule is easier to write for one document, use a `DocumentFilter` with a met
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -77,8 +77,8 @@ class TextFilter(ColumnFilter):
             raise not_text(self, self.column, kind)
         return self.scores_of(features_of(batch, self.column))
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        return list(islice(at_fault(self, text, reason), MOST_SPANS))
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
+        return islice(at_fault(self, text, reason), MOST_SPANS)
 
     def loaded(self, load: Callable[[], T]) -> T:
         """The result of ``load``, which runs once in each process: in `setup`, or in the first call if there was no

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 Span = tuple[int, int]
@@ -42,7 +43,7 @@ _ENDS = (".", "?", "!", '"', "'", "。", "！", "？")  # noqa: RUF001
 
 
 def at_fault(stage: Any, text: str, reason: str) -> Iterable[Span]:
-    """The places that caused a filter's decision; none if it concerns the text as a whole."""
+    """The places that caused a filter's decision, in order; none if it concerns the text as a whole."""
     for kind in type(stage).__mro__:
         finder = _FINDERS.get(kind.__name__)
         if finder is not None:
@@ -133,11 +134,8 @@ def _bad_words(stage: Any, text: str, _reason: str) -> Iterator[Span]:
     lowered = text.lower()
     if len(lowered) != len(text):  # the lower case of some letter has two characters, which would shift places
         return
-    for match in re.finditer(r"\w+", lowered):
-        if match.group() in single:
-            yield match.span()
-    for part, _ in others:
-        yield from _spans(re.compile(re.escape(part)), lowered)
+    words = (match.span() for match in re.finditer(r"\w+", lowered) if match.group() in single)
+    yield from sorted(chain(words, *(_spans(re.compile(re.escape(part)), lowered) for part, _ in others)))
 
 
 def _substring(stage: Any, text: str, _reason: str) -> Iterator[Span]:

@@ -369,9 +369,9 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         """The remaining text of every document (None if it is dropped), and the reason for each dropped document."""
         raise NotImplementedError
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
         """The parts of a text for which it was dropped; see `ColumnFilter.at_fault`."""
-        return list(islice(at_fault(self, text, reason), MOST_SPANS))
+        return islice(at_fault(self, text, reason), MOST_SPANS)
 
     def edits(self, lines: str, documents: str) -> str:
         """The text of `describe`: the lines that are removed, and the documents that are dropped."""

@@ -196,13 +196,15 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         described = file.metadata.row_group(group)
         rows = int(described.num_rows * self._batch_bytes // max(1, described.total_byte_size))
         # A value that many rows share takes little space in the file, but its full size for each row in memory.
-        long = [
-            part.name for part in file.schema_arrow if (not names or part.name in names) and _may_be_long(part.type)
-        ]
+        chosen = [part for part in file.schema_arrow if not names or part.name in names]
+        each = sum(_bytes_of_vector(part.type) for part in chosen)  # what is known without a look
+        long = [part.name for part in chosen if _may_be_long(part.type)]
         if rows > _MANY_ROWS and long:
             first = next(file.iter_batches(_FIRST_ROWS, row_groups=[group], columns=long, use_threads=False), None)
             if first is not None and first.num_rows:
-                rows = min(rows, first.num_rows * self._batch_bytes // max(1, first.nbytes))
+                each += first.nbytes / first.num_rows
+        if each:
+            rows = min(rows, int(self._batch_bytes / each))
         return max(1, min(_MAX_BATCH_ROWS, rows))
 
     def _present(self, there: list[str], path: str) -> list[str] | None:
@@ -298,7 +300,14 @@ def _folder_value(path: str, name: str) -> str | None:
 
 
 def _may_be_long(kind: pa.DataType) -> bool:
-    return not pa.types.is_primitive(kind) and not pa.types.is_dictionary(kind)
+    return not (pa.types.is_primitive(kind) or pa.types.is_dictionary(kind) or _bytes_of_vector(kind))
+
+
+def _bytes_of_vector(kind: pa.DataType) -> int:
+    """How much each value of a column of vectors takes in memory; 0 for other columns."""
+    if not pa.types.is_fixed_size_list(kind) or not pa.types.is_primitive(kind.value_type):
+        return 0
+    return int(kind.list_size * kind.value_type.bit_width) // 8
 
 
 def _chosen(table: pa.Table, names: list[str] | None) -> pa.Table:
