@@ -7,15 +7,15 @@ independently.
 CORPUS is the output of `make_dedup.py`. The first form reads the table of decisions of a run and checks:
 
 - every removal: its witness stays and is not shorter, and the two texts meet the rule and have the figures in the
-table. With ``--output``, it also checks that the output contains exactly the documents that were not removed,
-unchanged;
+  table. With ``--output``, it also checks that the output contains exactly the documents that were not removed,
+  unchanged;
 - equal texts (in NFC): all but one of each class are removed (recall), and for each document removed as `exact`, an
-equal one stays (precision);
+  equal one stays (precision);
 - with ``--recall``, how many of the possible removals happened. *All* pairs of a document and a document that stays are
-considered: a witness that covers the share t of a document's n distinct shingles has at least one of any n - ⌈t n⌉ + 1
-of them, so the rarest shingles of each document are looked up in an index of all shingles of all documents that stay,
-and each pair that is found is compared in full. No pair that could meet the rule is left out. Intervals are Wilson's at
-95 %.
+  considered: a witness that covers the share t of a document's n distinct shingles has at least one of any n - ⌈t n⌉ +
+  1 of them, so the rarest shingles of each document are looked up in an index of all shingles of all documents that
+  stay, and each pair that is found is compared in full. No pair that could meet the rule is left out. Intervals are
+  Wilson's at 95 %.
 
 The second form takes the ids that another tool kept, one per line. Both forms print a comparison with the labels: the
 share of copies that were found, by kind (a copy is found unless all documents of its family are kept), and how many

@@ -6,8 +6,7 @@ Each task is decoded for 80 ms on the CPU and embedded for 100 ms by the only wo
 cannot simulate one, by a separate group). Prints ``BENCH {json}``: the seconds of embedding alone, of decoding in one
 worker, and of both after all workers are ready (one decoding, and the time from the first embedding to the last), and
 the ratio of this total to the larger of the two (``total_to_larger``; without overlap, it would be 1.8).
-``first_embedding_s`` is
-the time from the start of the run to the first embedding.
+``first_embedding_s`` is the time from the start of the run to the first embedding.
 """
 
 from __future__ import annotations

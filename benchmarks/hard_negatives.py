@@ -3,9 +3,9 @@
     python benchmarks/hard_negatives.py SCRATCH [--pairs 20000] [--size 384]
 
 The data are random passages around centres, and a query near each passage. It measures processor time in one process.
-Brute force multiplies float32 vectors in
-memory, 512 queries at a time, chooses the nearest passages by `argpartition`, and orders these by float64 cosines; it reads and
-writes nothing. ``different`` counts the pairs whose negatives differ from those of brute force.
+Brute force multiplies float32 vectors in memory, 512 queries at a time, chooses the nearest passages by `argpartition`,
+and orders these by float64 cosines; it reads and writes nothing. ``different`` counts the pairs whose negatives differ
+from those of brute force.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ of the run, sampled four times a second.
 
 Afterwards, the output is compared with the input, sample by sample: ``kept_as_they_were`` counts the samples whose
 members have the same bytes; ``rejects_listed`` says whether the run's rejects are exactly the bad images, by tar and
-key;
-``rows_lost`` counts rows that are neither kept, nor dropped for a reason, nor rejected.
+key; ``rows_lost`` counts rows that are neither kept, nor dropped for a reason, nor rejected.
 """
 
 from __future__ import annotations

@@ -12,17 +12,17 @@ has all results, and ratios to the bare model.
 
 - ``bare_images_s``: forward passes over pixels that are already on the device, with preprocessing.
 - ``memory_images_s``: `ImageEmbedding` in a group of stages, as a worker runs it, over batches of uint8 pixels in
-memory.
+  memory.
 - ``agree_…``: by how many levels DALI's pixels differ from those of the CPU decoder (``mean_levels``, ``max_levels``),
-and the least cosine between vectors of 16 images and those of the CPU: for DALI's pixels on their device (``dali``),
-and for this precision (``precision``).
+  and the least cosine between vectors of 16 images and those of the CPU: for DALI's pixels on their device (``dali``),
+  and for this precision (``precision``).
 - ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from tars to tars. ``…_images_s`` is the
-rate of the last three quarters of the images, ``…_first_s`` the time from the start of the run until the first 2,000
-images (or a quarter) were written, and ``…_total_s`` the total time.
+  rate of the last three quarters of the images, ``…_first_s`` the time from the start of the run until the first 2,000
+  images (or a quarter) were written, and ``…_total_s`` the total time.
 - ``dali_…``: the same on LocalExecutor, with DALI decoding in the model's worker, on ``--dali-cpus`` cores.
 - ``compiled_images_s``: like ``bare_images_s`` with a compiled model; ``compile_s`` is the time to compile.
 - ``decode_cpu_images_s``: the rate of one core; ``decode_dali_images_s``: the rate of DALI from memory, with pixels
-left on its device.
+  left on its device.
 - ``…_busy``: the share of the time that the GPU was busy, from nvidia-smi five times a second.
 
 Without a GPU, the script says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.

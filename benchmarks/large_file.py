@@ -4,8 +4,8 @@
 
 Makes the file in SCRATCH, and removes it at the end. The file is read as one source, not in ranges, so a single worker
 reads all of it; a filter keeps one document in a hundred. No process of the run may use more than ``--memory-gb``
-(RLIMIT_DATA, so a process that requests more fails). ``peak_rss_gb`` is the peak of the
-largest process; the time to make the file is not in ``wall_s``.
+(RLIMIT_DATA, so a process that requests more fails). ``peak_rss_gb`` is the peak of the largest process; the time to
+make the file is not in ``wall_s``.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ off, in turns.
     python benchmarks/seen_cost.py FOLDER SCRATCH [--rounds 5] [--workers N]
 
 FOLDER contains the 50,000 documents of make_text.py; the pipeline is that of text_curation.py. The processor time is
-that of the
-command and all of its workers, from their start to their end.
+that of the command and all of its workers, from their start to their end.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 FOLDER is the output of make_text.py. Documents of at least ``--chars`` characters are cut to that length, so all
 documents have the same size. It measures only the CPU time of the filters, without reading, in one process over batches
-of four megabytes. `docs_per_s` drops documents as a pipeline does; `docs_per_s_all` computes every score of
-every document.
+of four megabytes. `docs_per_s` drops documents as a pipeline does; `docs_per_s_all` computes every score of every
+document.
 """
 
 from __future__ import annotations

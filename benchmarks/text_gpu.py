@@ -11,17 +11,17 @@ last line, ``BENCH``, has all results, and ratios:
 
 - ``bare_tokens_s``: forward passes over full batches that are already on the device.
 - ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is relative to the bare
-rate.
-- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` between its vectors
-  and those of float32. It is quick where the CPU multiplies bfloat16.
+  rate.
+- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` between its
+  vectors and those of float32. It is quick where the CPU multiplies bfloat16.
 - ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` compares
-documents per second, and ``least_cosine`` is the least cosine between its vectors and ours.
+  documents per second, and ``least_cosine`` is the least cosine between its vectors and ours.
 - ``run_docs_s``: read JSON lines, embed, write Parquet, including start-up.
 - ``classifier_docs_s``: `TextClassifier` with random weights in the shape of ``--size``, and ``pipeline_docs_s``, a
-transformers pipeline on the same documents, number format and threads; ``largest_difference`` is that of their
-probabilities.
+  transformers pipeline on the same documents, number format and threads; ``largest_difference`` is that of their
+  probabilities.
 - ``overlap``: a tokenizer and a model that sleep instead of computing; the result is the total time divided by the
-larger of the two.
+  larger of the two.
 
 Without a GPU, the script says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
 """

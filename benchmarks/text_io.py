@@ -1,9 +1,8 @@
 """Compares reading, writing and extracting with bare libraries over the same bytes in one process.
 
-python benchmarks/text_io.py json FOLDER SCRATCH        FOLDER contains *.jsonl
-python benchmarks/text_io.py parquet FOLDER SCRATCH     FOLDER contains *.parquet
-python benchmarks/text_io.py run FOLDER SCRATCH         whole processes: `curate run` and a script of pyarrow and orjson
-python benchmarks/text_io.py html
+python benchmarks/text_io.py json FOLDER SCRATCH        FOLDER contains *.jsonl python benchmarks/text_io.py parquet
+FOLDER SCRATCH     FOLDER contains *.parquet python benchmarks/text_io.py run FOLDER SCRATCH         whole processes:
+`curate run` and a script of pyarrow and orjson python benchmarks/text_io.py html
 
 Contenders take turns (for JSON, on each file of the corpus), and a ratio of processor time is the median over many
 short rounds, so that other load affects all of them equally. The time of the stages includes their additional work:

@@ -1,10 +1,9 @@
 """Runs the benchmarks, which measure speed and memory and check counts.
 
-It runs the entries of ``benchmarks/nightly.yaml``, each several times in fresh processes, and checks their gates.
-A measured command prints its metrics as lines ``BENCH {"rows_out": 12345, "rows_per_s": 6100.5}``; the runner adds
+It runs the entries of ``benchmarks/nightly.yaml``, each several times in fresh processes, and checks their gates. A
+measured command prints its metrics as lines ``BENCH {"rows_out": 12345, "rows_per_s": 6100.5}``; the runner adds
 ``seconds``, ``peak_memory_gb`` (of all processes together) and ``processes_left`` (processes that outlived the
-command).
-The keys of an entry are documented at the top of ``benchmarks/nightly.yaml``.
+command). The keys of an entry are documented at the top of ``benchmarks/nightly.yaml``.
 
 Exit codes: 0 all gates hold, 1 a gate is missed or a command failed, 2 the file or an option is wrong.
 """

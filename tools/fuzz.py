@@ -5,9 +5,8 @@
     tools/fuzz.py --first 4711 --count 1             # one input again, with its traceback
 
 Separate processes handle a thousand inputs each, so a crash affects only one input and memory stays bounded. An input
-that
-takes longer than ``--limit-s`` counts as a hang. Findings go to ``findings.jsonl`` in the state folder, and the inputs
-themselves to ``inputs/NUMBER``. The checks of each area are in ``fuzz_areas.py``.
+that takes longer than ``--limit-s`` counts as a hang. Findings go to ``findings.jsonl`` in the state folder, and the
+inputs themselves to ``inputs/NUMBER``. The checks of each area are in ``fuzz_areas.py``.
 """
 
 from __future__ import annotations

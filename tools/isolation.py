@@ -1,8 +1,8 @@
 """Checks that each package's tests pass with only the dependencies that the package declares.
 
 In the shared environment, an undeclared import works if a sibling requires the package. Here, each package gets its own
-environment with only its dependencies and its ``test`` group. Tests marked for an extra skip themselves
-(see conftest.py). Two packages are tested at the same time, since each uses one core.
+environment with only its dependencies and its ``test`` group. Tests marked for an extra skip themselves (see
+conftest.py). Two packages are tested at the same time, since each uses one core.
 """
 
 from __future__ import annotations

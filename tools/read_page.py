@@ -4,8 +4,7 @@ A block is the text between fences. The word after the fence decides what happen
 
 - ``sh`` is run by bash, ``python`` in one interpreter for the whole page, ``sql`` by DuckDB;
 - ``yaml`` with stages is a pipeline file and is run; other YAML is inserted into a pipeline file and checked; ``toml``
-is
-parsed;
+  is parsed;
 - a block whose first line is ``# name.yaml`` or ``# name.py`` is saved under that name instead, for later blocks;
 - ``text`` after a block is the output of that block: ``…`` matches anything, and times may differ;
 - ``not run: REASON`` after the language is for blocks that need a cluster, a network or a GPU: they are only parsed.

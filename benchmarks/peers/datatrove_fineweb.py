@@ -3,9 +3,9 @@
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_fineweb.py there MADE OUT
     python benchmarks/peers/datatrove_fineweb.py here MADE OUT
 
-``there`` runs the filters of datatrove's own `examples/fineweb.py`, in its order and with its limits, and then its MinHash
-(word 5-grams, 14 buckets of 8), and writes the ids that remain after each stage to ``OUT/there.json``. ``here`` does
-the same with our filters, writes to ``OUT/here.json``, and prints both results side by side, with the reasons why
+``there`` runs the filters of datatrove's own `examples/fineweb.py`, in its order and with its limits, and then its
+MinHash (word 5-grams, 14 buckets of 8), and writes the ids that remain after each stage to ``OUT/there.json``. ``here``
+does the same with our filters, writes to ``OUT/here.json``, and prints both results side by side, with the reasons why
 documents remain on only one side. datatrove gets words separated by white space, as in `datatrove_filter_scores.py`;
 its address filter gets the one word that the example blocks.
 """

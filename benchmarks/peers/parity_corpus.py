@@ -4,8 +4,8 @@
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/parity_corpus.py packages/curator-text/tests/filters/data
 
 The corpus is committed, so the tests do not depend on the machine; this script documents its origin. It uses text that
-may be redistributed: Python's own sources, headers and documentation (PSF licence), names of places, languages
-and units from CLDR as packaged by Babel (Unicode licence), example sentences of spaCy's languages (MIT), and generated
+may be redistributed: Python's own sources, headers and documentation (PSF licence), names of places, languages and
+units from CLDR as packaged by Babel (Unicode licence), example sentences of spaCy's languages (MIT), and generated
 junk. With the same versions of these sources, it writes the same documents.
 """
 

@@ -5,8 +5,7 @@ timestamps). It accepts some input that is not one valid object per line, so thi
 not UTF-8, two objects in a line, one object over two lines, NaN, integers that a double cannot hold. A block that fails
 in any way is split into small ones; small blocks that fail are read line by line with Python's parser, which reports
 which line is wrong and why, and widens the types of columns for kinds of values that the first lines of the file did
-not have
-(`curator_core.arrow.kinds`).
+not have (`curator_core.arrow.kinds`).
 
 The JSON form of a value depends only on the value and on the first lines of its file, not on its block, because blocks
 depend on `batch_bytes` and the number of ranges.

@@ -275,10 +275,9 @@ class CsvReader(CsvParameters, PartitionedReader[DocumentBatch]):
 
     Every cell is text, unchanged: even ``00123``, ``NA`` and the empty cell. ``schema`` declares other types, as in
     ``{score: float64}``; in these columns, an empty cell is null. ``delimiter`` is by default a comma, or a tab for
-    files named
-    ``.tsv``. ``header`` is True if the first line names the columns, or else the list of their names. ``encoding`` is
-    the encoding of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit the types, or is longer than
-    ``max_row_bytes``, is rejected with its number; if a quote is not closed, its line is rejected.
+    files named ``.tsv``. ``header`` is True if the first line names the columns, or else the list of their names.
+    ``encoding`` is the encoding of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit the types, or
+    is longer than ``max_row_bytes``, is rejected with its number; if a quote is not closed, its line is rejected.
     """
 
     read = CsvRead

@@ -197,10 +197,10 @@ class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     """Reads files of JSON lines: one object in each line, plain or compressed (gz, zst, bz2, xz).
 
     Values are not converted: ``"00123"`` stays text, a date stays text, an integer stays an integer. ``schema`` fixes
-    the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``, and lines that do not fit are
-    rejected. Other columns get a type that holds all their values. If there is no such type, and for objects, the
-    column is ``json``: it contains the JSON text of each value, and writers write the values again. A key that first
-    appears later becomes a column from there on. A broken line is rejected with its file and line.
+    the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``, and lines that do not
+    fit are rejected. Other columns get a type that holds all their values. If there is no such type, and for objects,
+    the column is ``json``: it contains the JSON text of each value, and writers write the values again. A key that
+    first appears later becomes a column from there on. A broken line is rejected with its file and line.
 
     ``columns`` names the columns to read. Files larger than ``split_bytes`` are read in ranges, by several workers,
     unless their ``encoding`` is not UTF-8. ``batch_bytes`` is the amount of text in one batch. ``path_column`` adds a

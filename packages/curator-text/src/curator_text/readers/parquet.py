@@ -233,10 +233,9 @@ class ParquetReader(ParquetParameters, PartitionedReader[DocumentBatch]):
     """Reads Parquet files without changing their types.
 
     Only the columns in ``columns`` are read from disk. Row groups are read one after the other, in batches of about
-    ``batch_bytes``.
-    Files larger than ``split_bytes`` are shared among workers by row group. A damaged row group is set aside.
-    ``partition_by`` adds columns from the names of folders, such as ``lang`` in ``lang=en/0.parquet``, as text; they
-    are null where `ParquetWriter` had a null or an empty text.
+    ``batch_bytes``. Files larger than ``split_bytes`` are shared among workers by row group. A damaged row group is set
+    aside. ``partition_by`` adds columns from the names of folders, such as ``lang`` in ``lang=en/0.parquet``, as text;
+    they are null where `ParquetWriter` had a null or an empty text.
     """
 
     split_bytes: int | str | None = "256MiB"
