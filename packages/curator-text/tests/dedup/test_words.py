@@ -144,5 +144,5 @@ def test_equal_words_have_equal_numbers_and_others_do_not() -> None:
 
 
 def test_a_column_of_numbers_is_refused() -> None:
-    with pytest.raises(Exception, match="not of int64: cast it first"):
+    with pytest.raises(Exception, match="not int64: cast it first"):
         words_of(pa.array([1]))
