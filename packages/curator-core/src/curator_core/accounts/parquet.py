@@ -32,7 +32,9 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
     with storage.write_atomic(path) as target:
         out = _Summed(target)
         codec = "lz4" if isinstance(tables, pa.Table) and tables.nbytes < _SMALL_BYTES else "zstd"
-        with pq.ParquetWriter(out, first.schema, compression=codec, store_schema=True, write_page_checksum=True) as file:
+        with pq.ParquetWriter(
+            out, first.schema, compression=codec, store_schema=True, write_page_checksum=True
+        ) as file:
             file.write_table(first)
             for table in given:
                 file.write_table(table)

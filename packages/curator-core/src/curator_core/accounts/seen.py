@@ -713,19 +713,16 @@ def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
                 said = column.drop_null().dictionary_encode()
                 lost = np.array([sum(json.loads(text).values()) for text in said.dictionary.to_pylist()], np.int64)
                 np.add.at(into, (source[there], place[there]), lost[to_numpy(said.indices)])
-    found = {}
-    for name, number in numbers.items():
-        busy = np.flatnonzero(rows_in[number])
-        first = busy[0] if len(busy) else 0
-        lost = np.flatnonzero(dropped[number][: len(stages)])
-        found[name] = Counted(
-            name,
-            rows_in=int(rows_in[number, first]),
-            # A source has no counts at the last stage if its rows went into a merge or none of them got that far.
-            rows_out=int(rows_out[number, len(stages) - 1]) if stages else 0,
-            dropped={stages[place]: int(dropped[number, place]) for place in lost},
-            rejected=int(rejected[number].sum()),
-        )
+    # The first stage that was given rows of the source.
+    entered = np.take_along_axis(rows_in, (rows_in > 0).argmax(axis=1)[:, None], axis=1)[:, 0].tolist()
+    # A source has no counts at the last stage if its rows went into a merge or none of them got that far.
+    left = (rows_out[:, len(stages) - 1] if stages else rows_out[:, 0] * 0).tolist()
+    found = {
+        name: Counted(name, rows_in=given, rows_out=made, rejected=lost)
+        for name, given, made, lost in zip(names, entered, left, rejected.sum(axis=1).tolist(), strict=True)
+    }
+    for number, place in zip(*(axis.tolist() for axis in dropped[:, : len(stages)].nonzero()), strict=True):
+        found[names[number]].dropped[stages[place]] = int(dropped[number, place])
     return found
 
 

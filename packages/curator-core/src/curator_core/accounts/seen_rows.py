@@ -262,10 +262,7 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     size = len(lengths)
     columns = [
         *_task_columns(waiting.tasks),
-        [stage] * size,
-        ["score"] * size,
-        [name] * size,
-        [waiting.scale] * size,
+        *(_one_word(word, size) for word in (stage, "score", name, waiting.scale)),
         lists[0],
         pa.nulls(size, pa.list_(pa.string())),
         *lists[1:],
@@ -282,10 +279,10 @@ def _sizes_table(waiting: list[tuple[TaskKey, str, str, int, int, int | None]]) 
     counted = tokens[0] is not None  # all tasks have tokens or none has: counting them is an option of the run
     columns = [
         *_task_columns(tasks),
-        [""] * size,
+        _one_word("", size),
         kinds,
         files,
-        [""] * size,
+        _one_word("", size),
         pa.nulls(size, pa.list_(pa.int32())),
         pa.ListArray.from_arrays(ones, array([""] * size, pa.string())),
         pa.ListArray.from_arrays(ones, array(rows, pa.int64())),
@@ -315,6 +312,11 @@ def _others_table(others: list[tuple[Any, ...]]) -> pa.Table:
         pa.nulls(size, pa.float64()),
     ]
     return _table(columns, SEEN_SCHEMA)
+
+
+def _one_word(word: str, size: int) -> pa.DictionaryArray:
+    """The same word in every row."""
+    return pa.DictionaryArray.from_arrays(array(np.zeros(size, np.int32)), array([plain(word)], pa.string()))
 
 
 def _task_columns(tasks: list[TaskKey]) -> list[list[Any]]:
@@ -348,7 +350,9 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
     text = pa.types.is_dictionary(kind) or pa.types.is_string(kind)
-    return [None if value is None else plain(value) for value in column] if text else column
+    if not text or all(map(str.isascii, filter(None, column))):
+        return column
+    return [None if value is None else plain(value) for value in column]
 
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
