@@ -179,7 +179,7 @@ def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit
         "about": kept[0.8],
         "exact": True,
     }
-    assert not any("other things than numbers" in line for line in stricter["unknown"])
+    assert not any("tests besides limits" in line for line in stricter["unknown"])
 
 
 @pytest.mark.slow

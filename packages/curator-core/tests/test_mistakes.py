@@ -79,7 +79,7 @@ def test_a_column_that_was_taken_away_is_said_to_be() -> None:
 
 def test_two_readers_are_named_and_paths_take_a_list() -> None:
     stages = [FilePartitioning(paths="a"), Read(), FilePartitioning(paths="b"), Read()]
-    with pytest.raises(PlanError, match=r"a pipeline has one reader.*`paths` takes a list"):
+    with pytest.raises(PlanError, match=r"a pipeline can have only one reader.*`paths` takes a list"):
         Pipeline(stages).plan()
 
 

@@ -32,5 +32,5 @@ def test_an_ability_that_nobody_knows_is_refused() -> None:
 
 
 def test_who_can_do_without_a_node_says_how_one_is_lost() -> None:
-    with pytest.raises(UsageError, match="go together"):
+    with pytest.raises(UsageError, match="requires lose_node"):
         Subject("local", can=frozenset({"nodes"}))
