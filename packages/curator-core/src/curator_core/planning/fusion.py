@@ -44,7 +44,7 @@ def _boundary(group: Sequence[PlannedStage], planned: PlannedStage) -> str | Non
     if stage.resources.requires_gpu and not on_gpu:
         return "it uses a GPU"
     if on_gpu and not stage.resources.requires_gpu and not stage.light:
-        return f"it needs no GPU, and {on_gpu[-1]} does"
+        return f"it needs no GPU, {on_gpu[-1]} does"
     if (last.stage.runtime_env or None) != (stage.runtime_env or None):
         return "it has its own environment"
     if last.stage.num_workers() != stage.num_workers():
@@ -124,7 +124,7 @@ def fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list[
             factor = machine.cpus / total
             decisions.append(
                 f"{len(groups)} groups ask for {total:g} CPUs together, {machine.name} has {machine.cpus:g}: CPU "
-                f"requests are scaled by {factor:.3g}"
+                f"requests scaled by {factor:.3g}"
             )
             groups = [
                 replace(g, resources=replace(g.resources, cpus=int(g.resources.cpus * factor * 1000) / 1000))
