@@ -40,8 +40,8 @@ def test_all_pairs_within_the_radius_are_found_once(radius: int) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_a_word_that_many_hashes_share_is_searched_as_well() -> None:
-    """Beyond the width of a row, hashes are looked up one by one."""
+def test_a_word_that_many_hashes_share_is_also_searched() -> None:
+    """If there are more than fit into a row, hashes are looked up one by one."""
     made = np.unique(hashes(1, 900) & np.uint64(0xFFFF_FFFF_0000_F000) | np.uint64(0x1234))
     found = [pair for i, j in near_pairs(made, None, 10) for pair in zip(i.tolist(), j.tolist(), strict=True)]
     near = np.bitwise_count(made[:, None] ^ made[None]) <= 10
@@ -49,12 +49,12 @@ def test_a_word_that_many_hashes_share_is_searched_as_well() -> None:
 
 
 @pytest.mark.parametrize("radius", range(12))
-def test_one_word_differs_in_few_enough_bits(radius: int) -> None:
+def test_in_every_pair_one_word_differs_in_few_enough_bits(radius: int) -> None:
     most = bits_of_words(radius)
     assert sum(bits + 1 for bits in most) == radius + 1
     assert max(most) <= 2
 
 
-def test_a_radius_beyond_what_is_exact_is_refused() -> None:
+def test_a_radius_for_which_the_search_is_not_exact_is_refused() -> None:
     with pytest.raises(ValueError, match="12 is more than 11"):
         list(near_pairs(hashes(0, 10), None, 12))
