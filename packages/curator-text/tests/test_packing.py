@@ -82,9 +82,8 @@ def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp
 def test_packed_zstd_is_one_frame(tmp_path, data):
     stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), compression="zstd", target_size="1GB")]
     Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
-    with zstandard.open(
-        tmp_path / "out" / "00000.jsonl.zst", "rb"
-    ) as stream:  # this reader stops where the first frame ends
+    # This reader stops where the first frame ends.
+    with zstandard.open(tmp_path / "out" / "00000.jsonl.zst", "rb") as stream:
         assert [json.loads(line)["id"] for line in stream.read().splitlines()] == IDS
 
 
