@@ -7,7 +7,7 @@
 FOLDER holds what make_image_copies.py made. A pair is right if both show the same picture; a copy is found if it is in
 a right pair. The chain of ``rate`` reads the pictures, decodes them to 224 x 224 and writes them; ``copy`` only reads and
 writes them. ``hashes`` makes hashes by chance: a tenth of them differ from another one in up to ten bits, a tenth are all
-the same, and a hundredth lie within four bits of one.
+the same, and a twentieth differ from one in up to five bits, so that all of these are near one another.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ def hashes(options: argparse.Namespace) -> dict[str, Any]:
     columns = np.zeros((count, 2 + len(WINDOWS)), np.uint64)
     for kind in range(1 + len(WINDOWS) if options.crops else 1):
         columns[:, kind] = rng.integers(0, 1 << 63, count, dtype=np.uint64) << np.uint64(1) | np.uint64(2)
-    near, plain, alike = count // 10, count // 10, count // 100
+    near, plain, alike = count // 10, count // 10, count // 20
     columns[count - near :, 0] = flipped(rng, columns[:near, 0], RADIUS)
     columns[near : near + plain, 0] = columns[0, 0]
-    columns[near + plain : near + plain + alike, 0] = flipped(rng, np.repeat(columns[1, 0], alike), 2)
+    columns[near + plain : near + plain + alike, 0] = flipped(rng, np.repeat(columns[1, 0], alike), 5)
     aside = SetCopiesAside(path=str(place / "aside"), keys=str(place / "keys"))
     files, records = 32, []
     batch = -(-count // files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from curator_core.accounts.seen import Seen
 from curator_core.cli import BAD_USAGE, DONE, FAILED, run_command
 from curator_core.data.fates import fates_of
 from curator_core.data.sides import compare_rows, key_numbers
+from curator_core.errors import StageError
+from curator_core.testing.stages import Raise
 from curator_text import JsonlReader, JsonlWriter, SymbolsToWordsFilter, WordCountFilter
 
 WORDS = ["the", "a", "house", "tree", "of", "to", "and", "sees", "green", "old", "man", "river"]
@@ -96,6 +99,16 @@ def test_configuration_counts_and_rows_that_changed_side_are_exact(runs, capsys)
         source["b"]["rows_out"] for source in step["sources"]
     ) == len(lost)
     assert step["differing_sources"] == 3
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_not_said_to_differ_by_the_folder_that_it_never_filled(data, tmp_path, capsys):
+    for name, bad in (("a", "1-3"), ("b", "none")):
+        stages = [JsonlReader(paths=str(data)), Raise(bad=bad), JsonlWriter(path=str(tmp_path / name / "out"))]
+        with contextlib.suppress(StageError):
+            Pipeline(stages, name="clean").run(LocalExecutor(workers=0), run_dir=str(tmp_path / name / "run"))
+    (step,) = differences(capsys, tmp_path / "a" / "run", tmp_path / "b" / "run")["steps"]
+    assert step["configuration"] == ["stage 'Raise': bad was '1-3', is 'none'"]
 
 
 def test_what_is_printed_names_stage_reason_and_rows(runs, capsys):

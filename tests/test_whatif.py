@@ -229,7 +229,7 @@ def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_pat
         ("WordCountFilter.lang=de", "is not a limit of its scores"),
         ("WordCountFilter.min_words=many", "must be int"),
         ("WordCountFilter.min_words=500", "max_words"),
-        ("WordCountFilter.mode=invert", "run the pipeline with it"),
+        ("WordCountFilter.mode=invert", "run the pipeline with the other value"),
         ("JsonlWriter.path=x", "is not a filter"),
         ("min_words=5", "--set takes STAGE.PARAM=VALUE"),
     ],

@@ -306,7 +306,7 @@ def test_input_that_is_new_goes_through_all_steps(three: ThreeSteps, tmp_path: P
     assert [step.complete_before for step in result.summary.steps] == [False, False, False]
     assert bool(result.summary.warnings) == frees
     if frees:
-        assert "every step has started again: step 'read' was complete and no longer is" in result.summary.warnings[0]
+        assert "every step starts again: step 'read' is no longer complete" in result.summary.warnings[0]
     assert verify(run_dir) == []
     expected = tmp_path / "expected"
     ThreeSteps(three.paths, str(expected)).run(HERE)

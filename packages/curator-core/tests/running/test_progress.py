@@ -51,7 +51,7 @@ def progress(**changes: Any) -> RunProgress:
 
 LINE = (
     "clean: 5 of 10 sources, 2 in flight, 1,200 rows (200/s), 200 dropped, 10 set aside, 6.00 s; "
-    "about 10.0 s left, judged by 3 sources"
+    "about 10.0 s left, estimated from 3 sources"
 )
 
 
@@ -87,11 +87,11 @@ def test_what_a_run_waits_for_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"total_sources": None}, "time left unknown: it is not clear how many sources there are"),
+        ({"total_sources": None}, "time left unknown: the number of sources is not known"),
         ({"finished_sources": 0}, "time left unknown until a source is done"),
-        ({"segments": 3}, "about 10.0 s left in this part, judged by 3 sources"),
-        ({"segments": 3, "segment": 1}, "time left unknown: what is merged has no count of its own"),
-        ({"step": 1}, "about 10.0 s left in this step, judged by 3 sources"),
+        ({"segments": 3}, "about 10.0 s left in this part, estimated from 3 sources"),
+        ({"segments": 3, "segment": 1}, "time left unknown: merges cannot be counted in advance"),
+        ({"step": 1}, "about 10.0 s left in this step, estimated from 3 sources"),
         ({"finished_sources": 8}, ""),
         ({"state": "done"}, ""),
     ],
@@ -103,7 +103,7 @@ def test_the_time_left_says_what_it_is_judged_by_or_why_it_is_unknown(changes: d
 def test_the_start_of_the_executor_does_not_count_for_the_time_left() -> None:
     now = time.monotonic()
     left = time_left(progress(begun=now - 100, working_since=now - 6))
-    assert left == "about 10.0 s left, judged by 3 sources"
+    assert left == "about 10.0 s left, estimated from 3 sources"
 
 
 def test_progress_of_a_workflow_says_which_step_it_is_and_of_how_many_where_that_is_clear() -> None:
@@ -127,7 +127,7 @@ def test_a_terminal_has_a_row_for_each_stage_with_what_waits_before_it() -> None
     assert rows["Read"] == ["1,200", "1,190", "·", "10", "·", "200"]
     assert rows["Words"] == ["1,000", "800", "200", "·", "190", "167"]
     assert rows["Write"] == ["·", "·", "·", "·", "800", "·"]
-    assert lines[-2].startswith("about 10.0 s left, judged by 3 sources")
+    assert lines[-2].startswith("about 10.0 s left, estimated from 3 sources")
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])

@@ -170,7 +170,7 @@ def test_a_table_with_a_column_twice_is_stopped_where_it_was_made() -> None:
     ("answer", "said"), [([], "2 tasks and returned 0"), (None, "returned not a list but NoneType")]
 )
 def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer: Any, said: str) -> None:
-    with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. was given .*" + said):
+    with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. got .*" + said):
         run(EachRow(), Batched(lambda _, tasks: answer), tasks=[batch(1, 2)])
 
 
