@@ -1,4 +1,5 @@
-"""Decision 0024 for every registered stage of every package: a column that a stage adds takes no other column's place."""
+"""Decision 0024 holds for every registered stage of every package: a column that a stage adds never replaces another
+column."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from curator_core.stages.column_filter import ColumnFilter
 from curator_core.worker.adapter import BaseStageAdapter
 from curator_core.worker.context import RunContext
 
-# Parameters of stages that need some. Nothing is opened, since the stages are not set up.
+# Parameters for stages that require some. No file is opened, since the stages are not set up.
 PARAMETERS: dict[str, dict[str, Any]] = {
     "ApplyDecisions": {"mode": "annotate", "path": "decisions"},
     "BadWordsFilter": {"words": ["bad"]},
@@ -57,12 +58,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "UrlBlocklistFilter": {"domains": ["a.example"]},
     "Where": {"column": "text", "op": "is null"},
 }
-# Stages that may overwrite what they declare, and why.
+# Stages that may overwrite the columns that they declare, and the reasons.
 MAY_REPLACE = {"ImageDecode": "pixels are made again at another size"}
 
 
 def leaves(stage: ProcessingStage[Any, Any]) -> Iterator[ProcessingStage[Any, Any]]:
-    """The stages that a composite consists of."""
+    """The stages of a composite."""
     if isinstance(stage, CompositeStage):
         for part in stage.decompose():
             yield from leaves(part)

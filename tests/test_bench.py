@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def bench(folder: Path, entries: str, *options: str) -> tuple[int, str, dict[str, Any]]:
-    """Exit code, everything printed, and the entries of the JSON by name."""
+    """The exit code, the whole output, and the entries of the JSON by name."""
     file = folder / "bench.yaml"
     file.write_text("entries:\n" + textwrap.indent(textwrap.dedent(entries), "  "))
     command = [sys.executable, str(ROOT / "tools" / "bench.py"), "--file", str(file)]
@@ -192,7 +192,7 @@ def test_data_is_made_once_and_again_when_its_maker_changes(tmp_path: Path) -> N
 
 
 def running(pid: int) -> bool:
-    """Whether a process is there and not a zombie, which its parent (here pid 1) may leave for long."""
+    """Whether a process is running and is not a zombie, which its parent (here pid 1) may keep for a long time."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -205,7 +205,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason=
 @pytest.mark.slow
 @linux
 def test_memory_of_a_process_that_left_the_tree_is_counted_and_the_process_is_ended(tmp_path: Path) -> None:
-    # The middle process ends at once, so that init adopts the one that holds the memory.
+    # The middle process ends at once, so that init adopts the process that uses the memory.
     holder = "import os, time; held = bytearray(os.urandom(1) * 120_000_000); open({!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     pid_file = tmp_path / "pid"
     detaching = script(
@@ -237,7 +237,7 @@ def test_memory_of_a_process_that_left_the_tree_is_counted_and_the_process_is_en
 @linux
 def test_what_runs_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    endless = tmp_path / "endless.sh"  # a shell has its child before the time is up, also on a busy machine
+    endless = tmp_path / "endless.sh"  # on a busy machine too, the shell has started its child before the time is up
     endless.write_text(f"setsid sleep 600 & echo $! > '{pid_file}'; sleep 600")
     code, printed, _ = bench(
         tmp_path,
@@ -317,7 +317,7 @@ def test_data_is_verified_before_an_entry_uses_it(tmp_path: Path, toy: Path) -> 
     (made / "b.jsonl").write_text('{"n":3}\n')
     code, printed, found = bench(tmp_path, entries)
     assert code == 1
-    assert f"the data in {made} is not what the entry names: the rows of *.jsonl" in printed
+    assert f"the data in {made} is wrong: the rows of *.jsonl" in printed
     assert "renew the checksum" in printed
     assert not found["toy"]["metrics"], "nothing was measured on other data"
     assert found["other"]["metrics"]["rows_out"]["values"] == [5]

@@ -1,4 +1,4 @@
-"""An image batch is a table of documents: filters of text work on captions as they are."""
+"""An image batch is a table of documents, so text filters work on captions unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The card of an output has the counts of its run, leaves the licence to the user, and is what Hugging Face and Croissant read."""
+"""The card of an output contains the counts of its run, leaves the licence to the user, and is valid for Hugging Face
+and Croissant."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_dir(made: Path, tmp_path: Path) -> Path:
-    """The run directory, and beside it the folder with the data, both used by this test alone."""
+    """The run directory, next to the folder with the data; only this test uses them."""
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(made / "run", run)
     shutil.copytree(made / "out", out)
@@ -51,7 +52,7 @@ def run_dir(made: Path, tmp_path: Path) -> Path:
 
 
 def changed(run_dir: Path, **changes: Any) -> str:
-    """The run with changes in its record."""
+    """A copy of the run with changes in its record."""
     directory = RunDirectory(str(run_dir))
     directory.write_json("run.json", {**json.loads((run_dir / "run.json").read_text()), **changes})
     return str(run_dir)
@@ -95,7 +96,7 @@ def test_what_the_user_states_stands_in_both(run_dir: Path) -> None:
 
 def test_croissant_has_what_its_specification_requires(run_dir: Path) -> None:
     found = make_card(str(run_dir), license="cc-by-4.0", creator="Ada", url="https://example.org/web").croissant
-    # The required properties of a dataset in version 1.0 of the specification, and of its parts.
+    # The required properties of a dataset and its parts in version 1.0 of the specification.
     required = ("@context", "@type", "conformsTo", "description", "license", "name", "url", "creator", "datePublished")
     assert all(found[name] for name in required)
     assert found["conformsTo"] == "http://mlcommons.org/croissant/1.0"

@@ -1,4 +1,4 @@
-"""The tools that guard the workspace find the faults that they look for."""
+"""The tools that check the workspace find the faults for which they were made."""
 
 from __future__ import annotations
 

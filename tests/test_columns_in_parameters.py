@@ -12,7 +12,7 @@ import pytest
 from curator_core.model.stage import CompositeStage, ProcessingStage
 
 MARK = "marked"
-# What stages need beside the parameter in question.
+# Other parameters that stages require.
 NEEDED: dict[str, Any] = {
     "columns": {"a": "b"},
     "extension": "py",
@@ -38,7 +38,7 @@ NEEDED: dict[str, Any] = {
     "weights": {"a": 1.0},
     "words": ["x"],
 }
-# Stages that need one of several parameters.
+# Stages that require one of several parameters.
 OWN: dict[str, dict[str, Any]] = {
     "Decontaminate": {"mode": "annotate"},
     "TextClassifier": {"model": "model"},
@@ -58,7 +58,7 @@ def taking(parameter: str) -> list[str]:
 
 
 def made(name: str, parameter: str) -> ProcessingStage[Any, Any]:
-    """The stage with a column of a name that no other has."""
+    """The stage with a unique name for its column."""
     cls = stages()[name]
     parameters = inspect.signature(cls).parameters
     given = {

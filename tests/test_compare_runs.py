@@ -128,7 +128,7 @@ def test_folders_scores_and_what_the_samples_tell_are_compared(runs, capsys):
     assert (folder["a"]["rows_out"], folder["b"]["rows_out"]) == (len(ids(runs["a"])), len(ids(runs["b"])))
     assert all(source["source"].endswith(".jsonl") for source in step["sources"])
     moved = {(score["stage"], score["score"]): score for score in step["scores"]}
-    assert ("WordCountFilter", "word_count") not in moved  # it got the same rows, whatever its limit
+    assert ("WordCountFilter", "word_count") not in moved  # it got the same rows despite its different limit
     symbols = moved["SymbolsToWordsFilter", "symbols_to_words"]
     assert sum(entry["b"] for entry in symbols["bins"]) == symbols["rows_b"] < symbols["rows_a"]
     became = step["outputs"]["JsonlWriter"]["became"]["only_a"]

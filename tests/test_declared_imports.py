@@ -13,19 +13,19 @@ from packaging.utils import canonicalize_name
 from workspace import Package, packages
 
 PROVIDERS = packages_distributions()
-# Comes with something that is declared.
+# Installed with a declared package.
 BROUGHT_BY = {
     "attrs": "cosmos-xenna",
     "huggingface_hub": "transformers",
     "loguru": "cosmos-xenna",
     "yarl": "aiohttp",
 }
-# Used only where the user has it, or made by a check in the folder of a run.
+# Used only if the user has installed it, or made by a check in the folder of a run.
 OPTIONAL = {"IPython", "brotli", "curator_conformance_pinned", "pynvml"}
 
 
 def imported(folder: Path) -> set[str]:
-    """The names at the top of all modules that the files of a folder import, wherever in a file."""
+    """The top-level names of all modules that the files of a folder import, anywhere in a file."""
     found: set[str] = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

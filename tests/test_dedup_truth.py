@@ -1,4 +1,4 @@
-"""The labels of the deduplication corpus are right, and the judging script finds violations."""
+"""The labels of the deduplication corpus are right, and the checking script finds violations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-# All of these tests share one long set-up.
+# All of these tests share one slow set-up.
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -46,7 +46,7 @@ def truth() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text that every machine has: some of Python's own files in the role of a package."""
+    """Text that is on every machine: some of Python's own files, used as if they were a package."""
     folder = tmp_path_factory.mktemp("sources") / "library"
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(
@@ -199,7 +199,7 @@ def test_new_words_are_those_of_a_plain_count(truth: ModuleType) -> None:
 
 
 def decided(truth: ModuleType, corpus: Path) -> list[dict[str, Any]]:
-    """A right table, by comparing everything with everything before it."""
+    """A correct table, made by comparing each document with all earlier ones."""
     rows = rows_of(corpus)
     shingler, rule = truth.Shingler(), truth.Rule("nothing_new", 0.8, 12)
     documents = list(truth.read(corpus).values())
@@ -284,19 +284,19 @@ def broken(name: str, table: list[dict[str, Any]], rows: dict[str, dict[str, Any
             trap = [row for row in rows.values() if row["kind"] == "trap_prose" and row["own_words"] >= 40]
             trap.sort(key=lambda row: len(row["text"]))
             near |= {"id": trap[0]["id"], "witness_id": trap[-1]["id"]}
-        case "jaccard is not what the texts have":
+        case "jaccard is wrong for these texts":
             near["jaccard"] -= 0.001
-        case "new_words is not what the texts have":
+        case "new_words is wrong for these texts":
             near["new_words"] += 1
         case "equal texts stay":
             table.remove(next(one for one in removed if one["rule"] == "exact"))
-        case "removed as exact, and the texts differ":
+        case "removed as exact, but the texts differ":
             near["rule"] = "exact"
-        case "source and row are another's":
+        case "source and row belong to another document":
             near["row"] += 1
         case "the size of the cluster is wrong":
             near["cluster_size"] += 1
-        case "a row says kept of what is nobody's witness":
+        case "a row says kept, but its document is not a witness":
             names = {one["id"] for one in table}
             table.append(dict(table[-1], id=next(name for name in rows if name not in names)))
         case "a document has several rows":
@@ -311,13 +311,13 @@ def broken(name: str, table: list[dict[str, Any]], rows: dict[str, dict[str, Any
     [
         "the witness does not stay",
         "the rule is not met",
-        "jaccard is not what the texts have",
-        "new_words is not what the texts have",
+        "jaccard is wrong for these texts",
+        "new_words is wrong for these texts",
         "equal texts stay",
-        "removed as exact, and the texts differ",
-        "source and row are another's",
+        "removed as exact, but the texts differ",
+        "source and row belong to another document",
         "the size of the cluster is wrong",
-        "a row says kept of what is nobody's witness",
+        "a row says kept, but its document is not a witness",
         "a document has several rows",
         "the witness is shorter",
     ],

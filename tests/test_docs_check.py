@@ -1,4 +1,4 @@
-"""The examples of the documentation are run as shown, and an example with wrong output is found."""
+"""The checker runs the examples of the documentation as shown, and finds an example with wrong output."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def fenced(*blocks: tuple[str, str]) -> str:
         ([("python not run: needs a cluster", "no.such.thing()")], None),
         ([("python not run: needs a cluster", "no such thing")], "SyntaxError"),
         ([("sh not run: needs a cluster", "if then")], "syntax error"),
-        ([("sh not run:", "ls")], "`not run: REASON` or nothing"),
-        ([("bash", "ls")], "a block is one of sh, python"),
-        ([("text", "x")], "nothing before it prints"),
+        ([("sh not run:", "ls")], "only by `not run: REASON`"),
+        ([("bash", "ls")], "the language of a block must be one of sh, python"),
+        ([("text", "x")], "no block before it prints"),
     ],
 )
 def test_a_page_is_read_as_its_reader_would(

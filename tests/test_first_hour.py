@@ -1,4 +1,4 @@
-"""The first hour with one's own data: a starter pipeline made for it, and a plan that examines it."""
+"""The first hour with your own data: a starter pipeline is made for the data, and a plan examines it."""
 
 from __future__ import annotations
 

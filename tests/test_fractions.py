@@ -1,4 +1,5 @@
-"""Best fractions and buckets over whole data, against plain sorting, whatever the files, the workers, the engine, the kills."""
+"""Best fractions and buckets over a whole data set equal those by plain sorting, whatever the files, workers, engine
+and kills."""
 
 from __future__ import annotations
 
@@ -243,7 +244,8 @@ def test_several_scores_are_combined_by_the_best_bucket(tmp_path):
     assert "score_bucket" not in found[0]
 
 
-# The same whatever the files, the workers, the kills -----------------------------------------------------------------
+# The result does not depend on files, workers and kills
+# -----------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -356,7 +358,7 @@ def engine(name: str) -> BaseExecutor:
     "name",
     [
         pytest.param("ray_data", marks=pytest.mark.ray),
-        # These are only steps over a shuffle, which the tests of deduplication run on Xenna too.
+        # These are only steps over a shuffle, and the tests of deduplication also run those on Xenna.
         pytest.param("xenna", marks=[pytest.mark.xenna, pytest.mark.thorough]),
     ],
 )
@@ -366,7 +368,8 @@ def test_the_engine_does_not_show(tmp_path, cluster, name):
     assert run_both(tmp_path / "there", data, engine(name)) == expected
 
 
-# What is refused -----------------------------------------------------------------------------------------------------
+# Parameters that are refused
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

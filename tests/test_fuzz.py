@@ -1,4 +1,4 @@
-"""A thousand damaged inputs, and the fuzzer's report about a faulty area. By hand: ``tools/fuzz.py``."""
+"""The fuzzer finds no fault in a thousand damaged inputs, and reports a faulty area. To run more: ``tools/fuzz.py``."""
 
 from __future__ import annotations
 

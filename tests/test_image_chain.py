@@ -31,7 +31,7 @@ TARS, IMAGES, CORRUPT = 4, 30, 3
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The images of all tars by key; the tars stand in ``folder``."""
+    """The images of all tars in ``folder``, by key."""
     folder = tmp_path_factory.mktemp("shards")
     random = np.random.default_rng(3)
     images: dict[str, bytes] = {"folder": str(folder).encode()}

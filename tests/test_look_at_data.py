@@ -62,7 +62,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def warc(path: Path, *pages: str) -> list[int]:
-    """Writes a response for each page; where each record begins."""
+    """Write a response for each page; returns the start of each record."""
     starts, data = [], b""
     for number, page in enumerate(pages):
         body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + page.encode()
@@ -267,7 +267,7 @@ def test_show_says_what_a_filter_makes_of_the_row(tmp_path, curate):
     out = curate("show", place, "--by", "WordCountFilter", "--set", "WordCountFilter.min_words=3")
     assert "WordCountFilter keeps documents of 3 to 100,000 words; it would keep it" in out
     inverted = curate("show", place, "--by", "WordCountFilter", "--set", "WordCountFilter.mode=invert")
-    assert "it would keep it" in inverted  # it has less than 50 words
+    assert "it would keep it" in inverted  # it has fewer than 50 words
     for setting, said in (
         ("WordCountFilter.min_word=3", "did you mean 'min_words'"),
         ("WordCountFilter.column=txt", "'txt', which the row lacks; did you mean 'text'?"),
@@ -314,7 +314,7 @@ def test_inspect_counts_every_row_exactly(tmp_path, curate):
     assert columns["lang"]["values"] == {"distinct": 1, "top": [{"value": "de", "rows": columns["lang"]["rows"] - 667}]}
     assert (columns["score"]["min"], columns["score"]["max"]) == (0.0, 1999 / 8)
     assert columns["score"]["mean"] == pytest.approx(sum(row["score"] for row in rows) / 2000)
-    assert "values" not in columns["id"]  # more different ones than are counted
+    assert "values" not in columns["id"]  # more distinct values than are counted
     lengths = [len(row["text"]) for row in rows]
     assert columns["text"]["empty"] == lengths.count(0)
     assert columns["text"]["length"]["total"] == sum(lengths)

@@ -1,4 +1,4 @@
-"""In a notebook: a pipeline of classes from cells runs, shows its progress and itself, and fails in a few lines."""
+"""In a notebook, a pipeline of classes from cells runs, shows its progress and itself, and fails with a few lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import nbclient
 import nbformat
 import pytest
 
-# All of them look at what one long set-up makes.
+# All of these tests check the result of one slow set-up.
 pytestmark = pytest.mark.slow
 
 CELLS = [

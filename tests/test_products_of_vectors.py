@@ -1,5 +1,5 @@
-"""Products on torch: the same bytes as with numpy, and the plan says which it is. Torch computes on the CPU here; on a GPU the same
-code runs.
+"""Products with torch have the same bytes as with numpy, and the plan says which of them is used. Torch computes on the
+CPU here; the same code runs on a GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every stage computes with torch, in a process that has allowed fewer digits."""
+    """Every stage computes with torch, in a process that has allowed lower precision."""
     monkeypatch.setattr(pieces, "LEAST_PIECES", 2)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -48,7 +48,7 @@ def by_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def whole(count: int, seed: int) -> np.ndarray:
-    """Whole numbers of vectors, each of them there twice."""
+    """Vectors of whole numbers, each of them twice."""
     made = np.random.default_rng(seed).normal(size=(count // 2, 48))
     made /= np.linalg.norm(made, axis=1)[:, None]
     return Whole.of(np.concatenate([made, made]).astype(np.float32)).numbers
@@ -93,7 +93,7 @@ def written(place: Path, data: str, pairs: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def by_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, dict[str, bytes]]:
-    """Vectors, pairs, and what is written with numpy."""
+    """Vectors, pairs, and the output with numpy."""
     monkeypatch.setattr(pieces, "LEAST_PIECES", 2)
     rng = np.random.default_rng(5)
     made = rng.normal(size=(150, 16))

@@ -1,4 +1,4 @@
-"""The public surface is recorded, so changes of it are visible."""
+"""The public surface is recorded, so that changes to it are visible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_public_names_are_listed_once_documented_and_called_what_they_are(packag
         for public in module.__all__:
             value = getattr(module, public)
             assert value is getattr(module, public)
-            if isinstance(value, type):  # a function's name and types may be enough
+            if isinstance(value, type):  # the name and types of a function may be enough
                 assert value.__doc__, f"{name}.{public} says nothing of itself"
                 assert value.__name__ == public
 

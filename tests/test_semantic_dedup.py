@@ -1,4 +1,4 @@
-"""Deduplication by vectors, clusters and hard negatives: equal to brute force, and the same for any workers."""
+"""Deduplication by vectors, clusters and hard negatives equal brute force, and do not depend on the workers."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ EPS = 0.1
 
 @pytest.fixture(autouse=True)
 def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A piece of next to nothing takes as long as one of much; what is decided does not depend on their number."""
+    """Use few pieces, since a tiny piece takes as long as a large one; the decisions do not depend on their number."""
     monkeypatch.setattr(pieces, "LEAST_PIECES", 4)
 
 
 def vectors(count: int, size: int = 24, seed: int = 0) -> np.ndarray:
-    """Vectors around some centres, a fifth of them near copies of others, some equal ones."""
+    """Vectors around some centres; a fifth of them are near copies of others, and some are equal."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(12, size))
     made = centres[rng.integers(0, 12, count)] + 0.7 * rng.normal(size=(count, size))
@@ -78,7 +78,7 @@ def unit(made: np.ndarray) -> np.ndarray:
 
 
 def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
-    """The rows that stay if, in order of preference, each row near one that stays is removed."""
+    """The rows that stay if, in order of preference, each row is removed that is near one that stays."""
     alike = unit(made) @ unit(made).T >= 1 - eps
     stay: list[int] = []
     for one in order.tolist():
@@ -138,7 +138,7 @@ def test_the_decisions_do_not_depend_on_files_partitions_or_workers(tmp_path: Pa
         found.append(removals(tmp_path / f"run{number}"))
     assert found[0] == found[1] == found[2]
     assert len(found[0]) > 40
-    monkeypatch.setattr(alike, "_STAY_BYTES", 0)  # vectors are written again by cluster, as many are
+    monkeypatch.setattr(alike, "_STAY_BYTES", 0)  # vectors are written again by cluster, and their number is the same
     work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "again"))
     assert removals(tmp_path / "again") == found[0]
 
@@ -213,7 +213,7 @@ def test_what_is_alike_in_masses_is_linear_and_leaves_one(tmp_path: Path) -> Non
 
 
 def near(cluster: alike.Cluster, least: float) -> list[tuple[int, int]]:
-    """All pairs of a cluster that are alike and may be compared, the preferred one last."""
+    """All similar pairs in a cluster that may be compared, with the preferred row last."""
     made = unit(cluster.vectors[cluster.rows])
     return [
         (one, other)
@@ -275,7 +275,7 @@ def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: P
     assert [row["size"] for row in summary] == np.bincount([row["cluster"] for row in rows], minlength=8).tolist()
     for number, row in enumerate(rows):
         assert row["distance"] == pytest.approx(1 - towards[number, row["cluster"]], abs=1e-6)
-        assert towards[number].max() - towards[number, row["cluster"]] < 5e-3  # among whole numbers it is the nearest
+        assert towards[number].max() - towards[number, row["cluster"]] < 5e-3  # the nearest whole number
     capped = Clusters(paths=data, path=str(tmp_path / "few"), clusters=8, most=10, prefer="untypical")
     counts = capped.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run2")).summary
     few = read(tmp_path / "few")
@@ -286,9 +286,9 @@ def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: P
 
 
 def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
-    """Pairs of 40 queries, of which some have several passages, with their vectors."""
+    """Pairs of 40 queries with passages, and their vectors; some queries have several passages."""
     rng = np.random.default_rng(4)
-    # No two are equal: among equally near ones the hash of the text decides.
+    # No two vectors are equal, since the hash of the text decides between equally near ones.
     passages = vectors(count, seed=5) + 0.01 * rng.normal(size=(count, 24)).astype(np.float32)
     which = rng.integers(0, 40, count).tolist()
     asked = vectors(40, seed=5) + 0.3 * rng.normal(size=(40, 24)).astype(np.float32)
@@ -308,7 +308,7 @@ def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
 def test_hard_negatives_are_those_of_brute_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, margin: float, block: int | None
 ) -> None:
-    if block is not None:  # the pairs of a query must not be parted by it
+    if block is not None:  # it must not separate the pairs of a query
         for name, value in (("_QUERIES", block), ("_PASSAGES", 5 * block), ("_HELD_BYTES", 1)):
             monkeypatch.setattr(negatives, name, value)
     table, queries, passages, which = pairs(300)
@@ -338,7 +338,7 @@ def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -
     near = queries[:20] + 0.05
     more = pa.table({"passage": [f"far {n}" for n in range(20)], "passage_embedding": list(near)})
     corpus = write(tmp_path / "more", more, files=1)
-    # A row in both counts once.
+    # A row that is in both counts once.
     write(tmp_path / "more" / "again", table.select(["passage", "passage_embedding"]), files=1)
     work = HardNegatives(
         paths=data, corpus=corpus, path=str(tmp_path / "out"), form="triplet", negatives=3, margin=-2.0, eps=0.0,

@@ -1,4 +1,4 @@
-"""The ready pipelines of `examples/` for text run as they stand and keep what they say."""
+"""The text pipelines in `examples/` run unchanged and keep the stated documents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
-    """A copy, so that nothing is written beside the originals."""
+    """A copy, so that nothing is written next to the originals."""
     shutil.copytree(
         EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("out", "made", "runs", "images*", "download")
     )

@@ -1,4 +1,4 @@
-"""``curate whatif`` compared with real runs with the changed limits."""
+"""``curate whatif`` predicts the result of real runs with the changed limits."""
 
 from __future__ import annotations
 
@@ -131,7 +131,9 @@ def test_of_a_filter_with_several_tests_one_limit_is_exact_too(data, base, tmp_p
     found = answer(capsys, base, *(f"GopherQualityFilter.{key}={value}" for key, value in quality.items()))
     kept = then(found, "GopherQualityFilter")["rows_out"]
     assert (kept["exact"], kept["low"]) == (True, real)
-    assert then(found, "JsonlWriter")["rows_out"] == kept  # a writer drops nothing, so after it is exact as well
+    assert (
+        then(found, "JsonlWriter")["rows_out"] == kept
+    )  # a writer drops nothing, so the number after it is also exact
 
 
 @pytest.mark.slow
@@ -170,7 +172,7 @@ def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit
         ran = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / f"{score}"))
         kept[score] = ran.summary.stages[1].rows_out
     looser = then(answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.4"), "LanguageFilter")["rows_out"]
-    assert not looser["exact"]  # German rows in these bins would not be kept
+    assert not looser["exact"]  # no German rows in these bins would be kept
     assert looser["low"] <= kept[0.4] < looser["high"]
     stricter = answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.8")
     assert then(stricter, "LanguageFilter")["rows_out"] == {

@@ -21,7 +21,7 @@ from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_image.batch import ImageBatch, tensor_to_numpy
 from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, decode_batch, probe
-from curator_image.decode.pictures import draw, fast_resizer, pillow_resize
+from curator_image.decode.pictures import draw, fast_resizer, grey, pillow_resize
 from curator_image.decode.probe import exif_orientation
 
 # The largest and the mean difference of levels that decoders of intact images may show.
@@ -375,6 +375,31 @@ def test_one_bad_image_does_not_affect_the_others_of_its_batch() -> None:
     alone, _ = decode_batch([good[1]], 32)
     assert np.array_equal(pixels[3], alone[0])
     assert not pixels[[1, 2, 4]].any()
+
+
+@pytest.mark.parametrize("decoder", [CpuDecoder(), CpuDecoder(turbo=False)])
+def test_luminance_is_that_of_the_coloured_picture(decoder: CpuDecoder) -> None:
+    image, turned = photo(200, 150), Image.Exif()
+    turned[0x0112] = 6
+    good = [
+        encode(image),
+        encode(image, exif=turned),
+        encode(image.convert("L")),
+        encode(image.convert("CMYK")),
+        encode(image, "PNG"),
+    ]
+    images = [*good, good[0][: len(good[0]) // 2], b"", encode(image, "PNG")[:2000]]
+    wanted = Picture(64, 64, "squash", "bilinear")
+    greys, errors = decoder.greys(images, wanted)
+    coloured = decoder(images, [wanted])
+    assert {row: error.reason for row, error in errors.items()} == {
+        row: error.reason for row, error in coloured.errors.items()
+    }
+    assert list(errors) == [5, 6, 7]
+    far = np.abs(greys.astype(int) - grey(coloured.pictures[0]))
+    assert far.max() <= 3
+    assert far.mean() < 0.5
+    assert greys[:5].std() > 20
 
 
 def test_threads_change_nothing() -> None:

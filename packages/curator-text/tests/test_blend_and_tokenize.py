@@ -75,7 +75,7 @@ def test_tokens_are_counted_and_packed_without_losing_one(tokenizer):
     short = PackTokens(length=5)
     assert short.process(out).to_pyarrow()["tokens"].to_pylist() == [[2, 3, 4, 1, 1]]
     assert short.recorder.metrics["tokens_left_out"] == 3
-    with pytest.raises(UsageError, match="Tokenize reads text, and the column 'id' is list"):
+    with pytest.raises(UsageError, match="Tokenize reads text, but the column 'id' is list"):
         Tokenize(tokenizer=tokenizer, column="id").process(batch(id=[["a"]]))
     with pytest.raises(UsageError, match="not in the vocabulary"):
         Tokenize(tokenizer=tokenizer, end_token="<eos>").process(task)
@@ -99,7 +99,7 @@ def test_a_tokenizer_is_searched_for_by_its_name_and_reported_if_missing(tokeniz
         assert Tokenize(tokenizer=name).process(task).to_pyarrow()["tokens"].to_pylist() == [[2]]
     assert asked == []
     for revision in (None, "abc"):
-        with pytest.raises(UsageError, match=r"'org/name' could not be fetched \(no network\): give a folder"):
+        with pytest.raises(UsageError, match=r"'org/name' could not be downloaded \(no network\): give a folder"):
             Tokenize(tokenizer="org/name", revision=revision).process(task)
     assert asked == [("org/name", "main"), ("org/name", "abc")]
     with pytest.raises(UsageError, match=r"no tokenizer\.json at"):
@@ -139,7 +139,7 @@ def test_megatron_reads_what_was_written(tmp_path, vocab_size, kind):
         empty = batch(tokens=pa.array(none, pa.list_(pa.int32())))
         assert MegatronWriter(path=str(tmp_path / "e"), vocab_size=vocab_size).process(empty).data == []
     assert not (tmp_path / "e").exists()
-    with pytest.raises(UsageError, match=r"a token is 49999, and MegatronWriter\.vocab_size is 100"):
+    with pytest.raises(UsageError, match=r"a token is 49999, but MegatronWriter\.vocab_size is 100"):
         MegatronWriter(path=str(tmp_path), vocab_size=100).process(task)
     with pytest.raises(UsageError, match="a token is -1,"):
         MegatronWriter(path=str(tmp_path), vocab_size=100).process(batch(tokens=[[-1, 2]]))
@@ -173,7 +173,7 @@ def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (pa.array([[2**32 + 5]], pa.list_(pa.int64())), "holds a number that is not a token"),
+        (pa.array([[2**32 + 5]], pa.list_(pa.int64())), "contains a number that is not a token"),
         (pa.array([[1, None]], pa.list_(pa.int32())), "a null among the tokens"),
         (pa.array(["a"]), "the column 'tokens' is string"),
         (pa.array([["a"]]), "the column 'tokens' is list<item: string>"),
@@ -245,7 +245,7 @@ def test_an_existing_column_is_not_replaced(tokenizer):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SplitByHash(parts={"a": 0.5}), "add up to 0.5"),
+        (lambda: SplitByHash(parts={"a": 0.5}), "must add up to 1, not 0.5"),
         (lambda: SplitByHash(parts={"a": "1"}), "shares between 0 and 1"),
         (lambda: SplitByHash(parts={"a": True}), "shares between 0 and 1"),
         (lambda: SplitByHash(parts={"a": 1.0}, keep="b"), "keep must be one of a"),

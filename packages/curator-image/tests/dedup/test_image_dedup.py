@@ -18,7 +18,7 @@ from curator_image.decode.picture import Picture
 from curator_image.decode.pictures import CpuDecoder
 from curator_image.dedup import pairs
 from curator_image.dedup.compare import likeness
-from curator_image.dedup.hashes import RADIUS, boxes_of, grey, hashes_of
+from curator_image.dedup.hashes import RADIUS, boxes_of, hashes_of
 from curator_image.dedup.perceptual import ImageDedup
 
 pytestmark = pytest.mark.slow
@@ -149,8 +149,7 @@ def test_a_line_that_is_partly_border_does_not_count_as_part_of_the_picture(widt
     """
     for seed, colour in enumerate(["black", "white"] * 3):
         given = picture(seed), ImageOps.expand(picture(seed), width, colour)
-        small = CpuDecoder()([encoded(image) for image in given], [Picture(64, 64, "squash", "bilinear")])
-        greys = grey(small.pictures[0])
+        greys, _ = CpuDecoder().greys([encoded(image) for image in given], Picture(64, 64, "squash", "bilinear"))
         boxes = boxes_of(greys)
         one, other = hashes_of(greys, boxes, crops=False)[:, 0]
         assert np.bitwise_count(one ^ other) <= RADIUS

@@ -105,7 +105,7 @@ def test_a_model_is_not_fetched_from_a_private_network(
 
 def test_an_address_without_encryption_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CURATOR_MODEL_CACHE", str(tmp_path))
-    with pytest.raises(UsageError, match="https only"):
+    with pytest.raises(UsageError, match="only over https"):
         locate_file(HubFile("http://models.invalid/head.pth"))
 
 

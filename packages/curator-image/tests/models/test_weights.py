@@ -162,7 +162,7 @@ def test_a_head_with_activations_is_not_mistaken_for_a_linear_one() -> None:
 
 
 def test_a_file_of_other_tensors_is_refused_and_its_content_named() -> None:
-    with pytest.raises(WrongWeights, match="It holds: encoder"):
+    with pytest.raises(WrongWeights, match="It contains: encoder"):
         NSFWHead.from_weights({"encoder.weight": np.zeros((2, 2), np.float32)})
     with pytest.raises(WrongWeights, match="no linear layers"):
         LinearHead.from_weights({"x": np.zeros(3, np.float32)})

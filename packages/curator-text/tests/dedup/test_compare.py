@@ -187,7 +187,7 @@ def test_empty_input_and_texts_without_words_are_handled() -> None:
     [
         ({"kind": "near"}, "rule 'near' does not exist"),
         ({"threshold": 0}, "threshold must be a share above 0 and at most 1, not 0"),
-        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"threshold": float("nan")}, "threshold must be .* not nan"),
         ({"window": 0}, "window"),
         ({"max_new_words": -1}, "max_new_words"),
     ],

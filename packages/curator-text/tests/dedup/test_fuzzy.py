@@ -506,7 +506,7 @@ def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: 
         ({}, "reads paths, or uses a reader"),
         ({"paths": "in", "keep": "longest"}, "FuzzyDedup.keep must be a list"),
         ({"paths": "in", "rule": "near"}, "rule 'near' does not exist"),
-        ({"paths": "in", "threshold": 1.5}, "threshold is 1.5"),
+        ({"paths": "in", "threshold": 1.5}, "threshold must be .* not 1.5"),
         ({"paths": "in", "normalize": True}, "and always ignores case"),
         ({"paths": "in", "scope": "all"}, "scope must be 'global' or 'per_collection'"),
         ({"paths": "in", "column": ""}, "column must be the name of a column"),

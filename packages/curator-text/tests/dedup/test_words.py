@@ -144,5 +144,5 @@ def test_only_equal_words_have_equal_numbers() -> None:
 
 
 def test_a_column_of_numbers_is_refused() -> None:
-    with pytest.raises(Exception, match="not of int64: cast it first"):
+    with pytest.raises(Exception, match="not int64: cast it first"):
         words_of(pa.array([1]))

@@ -330,7 +330,7 @@ def test_a_model_without_all_its_weights_is_refused(folders):
 @pytest.mark.models
 def test_a_column_that_is_not_text_is_reported(folders):
     stage = TextEmbedding(model=folders["encoder"])
-    with pytest.raises(UsageError, match="TextEmbedding reads text, and the column 'text' is int64"):
+    with pytest.raises(UsageError, match="TextEmbedding reads text, but the column 'text' is int64"):
         stage.process(DocumentBatch(data=pa.table({"text": [1]})))
     with pytest.raises(UsageError, match="no column 'text'; did you mean 'texts'"):
         stage.process(DocumentBatch(data=pa.table({"texts": ["a"]})))

@@ -107,7 +107,7 @@ def test_columns_in_folder_names_are_restored(tmp_path):
         read_all(ParquetReader(paths=str(tmp_path), partition_by=["wiki"]))
     (tmp_path / "n=1").mkdir()
     pq.write_table(table.select(["n"]), tmp_path / "n=1" / "a.parquet")
-    with pytest.raises(UsageError, match="has a column 'n' itself: leave it out"):
+    with pytest.raises(UsageError, match="already has a column 'n': leave it out"):
         read_all(ParquetReader(paths=str(tmp_path / "n=1"), partition_by=["n"]))
     for wrong in ({"partition_by": "lang"}, {"partition_by": ["n"], "columns": ["n"]}, {"partition_by": [""]}):
         with pytest.raises(UsageError, match="partition_by"):
@@ -153,7 +153,7 @@ def test_the_path_replaces_no_column(tmp_path):
     (tmp_path / "a.csv").write_text("path\n1\n")
     (tmp_path / "a.jsonl").write_text('{"path": 1}\n')
     for reader in (ParquetReader, CsvReader, JsonlReader):
-        with pytest.raises(UsageError, match="has a column 'path' itself: give path_column another name"):
+        with pytest.raises(UsageError, match="already has a column 'path': give path_column another name"):
             read_all(reader(paths=str(tmp_path), path_column="path"))
         assert read_all(reader(paths=str(tmp_path), path_column="file")).table.column_names == ["path", "file"]
 
@@ -413,7 +413,7 @@ def test_a_byte_that_is_invalid_in_its_encoding_costs_its_row(tmp_path):
         ({"header": ["a", "a"]}, "header must be true, or, for a file without a header"),
         ({"header": "a"}, "header must be true, or, for a file without a header"),
         ({"encoding": "base64"}, "such as 'utf-8' or 'cp1252', not 'base64'"),
-        ({"schema": {"a": "json"}}, "a cell of CSV holds no such value"),
+        ({"schema": {"a": "json"}}, "a CSV cell cannot contain such a value"),
     ],
     ids=str,
 )
@@ -621,7 +621,7 @@ def test_a_file_that_is_no_warc_is_reported(tmp_path):
     path.write_text(json.dumps({"not": "warc"}) * 100)
     got = read_files(WarcRead(), [path])
     assert (got.rows, [reject.reason for reject in got.rejects]) == ([], ["damaged WARC"])
-    with pytest.raises(UsageError, match="record_types holds 'responses'"):
+    with pytest.raises(UsageError, match="record_types contains 'responses'"):
         WarcReader(paths="x", record_types=["responses"])
 
 

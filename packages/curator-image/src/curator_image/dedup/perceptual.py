@@ -45,9 +45,8 @@ class ImageDedup(Dedup):
     Images are compared if hashes of their lowest frequencies differ in at most ``radius`` bits; with ``crops``, windows
     of a picture are also hashed, which a cropped copy may resemble. An image is removed only for a witness that stays
     and comes before it in the order of preference; the small grey pictures of both must have a correlation of
-    ``threshold`` or more. The table of
-    decisions names the witness and the correlation. Copies of the same bytes are removed first. Images that cannot be
-    decoded, and those with hardly any contrast, are removed only as exact copies.
+    ``threshold`` or more. The table of decisions names the witness and the correlation. Copies of the same bytes are
+    removed first. Images that cannot be decoded, and those with hardly any contrast, are removed only as exact copies.
 
     The workflow needs no model and no GPU. By default, ``keep`` prefers the larger file, and among equally large files
     the first.
