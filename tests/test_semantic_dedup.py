@@ -123,7 +123,9 @@ def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
     assert found[3] > found[0]
 
 
-def test_the_decisions_do_not_depend_on_files_partitions_or_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decisions_do_not_depend_on_files_partitions_or_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = vectors(400)
     score = np.random.default_rng(1).permutation(400).astype(float)
     table = embedded(made, score=score)
