@@ -21,7 +21,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
     from curator_core.running.directory import RunDirectory
     from curator_core.running.log import write_log
     from curator_core.running.report import write_report
-    from curator_core.running.so_far import so_far
+    from curator_core.running.so_far import settled, so_far
     from curator_core.running.steps import pipelines_in
 
     path = write_report(run_dir)
@@ -34,7 +34,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(RunDirectory(run_dir).read_json("report.json"), indent=1))
         return
-    record = RunDirectory(run_dir).read_json("run.json")
+    record = settled(RunDirectory(run_dir).read_json("run.json"), run_dir)
     if "summary" in record:
         click.echo(summary_text(record["summary"]))
         if record["state"] == "failed":

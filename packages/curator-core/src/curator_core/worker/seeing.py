@@ -1,10 +1,9 @@
-"""What does a worker keep of a stage's work for the report? Counts of scores in bins, sizes, and a few rows of the
-data.
+"""What does a worker record about a stage for the report? Binned counts of scores, sizes, and a few rows of the data.
 
-Which rows are kept depends on the rows alone: each has a number from its task's id and its place there, and those with
-the smallest are kept; near a limit, those with the nearest scores. So a worker may forget a row as soon as it has seen
-enough that come before it, and together the workers have kept the first rows of the whole run, no matter which worker
-saw which row.
+The choice depends on the rows alone: each has a number from its task's id and its place there, and the rows with the
+smallest numbers are kept, or near a limit those with the nearest scores. A worker can discard a row as soon as it has
+enough that rank before it. Together the workers keep the first rows of the whole run, whichever worker handled which
+row.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _Numbers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
 
 class _Shown(NamedTuple):
-    """The columns of a table that are shown: a row's text, its name, those beside the text, and all of them."""
+    """The columns of a table that samples show: the text, the id, the columns beside the text, and all of these."""
 
     text: str | None
     identity: str | None
@@ -65,7 +64,7 @@ class _Shown(NamedTuple):
 
 
 class Best:
-    """The first rows of one kind that a worker has seen, by distance and number."""
+    """The first rows of one kind in a worker, by distance and number."""
 
     __slots__ = ("keys", "most")
 
@@ -81,14 +80,14 @@ class Best:
     def choose(
         self, among: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
     ) -> list[tuple[int, float, int]]:
-        """The rows that are among the first so far, with their distance and number. ``among``: which rows may be, as
-        truth values; their distances are finite.
+        """The rows that are among the first so far, with their distances and numbers. ``among`` says which rows are
+        candidates; their distances are finite.
         """
         by = numbers if distances is None else distances
         full = len(self.keys) == self.most
         if full:
             distance, number = self.keys[-1]
-            # Few rows are left of a whole batch; the rest of the order is that of the keys.
+            # This leaves few rows of a batch; the exact order of the keys is checked below.
             among = among & (by < np.uint64(number) if distances is None else by <= distance)
         rows = among.nonzero()[0]
         if full and len(rows) and distances is not None:
@@ -96,7 +95,7 @@ class Best:
         if len(rows) > self.most:
             found = by[rows]
             rows = rows[found <= np.partition(found, self.most - 1)[self.most - 1]]
-            if len(rows) > self.most:  # many are as near as one another
+            if len(rows) > self.most:  # many rows have the same distance
                 rows = rows[np.lexsort((numbers[rows], by[rows]))[: self.most]]
         if not len(rows):
             return []
@@ -105,7 +104,7 @@ class Best:
         for row, distance, number in zip(rows.tolist(), far, numbers[rows].tolist(), strict=True):
             key = (distance, number)
             if (len(self.keys) == self.most and key >= self.keys[-1]) or self.has(distance, number):
-                continue  # the latter where a task is worked on again
+                continue  # the row is there already if the task is run again
             bisect.insort(self.keys, key)
             del self.keys[self.most :]
             chosen.append((row, distance, number))
@@ -113,7 +112,7 @@ class Best:
 
 
 class StageSeer:
-    """Looks at the work of one stage in one worker."""
+    """Records the work of one stage in one worker."""
 
     def __init__(self, planned: PlannedStage, options: SeenOptions, attempt: int, rows: SeenRows) -> None:
         self.name = planned.name
@@ -124,7 +123,7 @@ class StageSeer:
         self._best: dict[tuple[str, str, str], Best] = {}
         self._counter: CountTokens | None = None
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
-        self._schema: pa.Schema | None = None  # of the table that was measured last, and what was found in it
+        self._schema: pa.Schema | None = None  # the schema of the table measured last; `_columns` is the result for it
         self._columns: tuple[str | None, bool] = (None, False)
         self._shown: tuple[pa.Schema, _Shown] | None = None
         self._taken: list[_Taken] = []
@@ -132,14 +131,14 @@ class StageSeer:
         self._waiting_bytes = 0
         rows.before_flush.append(self._settle)
 
-    # Rows that come and go ----------------------------------------------------------------------------------------
+    # Rows that enter and leave ----------------------------------------------------------------------------------------
 
     def entered(self, task: Task[Any]) -> None:
-        """The rows of a task that has come into the pipeline."""
+        """Record the rows of a task that enters the pipeline."""
         self._size("in", task)
 
     def left(self, task: Task[Any]) -> None:
-        """The rows of a task that have come to the end."""
+        """Record the rows of a task that reach the end."""
         self._size("out", task)
         if not isinstance(task, DocumentBatch) or not self.options.map or not isinstance(task.data, pa.Table):
             return
@@ -149,7 +148,7 @@ class StageSeer:
             self._keep(take)
 
     def _map(self, take: _Taken, side: str, reason: str, among: np.ndarray[Any, Any]) -> None:
-        """Rows that leave here may appear in the map of embeddings, if they have one."""
+        """Rows with an embedding that leave here may appear in the map."""
         vectors = take.vectors() if self.options.map else None
         if vectors is None:
             return
@@ -162,7 +161,7 @@ class StageSeer:
         take.add(self._rows.map, (side, reason, MAP), among, None, numbers, None)
 
     def changed(self, parent: Task[Any], made: Task[Any]) -> None:
-        """A stage has turned one batch into another, which may have new columns to count rows by."""
+        """Record that a stage has turned a batch into another one, which may have new columns to count rows by."""
         if self.options.by and isinstance(made, DocumentBatch) and isinstance(parent, DocumentBatch):
             new = [name for name in self.options.by if name in made.column_names and name not in parent.column_names]
             self._by(TaskKey.of(parent, self._attempt), "by in", made.to_pyarrow(), new)
@@ -181,7 +180,9 @@ class StageSeer:
             self._by(key, f"by {kind}", table, names, tokens)
 
     def _columns_of(self, table: pa.Table) -> tuple[str | None, bool]:
-        """The column by which the rows are measured, and whether there are embeddings. Most tables are like the last."""
+        """The column that measures the size of rows, and whether there are embeddings; cached, since most tables have
+        the same schema.
+        """
         schema = table.schema
         if self._schema is None or not schema.equals(self._schema):
             self._schema = schema
@@ -197,7 +198,7 @@ class StageSeer:
         tokens: np.ndarray[Any, Any] | None = None,
         stage: str = "",
     ) -> None:
-        """Rows, bytes and tokens by the values of columns; rare values are counted together."""
+        """Count rows, bytes and tokens by the values of columns; rare values are counted together."""
         if not names or not table.num_rows:
             return
         sized = sized_column(table, self.options.text)
@@ -218,7 +219,7 @@ class StageSeer:
             self._rows.count(key, stage, kind, name, *shown)
 
     def _tokens(self, table: pa.Table, name: str | None) -> np.ndarray[Any, Any] | None:
-        """How many tokens each row has; None where they are estimated."""
+        """The number of tokens of each row; None if they are estimated."""
         if self.options.tokens == "bytes":
             return None
         if name is None or not _is_text(table.schema.field(name).type):
@@ -231,7 +232,7 @@ class StageSeer:
     # Rows that a filter judges ------------------------------------------------------------------------------------
 
     def saw(self, task: Task[Any], recorder: Recorder) -> None:
-        """What the stage has recorded of one task."""
+        """Process the stage's records about one task."""
         key = TaskKey.of(task, self._attempt)
         if recorder.judged is not None:
             self._judged(key, task, recorder.judged)
@@ -239,7 +240,7 @@ class StageSeer:
             self._named(key, task if recorder.of is None else recorder.of, recorder.which)
 
     def dropped_whole(self, task: Task[Any], reason: str) -> None:
-        """The stage has dropped a task with all its rows."""
+        """Record that the stage has dropped a task with all its rows."""
         if isinstance(task, DocumentBatch) and task.num_rows:
             self._named(TaskKey.of(task, self._attempt), task, {reason: [np.arange(task.num_rows)]})
 
@@ -284,11 +285,11 @@ class StageSeer:
         for place, (score, _, _) in enumerate(self._declared):
             own = about[place]
             if any(own & other for at, other in enumerate(about) if at != place):
-                # One test holds several scores to their limits: without the limits of this score it shows what the
-                # others let through.
+                # One test checks the limits of several scores: without the limits of this score, it gives the rows that
+                # pass the others.
                 try:
                     tests = without_limits(self.stage, score.limits).tests(scores)
-                except Exception:  # code of the filter's author, with limits that it may not be made for
+                except Exception:  # code of the filter's author, which may not handle these limits
                     tests = self.stage.tests(scores)
                 found[score.name] = ~np.any(
                     [to_numpy(pc.fill_null(test, True)).astype(bool) for test in tests.values()], axis=0
@@ -334,7 +335,7 @@ class StageSeer:
                 self._choose(take, "kept", "", near, kept & usable, distances, numbers, score.name)
                 if not groups:
                     continue
-                # On the other side of this limit: a row that broke another limit is not near this one.
+                # Only rows beyond this limit count: a row that was dropped for another limit is not near this one.
                 broken = usable
                 if getattr(self.stage, "mode", "") != "invert":
                     with np.errstate(invalid="ignore"):
@@ -371,14 +372,14 @@ class StageSeer:
                 self._settle()
 
     def _settle(self) -> None:
-        """Hand over the rows that wait and are still among the first."""
+        """Add the waiting rows that are still among the first."""
         for take in self._taken:
             for key, values in take.settle():
                 self._rows.sample(key, values)
         self._taken, self._waiting, self._waiting_bytes = [], 0, 0
 
     def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
-        """The passages for which the stage has dropped a text, as far as the stage can name them."""
+        """The passages for which the stage has dropped a text, if it can tell."""
         find = getattr(self.stage, "at_fault", None)
         if not text or find is None:
             return []
@@ -388,16 +389,16 @@ class StageSeer:
                 if 0 <= start < end <= len(text):
                     found.append((int(start), int(end)))
                     if start > found[0][0] + TEXT_KEPT:
-                        break  # this far from the first passage nothing is shown
-        except Exception:  # code of the stage's author, called for an extra: it must not fail the run
+                        break  # nothing is shown this far from the first passage
+        except Exception:  # code of the stage's author: an extra must not fail the run
             return []
         return sorted(found)
 
     def shown_of(self, schema: pa.Schema) -> _Shown:
-        """The columns of a table that are shown of a row. Most tables are like the last."""
+        """The columns to show for a row; cached, since most tables have the same schema."""
         if self._shown is None or not schema.equals(self._shown[0]):
             names = [field.name for field in schema if _is_shown(field.type)]
-            # The column that the stage reads, or a usual one.
+            # The column that the stage reads, or one with a common name.
             usual = (getattr(self.stage, "column", None), self.options.text, *_TEXTS)
             text = next(
                 (n for n in usual if isinstance(n, str) and n in names and _is_text(schema.field(n).type)), None
@@ -409,7 +410,9 @@ class StageSeer:
         return self._shown[1]
 
     def picture(self, batch: type[DocumentBatch], value: bytes | None) -> bytes | None:
-        """A small JPEG of a row, where its batch can make one. One row is near to the limits of several filters."""
+        """A small JPEG of a row, if its batch can make one; cached, since a row may be near to the limits of several
+        filters.
+        """
         if value is None:
             return None
         key = hashlib.blake2b(value, digest_size=16).digest()
@@ -417,7 +420,7 @@ class StageSeer:
         if key not in pictures:
             try:
                 made = batch.thumbnail(value)
-            except Exception:  # code of the batch's author, called for an extra
+            except Exception:  # code of the batch's author: an extra must not fail the run
                 made = None
             if len(pictures) >= PICTURES_HELD:
                 pictures.clear()
@@ -426,7 +429,7 @@ class StageSeer:
         return pictures[key]
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
-        """A stage that is not a filter and says which rows it drops."""
+        """Record the drops of a stage that is not a filter but says which rows it drops."""
         if self.options.by:
             every = [np.atleast_1d(np.asarray(piece, np.int64)) for pieces in which.values() for piece in pieces]
             self._by_dropped(key, task.to_pyarrow().take(array(np.concatenate(every))))
@@ -453,12 +456,12 @@ class StageSeer:
 
 
 class _Taken:
-    """Rows of one batch that were chosen: copies of those alone, which wait until they are written down.
+    """Copies of the chosen rows of one batch, which wait until they are written.
 
-    Most are chosen while a worker has seen few rows, and give way to others before the next flush. So the costly work
-    (converting a row and finding the passages at fault) is done only for the rows that are left by then. The batch is
-    released before that: a worker that holds the batches of a second, with all that stages derived from them, takes new
-    memory for each batch instead of using the same memory again.
+    Most rows are chosen early and replaced by others before the next flush. So the costly work (converting a row and
+    finding the passages at fault) is done only for the rows that are left at the flush. The batch itself is released
+    before: if a worker held the batches of a second, with the values derived from them, it would need new memory for
+    each batch instead of reusing the same memory.
     """
 
     __slots__ = (
@@ -481,7 +484,7 @@ class _Taken:
 
     def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
         self._seer, self._key, self._values = seer, key, values
-        self._batch: DocumentBatch | None = batch  # until the take is closed
+        self._batch: DocumentBatch | None = batch  # until `close`
         self._kind = type(batch)
         self._text: str | None = None  # the column that is shown as the row's text
         self._identity: str | None = None
@@ -490,7 +493,7 @@ class _Taken:
         self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
         self._rows: dict[int, int] = {}
         self._columns: dict[str, list[Any]] = {}
-        self._pictures: list[bytes | None] = []  # what pictures of the rows are made of
+        self._pictures: list[bytes | None] = []  # the values that pictures of the rows are made from
         self._vectors: pa.ChunkedArray | None = None  # embeddings of the rows
         self.picture_bytes = 0
 
@@ -511,11 +514,11 @@ class _Taken:
         numbers: np.ndarray[Any, Any],
         score: str | None,
     ) -> None:
-        """Rows among which the first are chosen: their side, reason and limit, and the score that the limit is for."""
+        """Choose the first of these rows, given their side, reason and limit, and the score of the limit."""
         self._chosen += [(best, of, found, score) for found in best.choose(among, distances, numbers)]
 
     def close(self) -> int:
-        """Copy the chosen rows of the batch and release the batch; returns how many rows there are."""
+        """Copy the chosen rows of the batch and release the batch; return the number of rows."""
         batch, self._batch = self._batch, None
         rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
         if rows and batch is not None:
@@ -586,9 +589,7 @@ class _Taken:
                 )  # fmt: skip
 
     def _vector(self, place: int) -> bytes | None:
-        """The embedding of a row in half precision, scaled to a largest value of 1; None where it is useless in a
-        map.
-        """
+        """The embedding of a row in half precision, scaled to a largest value of 1; None if a map cannot use it."""
         assert self._vectors is not None
         value = np.array(self._vectors[place].as_py(), np.float64)
         largest = np.max(np.abs(value), initial=0.0)
@@ -596,16 +597,18 @@ class _Taken:
 
 
 def _vectors_of(batch: DocumentBatch) -> pa.ChunkedArray | None:
-    """The embeddings of a batch: its first column of lists of one length that hold floats."""
+    """The embeddings of a batch: its first column of lists of floats of equal length."""
     table = batch.data
-    if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again is slow
+    if not isinstance(
+        table, pa.Table
+    ):  # a frame has no lists of fixed length, and converting it to Arrow again is slow
         return None
     return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
-    """The part of a text that is kept, around the passages at fault: the characters before it, the text's length, the
-    part itself, and its marks.
+    """The part of a text that is kept, around the passages at fault: the number of characters before it, the length of
+    the text, the part itself, and its spans.
     """
     if text is None:
         return 0, 0, None, []
@@ -659,7 +662,7 @@ def _counted(reasons: pa.Array | str, lost: int) -> dict[str, int]:
 
 
 def _file_of(task: Task[Any]) -> str:
-    """The file that a task's rows come from; if there are several, the first."""
+    """The file that a task's rows come from, or the first of several."""
     if isinstance(task, FileGroupTask) and task.data:
         return task.data[0]
     files = task._metadata.get("source_files")
@@ -668,7 +671,7 @@ def _file_of(task: Task[Any]) -> str:
 
 
 def sized_column(table: pa.Table, text: str) -> str | None:
-    """The column that stands for the rows' content, by which they are measured."""
+    """The column that holds the main content of rows, which measures their size."""
     return next((name for name in (text, *_SIZED) if name in table.column_names), None)
 
 
@@ -682,7 +685,7 @@ def _row_bytes(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 
 
 def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """The values of a column as text; ``(none)`` where there is no value."""
+    """The values of a column as text; ``(none)`` if there is no value."""
     if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_nested(column.type):
         texts = array([None if v is None else as_json(v) for v in column.to_pylist()], pa.string())
     else:
@@ -693,7 +696,7 @@ def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return texts.dictionary_encode()
 
 
-# How the offsets of a text or bytes are written: one code of `struct`, and their width.
+# The format of the offsets of text or bytes: the code of `struct`, and the width.
 _OFFSETS = {
     pa.string().id: ("<i", 4),
     pa.binary().id: ("<i", 4),
@@ -703,7 +706,7 @@ _OFFSETS = {
 
 
 def _column_bytes(column: pa.ChunkedArray) -> int:
-    """The bytes of all values of a column of texts or bytes; 0 of any other."""
+    """The number of bytes of all values of a column of texts or bytes; 0 for any other column."""
     kind = column.type
     offsets = _OFFSETS.get(kind.id)
     if offsets is None or column.null_count:
@@ -715,7 +718,7 @@ def _column_bytes(column: pa.ChunkedArray) -> int:
     total = 0
     for chunk in column.chunks:
         if len(chunk):
-            # Two numbers of the buffer: a task of one row must not pay for an array.
+            # Only two numbers of the buffer are read, because making an array would be slow for tasks of one row.
             buffer, first = chunk.buffers()[1], chunk.offset
             (start,) = unpack_from(code, buffer, first * width)
             (end,) = unpack_from(code, buffer, (first + len(chunk)) * width)
@@ -733,21 +736,19 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_vector(kind: pa.DataType) -> bool:
-    """Whether a column holds embeddings: lists of one length, of two floats or more."""
+    """Whether a column holds embeddings: lists of floats of equal length, two or more."""
     return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type) and kind.list_size > 1)
 
 
 def _is_shown(kind: pa.DataType) -> bool:
-    """Whether a column may hold what is short enough to be shown beside a text."""
+    """Whether the values of a column may be short enough to be shown beside a text."""
     if isinstance(kind, pa.BaseExtensionType) or _is_binary(kind):
         return False
     return not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _brief(value: Any) -> Any:
-    """A value as it is shown beside a text: a number, a word, a date, cut if it is long; None if there is nothing to
-    show.
-    """
+    """A value to show beside a text: a number, a word, a date, cut if it is long; None if there is nothing to show."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
