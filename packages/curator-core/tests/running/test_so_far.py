@@ -61,7 +61,7 @@ def test_during_a_run_the_report_shows_what_is_complete(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_after_a_crash_the_report_shows_what_is_complete_and_how_to_go_on(tmp_path, capsys):
+def test_after_a_crash_the_report_shows_what_is_complete_and_how_to_resume(tmp_path, capsys):
     run_dir = str(tmp_path / "run")
     begun(tmp_path, run_dir)
     here = str(__file__).rpartition("/")[0]

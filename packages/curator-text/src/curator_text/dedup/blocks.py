@@ -40,8 +40,8 @@ def decide_in_blocks(
     Groups that fit are decided together. The documents of a larger group are decided block by block: first they are
     compared with each earlier block of documents that stay, in order, and then the rest among themselves. So the first
     document that meets the rule is the witness, as if all documents were compared at once. ``old`` documents come first
-    in their
-    group; see `compare.decide`. ``report`` is called for each removal while the words of both documents are in memory.
+    in their group; see `compare.decide`. ``report`` is called for each removal while the words of both documents are in
+    memory.
     """
     count = len(texts.counts)
     old = np.zeros(count, np.bool_) if old is None else old

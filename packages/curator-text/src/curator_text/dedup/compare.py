@@ -45,9 +45,8 @@ class Rule:
     """When a document may be removed for a witness.
 
     - `nothing_new`: at least ``threshold`` of its distinct shingles are in the witness, and no ``window`` consecutive
-    words contain more than ``max_new_words`` words that are not covered; a shorter text is one window. A word is
-    covered if it is in
-      a shingle that the witness also has.
+      words contain more than ``max_new_words`` words that are not covered; a shorter text is one window. A word is
+      covered if it is in a shingle that the witness also has.
     - `containment`: at least ``threshold`` of its distinct shingles are in the witness.
     - `jaccard`: at least ``threshold`` of the distinct shingles of the two are in both.
     """

@@ -48,8 +48,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     """Decides about the groups in one partition of texts; the decisions are partitioned by batch.
 
     Keys and ids of all documents of the partition are in memory, and up to ``memory_words`` words. If there are more
-    words, they are sorted into the order of preference in a temporary file and compared block by block.
-    ``old_texts`` are the texts of an index. They come first and stay.
+    words, they are sorted into the order of preference in a temporary file and compared block by block. ``old_texts``
+    are the texts of an index. They come first and stay.
     """
 
     memory_words: ClassVar[int] = BLOCK_WORDS
