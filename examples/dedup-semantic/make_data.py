@@ -1,7 +1,7 @@
 """Makes questions and answers with vectors in a folder: ``python make_data.py FOLDER``.
 
-The same files every time. The vectors are invented, not computed by a model: those of one topic have similar
-directions. A third of the 300 answers repeat what another one says.
+The same files every time. The vectors are invented, not computed by a model: the vectors of a topic have similar
+directions. A third of the 300 answers repeat what another answer says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def main() -> None:
             topic, vector = random_.choice(answers)
             vector = near(random_, vector, 0.05)
         else:
-            topic = TOPICS[min(int(random_.expovariate(0.7)), len(TOPICS) - 1)]  # the first ones have the most
+            # The first topics have the most answers.
+            topic = TOPICS[min(int(random_.expovariate(0.7)), len(TOPICS) - 1)]
             vector = near(random_, centres[topic], 0.6)
             answers.append((topic, vector))
         rows.append(

@@ -57,7 +57,7 @@ def main(folder: str) -> None:
     template = page(random_, 12).split("\n")
     whole = [(f"http://example/{number}", page(random_, random_.randrange(12, 30))) for number in range(360)]
     pages = [("page", url, text) for url, text in whole]
-    # Half of the copies have the address of their original too.
+    # Half of the copies also have the address of their original.
     for number, (url, text) in enumerate(random_.sample(whole, 60)):
         pages.append(("copy", url if number % 2 else f"{url}?again", text))
     pages += [("changed", f"{url}?changed", changed(text, random_)) for url, text in random_.sample(whole, 60)]

@@ -1,4 +1,4 @@
-"""Makes the pages of `examples/dedup` in the folder that is named: ``python make_data.py FOLDER``."""
+"""Makes the pages of `examples/dedup` in a folder: ``python make_data.py FOLDER``."""
 
 import runpy
 from pathlib import Path

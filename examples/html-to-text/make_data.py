@@ -30,7 +30,7 @@ def page(rng: random.Random, number: int) -> bytes:
     if number % 5 == 0:
         body += f"<p>Write to person{number}@example.org or call +44 20 7946 0{number:03d}.</p>"
     if number % 7 == 0:
-        body += "<p>The caf\u00c3\u00a9 opens at nine.</p>"  # what a wrong decoding leaves behind
+        body += "<p>The caf\u00c3\u00a9 opens at nine.</p>"  # the result of a wrong decoding
     html = (
         f"<!doctype html><html><head><title>Page {number}</title></head><body><nav><ul>{menu}</ul></nav>"
         f"<main><h1>Notes, part {number}</h1>{body}</main><footer>All rights reserved. This site uses cookies.</footer>"

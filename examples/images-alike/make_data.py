@@ -2,7 +2,7 @@
 
     python make_data.py FOLDER
 
-The same bytes every time. Needs Pillow, which curator-image brings.
+The same bytes every time. Needs Pillow, which curator-image installs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCENES = 24
 
 
 def scene(seed: int) -> Image.Image:
-    """Hills, a sky with clouds and a sun, and houses, at places that depend on the seed."""
+    """Draws hills, a sky with clouds and a sun, and houses, at places that depend on the seed."""
     chance = random.Random(seed)
     image = Image.new("RGB", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""Makes the tars of the example `images-basic`, which this one reads too.
+"""Makes the tars of the example `images-basic`, which this example also reads.
 
 python make_data.py FOLDER
 """

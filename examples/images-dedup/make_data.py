@@ -1,4 +1,4 @@
-"""Makes two WebDataset tars in a folder: drawn tiles, some of them twice in different files.
+"""Makes two WebDataset tars in a folder: drawn tiles, some of which are in two files.
 
     python make_data.py FOLDER
 
@@ -45,8 +45,8 @@ def main(folder: str) -> None:
     for shard in range(2):
         with tarfile.open(target / f"tiles-{shard}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             for number in range(PICTURES):
-                # Four files of the second tar are in the first one too, and four others show the same pixels as files
-                # of the first.
+                # Four files of the second tar are also in the first, and four others have the same pixels as files of
+                # the first.
                 same = shard == 1 and number % 3 == 0
                 seed = number if same else 100 * shard + number
                 kind = "webp" if same and number % 2 else "png" if number % 3 == 0 else "jpg"

@@ -1,4 +1,6 @@
-"""Run Curator pipelines on Ray Data and Cosmos-Xenna. The engines load when a run starts, not with this package."""
+"""Run Curator pipelines on Ray Data and Cosmos-Xenna. The engines are imported when a run starts, not when this package
+is imported.
+"""
 
 from __future__ import annotations
 

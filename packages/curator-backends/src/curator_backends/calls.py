@@ -1,4 +1,4 @@
-"""Tracks which call of a stage a worker is in, to find what kills workers and to end calls that take too long."""
+"""Tracks which stage a worker is calling, to find tasks that kill workers and to end calls that take too long."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from curator_core.worker.calls import CallObserver
 
 
 class WorkerCalls(CallObserver):
-    """Reports each call while a ``suspect`` is run, and ends the process when a call is over its limit.
+    """Reports each call while a ``suspect`` runs, and ends the process when a call exceeds its time limit.
 
-    A thread of the process watches the clock, so native code that holds Python's lock is ended only when it releases
-    the lock.
+    A Python thread watches the clock, so native code that holds the GIL is ended only when it releases the GIL.
     """
 
     def __init__(
@@ -27,7 +26,7 @@ class WorkerCalls(CallObserver):
         late: Callable[[str, list[str], TaskTimeout], Any],
     ) -> None:
         """``calling`` gets the suspect, the stage and its tasks; ``late`` gets the stage, its tasks and the error."""
-        self.suspect = ""  # the task that runs alone because a worker has died of it
+        self.suspect = ""  # the task that runs alone because a worker died while working on it
         self._calling = calling
         self._late = late
         self._call: tuple[str, list[str], float] | None = None

@@ -40,7 +40,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that workers may use. A ``minimal`` one was started here, without a dashboard."""
+    """The nodes that workers may use. A ``minimal`` one was started by this executor, without a dashboard; another
+    cluster may lack a ``dashboard`` as well.
+    """
 
     nodes: tuple[Node, ...]
     ours: bool
@@ -49,6 +51,7 @@ class Cluster:
     gpu_memory_gb: float | None = None
     minimal: bool = False
     gpu_memories: tuple[float, ...] = ()
+    dashboard: bool = True
 
     @property
     def cpus(self) -> float:
@@ -59,7 +62,7 @@ class Cluster:
         return sum(node.gpus for node in self.nodes)
 
     def machine(self) -> Machine:
-        """The cluster as the plan sees it: the sum of what its nodes have."""
+        """The cluster as the plan sees it: the total resources of its nodes."""
         return Machine(
             cpus=self.cpus,
             memory_gb=sum(node.memory_gb for node in self.nodes),
@@ -90,14 +93,13 @@ def connect(
     dashboard: Callable[[], bool] = lambda: False,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Cluster]:
-    """A cluster for the length of a ``with`` block. ``dashboard`` says whether a cluster that is started here must have
-    a dashboard.
+    """A cluster for the length of a ``with`` block. ``dashboard`` says whether a cluster that is started here needs a
+    dashboard.
 
-    ``meanwhile`` may be called once the first process of a cluster that is started here is on its way.
+    ``meanwhile`` is called while a minimal local cluster starts, once its first process is running.
 
     An existing connection is used as it is. With an address, we connect to that cluster and disconnect at the end.
-    Otherwise a local cluster
-    is started, with ``extra_environment`` set while it starts, and stopped at the end, whatever happens in between.
+    Otherwise we start a local cluster, with ``extra_environment`` set while it starts, and always stop it at the end.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -127,7 +129,7 @@ def _stopped_at_the_end(ray: Any, ours: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if not sys.is_finalizing():  # Ray has hooks of its own for that
+        if not sys.is_finalizing():  # at interpreter exit, Ray's own hooks do it
             with uninterrupted():
                 started = ray_processes(folder) - before
                 with ends_at_once(lambda: kill(started)) if ours else contextlib.nullcontext():
@@ -142,8 +144,8 @@ def _join(ray: Any, options: RayOptions, address: str) -> None:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UsageError(
             f"there is no Ray cluster to reach at {address!r} ({first_line(error)}): start one with `ray start --head`, "
-            "or leave the address (and RAY_ADDRESS) out to have a local one started. A cluster that requires a token "
-            "(as with `ray start` if the user has one) is reached with RAY_AUTH_MODE=token in the environment"
+            "or leave the address (and RAY_ADDRESS) out to have a local one started. If the cluster requires a token "
+            "(one from `ray start` does if the user has a token), set RAY_AUTH_MODE=token in the environment"
         ) from error
 
 
@@ -163,7 +165,7 @@ def _start(ray: Any, options: RayOptions, dashboard: bool) -> None:
                 **_talking(options),
             )
             return
-        except Exception as error:  # Ray has no type for failures of its start; each step has half a minute
+        except Exception as error:  # Ray has no error class for a failed start; each step times out after half a minute
             ray.shutdown()
             kill_leftovers(ray_processes(folder) - before)
             waited = time.monotonic() - began
@@ -174,7 +176,7 @@ def _start(ray: Any, options: RayOptions, dashboard: bool) -> None:
 
 def _start_error(error: Exception, slow: bool, waited: float) -> CuratorError:
     reason = f"a local Ray did not start: {first_line(error)}"
-    if isinstance(error, ValueError):  # an option that Ray refuses
+    if isinstance(error, ValueError):  # Ray rejects an option
         return UsageError(
             f"{reason}. Change the option of the executor, or take the local executor, which needs no Ray"
         )
@@ -182,7 +184,7 @@ def _start_error(error: Exception, slow: bool, waited: float) -> CuratorError:
         reason += f" It was given {waited:.0f} s: on such a busy machine give the executor a larger start_timeout_s"
     return CuratorError(
         f"{reason.rstrip('.')}. The logs of its processes are in the newest folder of "
-        f"{os.environ.get('RAY_TMPDIR') or '/tmp/ray'}; the local executor needs no Ray"  # noqa: S108 - Ray's own place
+        f"{os.environ.get('RAY_TMPDIR') or '/tmp/ray'}; the local executor needs no Ray"  # noqa: S108
     )
 
 
@@ -198,7 +200,7 @@ def _check_port(address: str) -> None:
     """Check that something listens at ``host:port``: Ray takes a minute and a half to notice that nothing does."""
     host, _, port = address.rpartition(":")
     if "/" in address or not host or not port.isdigit():
-        return  # auto, or a Ray client's: left to Ray
+        return  # ``auto`` or the address of a Ray client: Ray checks it
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_PORT_SECONDS):
         pass
 
@@ -237,13 +239,24 @@ def describe_cluster(options: RayOptions, *, ours: bool, minimal: bool = False) 
     memories: tuple[float, ...] = ()
     if gpus and options.gpu_memory_gb is None:
         memories = _gpu_memories(ray, avoid)
-    # Ray gives a worker any card that has room, so a worker can count only on the memory of the smallest card.
+    # Ray may place a worker on any GPU with room, so a worker can count only on the memory of the smallest GPU.
     memory = options.gpu_memory_gb if gpus and options.gpu_memory_gb else min(memories, default=None)
-    return Cluster(tuple(nodes), ours, name, avoid, memory, minimal, memories)
+    dashboard = not minimal and _has_dashboard()
+    return Cluster(tuple(nodes), ours, name, avoid, memory, minimal, memories, dashboard)
+
+
+def _has_dashboard() -> bool:
+    """Whether the cluster that this process is connected to has a dashboard; Ray's own calls wait 40 seconds for one."""
+    try:
+        from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+        from ray.experimental.internal_kv import _internal_kv_get
+    except ImportError:  # another version keeps the address elsewhere
+        return True
+    return _internal_kv_get(DASHBOARD_ADDRESS, namespace=KV_NAMESPACE_DASHBOARD) is not None
 
 
 def _gpu_memories(ray: Any, avoid: str | None) -> tuple[float, ...]:
-    """GB of each GPU of the cluster, measured on the nodes that have them; empty where GPUs are simulated."""
+    """The memory of each GPU of the cluster in GB, measured on its node; empty where GPUs are simulated."""
 
     @ray.remote(num_cpus=0, max_retries=1)
     def memories() -> tuple[float, ...]:

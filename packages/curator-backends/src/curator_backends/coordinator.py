@@ -1,8 +1,8 @@
-"""What the driver and the workers of one run report to each other: a small actor that does no work of its own.
+"""The coordinator, through which the driver and the workers of one run report to each other; it processes no tasks.
 
-It counts tasks that were begun and never finished, which finds a task that kills its workers. It keeps the errors that
-workers raise, as they were before the engine wrapped them, and the facts of workers that have no run directory. It also
-says whether any work is going on.
+It counts tasks that began and never finished, and so finds a task that kills its workers. It keeps the errors that
+workers raise, before the engine wraps them, and the facts of workers that have no run directory. It also reports
+whether any worker is busy.
 """
 
 from __future__ import annotations
@@ -12,74 +12,76 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-# How often a busy worker reports that it is busy, and how long the report counts.
+# How often a busy worker reports that it is busy, and how long such a report is valid.
 BEAT_SECONDS = 15.0
 BELIEF_SECONDS = 120.0
 
-# The answer of `Coordinator.source` while the driver is still listing; ask again.
+# `Coordinator.source` returns this while the driver is still listing; the caller asks again later.
 NOT_YET = "not yet"
 
 
 @dataclass
 class Status:
-    """What has happened: facts from number ``first`` on, and failures since the driver last asked."""
+    """The state of the segment, with the facts from number ``first`` on and the failures since the driver last
+    asked.
+    """
 
     first: int = 0
     facts: list[Any] = field(default_factory=list)
-    progress: int = 0  # grows with everything that is begun or finished
-    busy: int = 0  # workers that are working on something or setting up
+    progress: int = 0  # increases whenever something begins or finishes
+    busy: int = 0  # workers that are setting up or working
     up: int = 0  # workers that are set up and not yet torn down
-    pools: dict[int, int] = field(default_factory=dict)  # the same by group
-    failures: list[bytes] = field(default_factory=list)  # of teardowns, see curator_core.worker.sending
-    nodes: list[str] = field(default_factory=list)  # where something was set up
+    pools: dict[int, int] = field(default_factory=dict)  # ``up`` by group
+    failures: list[bytes] = field(default_factory=list)  # failures of teardowns, see curator_core.worker.sending
+    nodes: list[str] = field(default_factory=list)  # nodes on which a worker has set up
 
 
 class Standing(NamedTuple):
     """How far the workers have got through the sources."""
 
-    asked: int = 0  # tables of sources that were asked for
-    through: int = 0  # sources that the first group has finished
+    asked: int = 0  # tables of sources that workers have requested
+    through: int = 0  # sources that have left the first group
 
 
 class Begun(NamedTuple):
-    """Whether work that begins was begun before."""
+    """Whether the work that a worker begins was begun before."""
 
-    again: bool  # it was begun before and never finished
-    died: bool  # because its worker died, not because it was ended for being late
+    again: bool  # an earlier worker began it and never finished it
+    died: bool  # that worker died; it was not ended for exceeding a time limit
 
 
 @dataclass
 class Suspect:
-    """A task whose worker has died or was late: what is held against it, and how it must be run."""
+    """A task whose worker died or exceeded a time limit: the evidence against it, and how it must run."""
 
-    deaths: dict[tuple[str, str], int] = field(default_factory=dict)  # by stage and the task that it worked on
+    deaths: dict[tuple[str, str], int] = field(default_factory=dict)  # number of deaths, by stage and task
     unexplained: int = 0  # deaths outside of any call, or in a call with several tasks
     alone: frozenset[str] = frozenset()  # stages that get one task a call
-    aside: dict[tuple[str, str], bytes] = field(default_factory=dict)  # tasks that a stage does not get, with the error
-    open: bool = False  # begun and not yet ended
-    call: tuple[str, list[str]] | None = None  # the stage that works on it, and the tasks of the call
+    aside: dict[tuple[str, str], bytes] = field(default_factory=dict)  # tasks withheld from a stage
+    open: bool = False  # it has begun and not yet ended
+    call: tuple[str, list[str]] | None = None  # the current stage, and the tasks of its call
 
 
 class Coordinator:
-    """One per run and segment. Methods are short and never wait, so one thread serves all callers.
+    """One coordinator for each segment of a run. Methods are short and never wait, so one thread serves all callers.
 
-    It is not an asynchronous actor: under Ray 2.60 an asynchronous actor aborts with ``Check failed: erased == 1`` when
-    calls are sent again while it starts, and the facts of the run are lost with it.
+    It is not an asynchronous actor: in Ray 2.60, an asynchronous actor aborts with ``Check failed: erased == 1`` when
+    calls are resent while it starts, and the run loses its facts.
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[int, str]] = {}  # how often it was begun, and the worker that began it last
-        self._ended: set[str] = set()  # work whose worker was ended because it was late, not by a death
+        self._open: dict[str, tuple[int, str]] = {}  # how often the work was begun, and by which worker last
+        self._ended: set[str] = set()  # work whose worker was ended for exceeding a time limit
         self._suspects: dict[str, Suspect] = {}
         self._alone: set[str] = set()
         self._aside: dict[tuple[str, str], bytes] = {}
         self._busy: dict[str, float] = {}
         self._up: set[str] = set()
         self._nodes: set[str] = set()
-        self._facts: list[Any] = []  # those that the driver has not confirmed
-        self._first = 0  # the number of the first of them
+        self._facts: list[Any] = []  # the facts that the driver has not confirmed
+        self._first = 0  # the number of the first of these facts
         self._failures: list[bytes] = []
-        self._raised: dict[str, bytes] = {}  # by worker (its set-up) or key (its work)
+        self._raised: dict[str, bytes] = {}  # errors by worker (of its set-up) or key (of work)
         self._progress = 0
         self._sources: list[Any] = []
         self._asked = 0
@@ -117,12 +119,10 @@ class Coordinator:
     # Work --------------------------------------------------------------------------------------------------------
 
     def begin(self, worker: str, key: str) -> Begun:
-        """Work ``key`` begins. Returns whether it was begun before and never finished, and whether a worker died of
-        it.
-        """
+        """Work ``key`` begins. Returns whether it was begun before and never finished, and whether its worker died."""
         earlier, died = self._open.get(key, (0, worker))
         self._open[key] = (earlier + 1, worker)
-        if died != worker:  # it will not report its teardown
+        if died != worker:  # a dead worker does not report its teardown
             self._busy.pop(died, None)
             self._up.discard(died)
         self._busy[worker] = time.monotonic()
@@ -130,7 +130,7 @@ class Coordinator:
         return Begun(earlier > 0, earlier > 0 and key not in self._ended)
 
     def begin_suspect(self, task: str) -> Suspect:
-        """A task of work that was begun before begins alone. Returns what is held against it."""
+        """A task from work that was begun before starts alone. Returns the evidence against it."""
         suspect = self._suspects.setdefault(task, Suspect())
         if suspect.open:
             self._blame(suspect)
@@ -140,17 +140,19 @@ class Coordinator:
         return suspect
 
     def calling(self, task: str, stage: str, tasks: list[str]) -> None:
-        """While a suspect runs: a stage is about to work on ``tasks``. Without a stage: it has finished."""
+        """While a suspect runs: ``stage`` is about to work on ``tasks``. An empty ``stage`` means that the call has
+        returned.
+        """
         self._suspects[task].call = (stage, tasks) if stage else None
 
     def end_suspect(self, task: str) -> None:
-        """The task has finished: another one killed the worker."""
+        """The task has finished, so another one killed the worker."""
         self._suspects.pop(task, None)
         self._progress += 1
 
     def late(self, worker: str, stage: str, tasks: list[str], failure: bytes) -> None:
-        """A worker ends itself because a call is over its limit; with several tasks it is not yet clear which one is to
-        blame.
+        """A worker ends itself because a call exceeded its time limit. If the call had several tasks, it is not yet
+        clear which one is to blame.
         """
         self._ended.update(key for key, (_, last) in self._open.items() if last == worker)
         for suspect in self._suspects.values():
@@ -174,7 +176,7 @@ class Coordinator:
             suspect.unexplained += 1
 
     def finish(self, worker: str, key: str, facts: Any = None) -> None:
-        """Work ``key`` is finished, and these are its facts, where the worker has no run directory."""
+        """Work ``key`` is finished. ``facts`` are its facts if the worker has no run directory."""
         self._open.pop(key, None)
         self._ended.discard(key)
         self._raised.pop(key, None)
@@ -185,14 +187,16 @@ class Coordinator:
         self._progress += 1
 
     def raised(self, key: str, failure: bytes) -> None:
-        """A worker's set-up or work ``key`` has raised; the engine may try again."""
+        """The set-up of worker ``key``, or work ``key``, has raised; the engine may try again."""
         self._raised.setdefault(key, failure)
         self._progress += 1
 
     # Sources -----------------------------------------------------------------------------------------------------
 
     def offer(self, tables: list[Any], last: bool) -> Standing:
-        """More sources, from the driver. Returns how far the workers are, so that the driver stays a little ahead."""
+        """Take more sources from the driver. Returns how far the workers are, so that the driver stays a little
+        ahead.
+        """
         self._sources.extend(tables)
         self._all_listed = self._all_listed or last
         return self.standing()
@@ -202,7 +206,7 @@ class Coordinator:
         return Standing(self._asked, self._through)
 
     def source(self, index: int) -> Any:
-        """Table ``index`` of the sources, None after the last, or `NOT_YET`. The same question gets the same answer."""
+        """Table ``index`` of the sources, None after the last, or `NOT_YET`. A repeated request gets the same table."""
         self._asked = max(self._asked, index + 1)
         if index < len(self._sources):
             return self._sources[index]
@@ -215,8 +219,8 @@ class Coordinator:
         return next(iter(self._raised.values()), None)
 
     def status(self, received: int) -> Status:
-        """What is going on. The driver already has the facts below ``received``; the others are sent, if necessary
-        again.
+        """The state of the segment. The driver already has the facts below ``received``; all others are sent, even if
+        they were sent before.
         """
         now = time.monotonic()
         del self._facts[: max(0, received - self._first)]
@@ -237,7 +241,9 @@ class Coordinator:
 
 
 def start_coordinator(ray: Any) -> Any:
-    """The coordinator of a run. It is on the driver's node, so it is lost only with the driver, and it holds no CPU."""
+    """Start the coordinator as an actor. It runs on the driver's node, so it is lost only with the driver, and it
+    reserves no CPU.
+    """
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )

@@ -21,7 +21,7 @@ _QUIET = {
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str] | None) -> Iterator[None]:
-    """Set environment variables for the length of a ``with`` block; a value that the user has set wins."""
+    """Set environment variables for the length of a ``with`` block; values that the user has set take precedence."""
     before = {name: os.environ.get(name) for name in values or {}}
     for name, value in (values or {}).items():
         os.environ.setdefault(name, value)
@@ -37,7 +37,7 @@ def environment(values: Mapping[str, str] | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_environment() -> Iterator[None]:
-    """Restore at the end of the ``with`` block the environment variables that are set inside it."""
+    """At the end of the ``with`` block, restore the environment variables as they were before it."""
     before = dict(os.environ)
     try:
         yield
@@ -49,7 +49,7 @@ def same_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def driver_path(start: bool) -> Iterator[None]:
-    """Let the workers of a cluster that we start import from the driver's paths; Ray gives them only the script's
+    """Let workers of a cluster that we start import from the driver's paths; Ray itself passes on only the script's
     folder.
     """
     if not start:
@@ -73,7 +73,7 @@ def driver_path(start: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence_logs(start: bool, verbose: bool) -> Iterator[None]:
-    """Keep Ray off the terminal for the length of a ``with`` block, unless ``verbose``."""
+    """Keep Ray from writing to the terminal for the length of a ``with`` block, unless ``verbose`` is set."""
     if verbose:
         yield
         return
@@ -89,7 +89,7 @@ def silence_logs(start: bool, verbose: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no second Ctrl-C cut cleaning up short; it takes effect afterwards."""
+    """Delay Ctrl-C until the block ends, so that a second Ctrl-C does not interrupt the clean-up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -109,7 +109,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Put the program's handler of SIGTERM back at the end: `ray.init` replaces it."""
+    """At the end, restore the program's SIGTERM handler, which `ray.init` replaces."""
     main = threading.current_thread() is threading.main_thread()
     handler: Any = signal.getsignal(signal.SIGTERM) if main else None
     try:
@@ -121,7 +121,9 @@ def own_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Ray's native code announces on stderr that its log level was set. Failures are raised, so silence hides none."""
+    """Ray's native code announces on stderr that its log level was set. Failures are raised, so hiding stderr hides
+    none of them.
+    """
     try:
         kept = os.dup(2)
     except OSError:  # there is no stderr to silence

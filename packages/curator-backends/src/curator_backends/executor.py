@@ -1,6 +1,6 @@
-"""The base of both executors: which Ray they run on, when it starts and stops, and how a segment ends.
+"""The base of both executors: the Ray they run on, its start and stop, and the end of a segment.
 
-`RayDataExecutor` and `XennaExecutor` add how their engine runs the groups of a segment.
+`RayDataExecutor` and `XennaExecutor` define how their engine runs the groups of a segment.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
 
     def set_verbose(self) -> None:
-        """Let Ray and the engine write to the terminal, like the option ``verbose``."""
+        """Let Ray and the engine write to the terminal, as the option ``verbose`` does."""
         self.settings = replace(self.settings, verbose=True)
 
     def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:
@@ -68,7 +68,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         found = list(stages)
         for stage in found:
             if isinstance(stage, CompositeStage):
-                with contextlib.suppress(Exception):  # the plan says what is wrong with it
+                with contextlib.suppress(Exception):  # the plan reports the error
                     found += stage.decompose()
         self._modules = importable(type(stage).__module__ for stage in found)
 
@@ -78,7 +78,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
             raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
         self.require_engine()
         with ExitStack() as stack:
-            # Import while this process waits for those of Ray. An import before that delays their start.
+            # Import while this process waits for Ray's processes. Importing earlier would delay their start.
             loading = threading.Thread(target=self._load_engine, name="curator-imports", daemon=True)
             started = threading.Event()
 
@@ -95,12 +95,14 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
 
     @property
     def opening(self) -> str:
-        """Ray takes seconds to start, and a cluster may be far away."""
+        """What `open` waits for: Ray takes seconds to start, and a cluster may be far away."""
         address = self.settings.address or os.environ.get("RAY_ADDRESS")
         return f"connecting to Ray at {address}" if address else "Ray is starting"
 
     def publish(self, samples: Sequence[MetricSample]) -> None:
-        """Publish the numbers as metrics of Ray: its dashboard and its Prometheus show them as ``ray_curator_…``."""
+        """Publish the numbers as Ray metrics; Ray's dashboard and Prometheus endpoint show them as
+        ``ray_curator_…``.
+        """
         if self._cluster is None:
             return
         if self._metrics is None:
@@ -147,18 +149,18 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
     def _load_engine(self) -> None:
         with without_collection():
             for module in self.driver_modules:
-                with contextlib.suppress(Exception):  # raised where it is needed
+                with contextlib.suppress(Exception):  # the error is raised again where the module is needed
                     importlib.import_module(module)
 
     @abstractmethod
     def segment(self, run: SegmentRun, cluster: Cluster) -> RaySegment[Options] | None:
-        """The segment as the engine runs it; None where there is nothing to run."""
+        """The segment as the engine runs it, or None if there is nothing to run."""
 
 
 class RaySegment[Options: RayOptions](ABC):
-    """One segment on its engine, from its sources to its last result, with the guarantees that hold however it ends."""
+    """One segment on its engine, from its sources to its last result. It cleans up however the segment ends."""
 
-    engine: ClassVar[str]  # the name that its users know
+    engine: ClassVar[str]  # the engine's public name
 
     def __init__(self, run: SegmentRun, cluster: Cluster, settings: Options, *, lists_sources: bool = False) -> None:
         """``lists_sources``: the coordinator hands out sources, as references into the object store."""
@@ -168,7 +170,7 @@ class RaySegment[Options: RayOptions](ABC):
         self.token = uuid.uuid4().hex[:16]
         self.jobs = [self._job(index) for index in range(len(run.groups))]
         for job in self.jobs:
-            _ = job.packed  # this finds a stage that cannot be sent, before anything starts
+            _ = job.packed  # this detects a stage that cannot be pickled before anything starts
         self.ray = import_ray()
         self.link = self._link(lists_sources)
         self.supervisor = Supervisor(self.ray, self.link, run, settings, self.token)
@@ -191,8 +193,8 @@ class RaySegment[Options: RayOptions](ABC):
         )
 
     def results(self) -> Iterator[Task[Any]]:
-        """The results of the segment. When it ends, well or badly, workers are torn down and their facts have
-        arrived.
+        """The results of the segment. When the iterator ends, even with an error, all workers are torn down and their
+        facts have arrived.
         """
         failed = True
         try:
@@ -207,7 +209,7 @@ class RaySegment[Options: RayOptions](ABC):
         finally:
             with uninterrupted():
                 self.stop()
-                gc.collect()  # workers end with the last reference to them, and engines are full of reference cycles
+                gc.collect()  # workers end when the last reference to them goes, and engines have many reference cycles
                 try:
                     self.supervisor.conclude(failed)
                 finally:
@@ -227,14 +229,12 @@ class RaySegment[Options: RayOptions](ABC):
         """The resources that one worker of each group requests."""
 
     def explain(self, error: BaseException) -> BaseException:
-        """A better error than ``error``, where the engine has an error of its own for something that users can
-        change.
-        """
+        """A clearer error instead of ``error``, where the engine raises its own for something that users can change."""
         return error
 
     def stop(self) -> None:  # noqa: B027 - optional
         """Stop what the segment started in the driver."""
 
     def poll(self) -> None:
-        """Take in the workers' reports without waiting; raise `Stalled` when nothing will move any more."""
+        """Process the workers' reports without waiting; raise `Stalled` when no progress is possible."""
         self.supervisor.poll(self.needs(), self.cluster)

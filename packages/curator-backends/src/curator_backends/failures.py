@@ -1,8 +1,7 @@
-"""Turns what an engine raises into the run's errors: a worker's own error first, without the engine's frames.
+"""Turns an engine's errors into the run's errors, without the engine's frames; a worker's own error comes first.
 
 A worker reports its error to the coordinator before it raises it (see `curator_backends.worker`), so a run ends with
-that error, with its original class and text. The engine's own error is read only where no worker has reported
-one.
+that error, with its original class and text. The engine's own error is used only if no worker has reported one.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class EngineError(CuratorError):
 
 
 def translate(error: BaseException, engine: str) -> BaseException:
-    """The error to raise instead of ``error``: the first of our own errors in its chain, or a new one with the engine's
+    """The error to raise instead of ``error``: the first Curator error in its chain, or a new one with the engine's
     message.
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
@@ -34,13 +33,15 @@ def translate(error: BaseException, engine: str) -> BaseException:
     last = next((e for e in _chain(error) if type(e).__name__ not in ("SystemException", "UserCodeException")), error)
     name = type(error).__name__
     if "OutOfMemory" in name or "ActorDied" in name or "WorkerCrashed" in name or "NodeDied" in name:
-        return WorkerDied(f"{engine} lost a worker and could not go on: {first_line(error)}")
+        return WorkerDied(f"{engine} lost a worker and could not continue: {first_line(error)}")
     details = "".join(traceback.format_exception(last))
     return EngineError(f"{engine} failed: {first_line(last)}\n{_COLOURS.sub('', details).rstrip()}")
 
 
 def clear_frames(error: BaseException) -> None:
-    """Empty the frames that an error holds: they keep the engine's workers alive, which are then never torn down."""
+    """Clear the frames that an error holds: they would keep the engine's workers alive, and these would never be torn
+    down.
+    """
     for found in _chain(error):
         if found.__traceback__ is not None:
             traceback.clear_frames(found.__traceback__)
@@ -53,7 +54,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _plain(error: CuratorError) -> CuratorError:
-    """The error as the worker raised it; Ray makes classes of its own that mix its frames into the text."""
+    """The error as the worker raised it; Ray wraps it in a class that mixes Ray's frames into the text."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, CuratorError):
         return _plain(cause)

@@ -1,8 +1,8 @@
-"""How the driver and its workers reach the coordinator: an actor on a cluster, the driver itself on a local Ray of ours.
+"""How the driver and its workers reach the coordinator: it is an actor on a cluster, and part of the driver on a local
+Ray that we start.
 
-An actor is one more process, which imports Ray while the workers import it too. Where everything runs on this machine,
-the coordinator is an object in the driver, and workers reach it through a socket in a folder that only this user can
-enter.
+An actor is one more process that imports Ray while the workers import it. Where everything runs on this machine, the
+coordinator is an object in the driver, and workers reach it through a socket in a folder that only this user can enter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from curator_backends.coordinator import Coordinator, Status, start_coordinator
 
-# The longest path of a socket on Linux, including the terminating zero.
+# The longest path of a socket on Linux, excluding the terminating zero.
 _LONGEST_PATH = 107
 STOP_SECONDS = 5.0
 
@@ -38,16 +38,16 @@ class Link(ABC):
         """Call a method whose answer nobody needs, without waiting."""
 
     def status_now(self, received: int) -> Status | None:
-        """What is going on, if the answer is there without waiting; otherwise ask again later."""
+        """The coordinator's status, or None if it has not arrived yet; this method does not wait."""
         status: Status = self.call("status", received)
         return status
 
     def last_status(self, timeout: float) -> Status | None:
-        """The outstanding answer to a `status_now`, if there is one: no other answer repeats its content."""
+        """The outstanding answer to a `status_now`, if there is one: its failures are in no other answer."""
         return None
 
     def close(self) -> None:  # noqa: B027 - the worker's side has nothing to close
-        """End the coordinator; in the driver, when the run is over."""
+        """End the coordinator; the driver calls this when the run is over."""
 
 
 class ActorLink(Link):
@@ -96,7 +96,7 @@ class ActorLink(Link):
 
 
 class DriverLink(Link):
-    """The coordinator in the driver's own process; the copy that goes to a worker is a `WorkerLink`."""
+    """The coordinator in the driver's own process; a worker gets a `WorkerLink` instead."""
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is created here, for this user alone."""
@@ -149,7 +149,7 @@ class DriverLink(Link):
                 connection.close()
 
     def _answer(self, connection: Connection) -> bool:
-        """Answer one call; False where the worker is gone."""
+        """Answer one call; returns False if the worker is gone."""
         try:
             method, arguments, answered = pickle.loads(connection.recv_bytes())  # noqa: S301 - sent by a process of this run
             answer = self.call(method, *arguments)
@@ -161,12 +161,12 @@ class DriverLink(Link):
 
 
 class WorkerLink(Link):
-    """A worker's end of a `DriverLink`: one connection, made with the first call."""
+    """A worker's end of a `DriverLink`: one connection, opened by the first call."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._connection: Connection | None = None
-        self._lock = threading.Lock()  # the heartbeat is a thread of its own
+        self._lock = threading.Lock()  # the heartbeat runs in its own thread
 
     def __reduce__(self) -> tuple[Callable[[str], WorkerLink], tuple[str]]:
         return WorkerLink, (self._address,)

@@ -1,4 +1,6 @@
-"""The numbers of a run as metrics of Ray, set by the driver; each node's agent serves them to any scraper."""
+"""Publishes the numbers of a run as Ray metrics. The driver sets them, and each node's agent serves them to
+scrapers.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,13 @@ from curator_core.accounts.metrics import COMMON, METRICS, MetricSample
 
 
 class RayMetrics:
-    """Gauges, even for what only grows: the numbers are already sums, and a counter of Ray takes differences."""
+    """All metrics are gauges, even those that only grow: the numbers are totals, and a Ray counter takes
+    differences.
+    """
 
     def __init__(self) -> None:
         self._gauges: dict[str, Any] = {}
-        self._lock = threading.Lock()  # the clock's thread and the run's thread may call at the same time
+        self._lock = threading.Lock()  # the timer thread and the run's thread may call at the same time
 
     def publish(self, samples: Sequence[MetricSample]) -> None:
         """Set each gauge to its value."""
@@ -23,12 +27,12 @@ class RayMetrics:
                 gauge = self._gauges.get(sample.name)
                 if gauge is None:
                     gauge = self._gauges[sample.name] = _gauge(sample.name)
-                # Ray accepts no tag without a value.
+                # Ray rejects a tag without a value.
                 gauge.set(sample.value, tags={name: value or "-" for name, value in sample.labels.items()})
 
 
 def _gauge(name: str) -> Any:
-    from ray.util.metrics import Gauge  # loaded: the executor is connected to Ray
+    from ray.util.metrics import Gauge  # Ray is already loaded: the executor is connected to it
 
     metric = METRICS[name]
     return Gauge(name, description=metric.says, tag_keys=(*COMMON, *metric.labels))

@@ -1,9 +1,9 @@
-"""Starts a local Ray without the processes that serve no run and take CPUs just when a run needs them most.
+"""Starts a local Ray without the processes that a run does not need, which would take CPU time while the run starts.
 
-On two CPUs the start of Ray and its workers consists of Python processes that import modules, so leaving one out
-counts. The processes left out here serve the dashboard, the node autoscaler, usage statistics, the copying of logs to
-the driver's terminal, and environments that no stage has requested yet. Attributes of Ray are replaced by name, in this
-process and while Ray starts; a version with other names starts more processes, and works.
+On two CPUs, Ray and its workers start as fast as Python processes import modules, so each process left out saves time.
+The ones left out here serve the dashboard, the node autoscaler, usage statistics, the copying of logs to the driver's
+terminal, and environments that no stage has requested yet. Attributes of Ray are replaced by name, in this process and
+while Ray starts; a Ray version with other names starts more processes, and still works.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# What Ray calls the two agents of a node.
+# Ray's names for the two agents of a node.
 _AGENTS = ("dashboard_agent", "runtime_env_agent")
 
 
 @contextlib.contextmanager
 def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
-    """Set attributes, (owner, name, value), for the length of a ``with`` block; those that do not exist are left
-    out.
+    """Set attributes, given as (owner, name, value), for the length of a ``with`` block; those that do not exist are
+    skipped.
     """
     before = [(owner, name, vars(owner)[name]) for owner, name, _ in changes if name in vars(owner)]
     existing = {(id(owner), name) for owner, name, _ in before}
@@ -37,8 +37,8 @@ def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def minimal_ray(minimal: bool, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """A Ray that is started inside has a control store, a raylet and stand-ins for its two agents until there is
-    work. ``meanwhile`` is called when its first process has started, which this process then waits for.
+    """Inside the ``with`` block, Ray starts with only a control store, a raylet and stand-ins for its two agents.
+    ``meanwhile`` is called when the first process has been launched, while it starts up.
     """
     if not minimal:
         yield
@@ -50,18 +50,23 @@ def minimal_ray(minimal: bool, meanwhile: Callable[[], None] = lambda: None) -> 
         (services, "start_gcs_server", _followed_by(getattr(services, "start_gcs_server", None), meanwhile)),
         (node.Node, "start_monitor", _nothing),  # the node autoscaler
         (node.Node, "start_log_monitor", _nothing),  # copies the logs of workers to the driver
-        (node.Node, "start_api_server", _nothing),  # without a dashboard it sends usage statistics only
-        (utils, "get_dashboard_dependency_error", _not_wanted),  # the node's agent serves it too: this makes it small
+        (node.Node, "start_api_server", _nothing),  # without a dashboard, it only sends usage statistics
+        (
+            utils,
+            "get_dashboard_dependency_error",
+            _not_wanted,
+        ),  # the node's agent is part of the dashboard: this keeps it small
     ):
         yield
 
 
 @contextlib.contextmanager
 def ends_at_once(kill: Callable[[], None]) -> Iterator[None]:
-    """`ray.shutdown` inside calls ``kill`` as soon as the driver has disconnected, and waits for no process to end.
+    """Inside the ``with`` block, `ray.shutdown` calls ``kill`` as soon as the driver has disconnected, and does not
+    wait for processes to end.
 
-    Ray asks its node to end, the node asks its workers, and Ray polls them: half a second in which no process has
-    anything left to do. Stages are torn down before that.
+    Ray asks its node to end, the node asks its workers, and Ray polls them: this takes half a second in which no
+    process has work left. Stages are torn down before that.
     """
     from ray._private import node
 
@@ -69,7 +74,7 @@ def ends_at_once(kill: Callable[[], None]) -> Iterator[None]:
 
     def kill_all(self: Any, *_: Any, wait: bool = False, **__: Any) -> None:
         kill()
-        assert original is not None  # without the attribute, nothing was replaced
+        assert original is not None  # this Ray version has no such attribute, so nothing was replaced
         original(self, check_alive=False, allow_graceful=False, wait=wait)
 
     with replaced((node.Node, "kill_all_processes", kill_all)):
@@ -80,7 +85,7 @@ class NullActor:
     """Stands in for an actor that is not started: it accepts calls and ignores them."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # pickle looks these up
+        if name.startswith("__"):  # pickle looks up special methods
             raise AttributeError(name)
         return self
 

@@ -2,10 +2,11 @@
 
     python -I -S node_agent.py PATH_OF_RAYS_AGENT ARGUMENTS...
 
-Ray's node joins only when both agents have written their ports into files, and each imports Ray first: on two CPUs that
-takes more than a second of the start. The first agent serves the dashboard; its stand-in answers that there is none.
-The second makes environments for workers; with the first connection to its port, its stand-in becomes Ray's own agent
-in the same process. The stand-in runs without site-packages and imports only what it needs, so it is ready at once.
+A Ray node joins only when both agents have written their ports to files, and each agent imports Ray first: on two CPUs,
+that adds more than a second to the start. The first agent serves the dashboard; its stand-in reports that there is
+none. The second agent makes environments for workers; at the first connection to its port, the stand-in becomes Ray's
+own agent in the same process. The stand-in runs without site-packages and imports only what it needs, so it is ready at
+once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 NO_SERVICE = -1
 DASHBOARD_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 ENVIRONMENTS_PORT = "runtime_env_agent_port"
-# Tells the agent that takes over where the socket is on which this process has been listening.
+# Passes the listening socket of this process on to the agent that takes over.
 SOCKET = "CURATOR_AGENT_SOCKET"
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     given = dict(argument.partition("=")[::2] for argument in arguments)
     folder, node = given["--session-dir"], given["--node-id"]
     _end_with_parent()
-    if os.path.basename(agent) != "main.py":  # noqa: PTH119 - pathlib takes as long to import as all of this
+    if os.path.basename(agent) != "main.py":  # noqa: PTH119 - importing pathlib would cost time
         for name in DASHBOARD_PORTS:
             _write_port(folder, name, node, NO_SERVICE)
         _wait_for_parent()
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def take_over(agent: str, arguments: list[str]) -> None:
-    """Run Ray's own agent with the socket that has been listening."""
+    """Run Ray's own agent on the socket on which this process has been listening."""
     import runpy
 
     inherited = int(os.environ.pop(SOCKET))

@@ -15,13 +15,13 @@ class RayOptions:
     """Options of both executors.
 
     ``address``: the cluster to use (``auto`` for the one on this machine); without it, and without ``RAY_ADDRESS`` in
-    the environment, a local one is started and stopped again. ``num_cpus``, ``num_gpus``, ``object_store_memory_gb`` and
-    ``dashboard`` are for a cluster that we start; ``start_timeout_s`` is how long attempts to start it may go on.
-    ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a GPU where it cannot be
-    measured. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many workers a task may
-    kill before the error policy decides about it. ``stall_timeout_s``: how long a run may stand still, with no worker
-    busy, before it ends with an error. The time in which other jobs hold what a worker needs does not count: for that a
-    run waits ``wait_for_resources_s``, by default without limit.
+    the environment, a local cluster is started, and stopped at the end. ``num_cpus``, ``num_gpus``,
+    ``object_store_memory_gb`` and ``dashboard`` are for a cluster that we start; ``start_timeout_s`` limits the time
+    for attempts to start it. ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a
+    GPU where it cannot be measured. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many
+    workers a task may kill before the error policy decides about it. ``stall_timeout_s``: how long a run may make no
+    progress, with no worker busy, before it ends with an error. Time in which other jobs hold the resources that a
+    worker needs does not count; a run waits ``wait_for_resources_s`` for these, by default without limit.
     """
 
     address: str | None = None
@@ -75,7 +75,7 @@ class RayOptions:
 
 
 def parse_options[Options: RayOptions](kind: type[Options], executor: str, config: Mapping[str, Any] | None) -> Options:
-    """Make options from a mapping, which a pipeline file gives."""
+    """Make options from a mapping, such as one from a pipeline file."""
     given = dict(config or {})
     known = [field.name for field in dataclasses.fields(kind)]
     for key in given:
@@ -87,7 +87,7 @@ def parse_options[Options: RayOptions](kind: type[Options], executor: str, confi
 
 
 def parse_spec(stage: str, executor: str, spec: Mapping[str, Any], known: type[Any]) -> dict[str, Any]:
-    """A stage's facts for an engine, by the names in the enum ``known``."""
+    """A stage's settings for an engine, with their keys checked against the enum ``known``."""
     names = [str(key) for key in known]
     for key in spec:
         if str(key) not in names:

@@ -1,7 +1,7 @@
-"""Imports what a worker of a local Ray of ours needs before its first task, while the driver plans.
+"""Imports the modules that a worker of a local Ray needs for its first task, while the driver plans.
 
-Ray starts workers when the driver connects. Without this module they would wait, and import only when work arrives. The
-environment in which Ray was started names the modules of the engine and of the stages.
+Ray starts workers when the driver connects. Without this module, they would import only when work arrives. An
+environment variable, set when Ray starts, names the modules of the engine and of the stages.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def environment_for(modules: Sequence[str]) -> Mapping[str, str]:
 
 
 def importable(modules: Iterable[str]) -> list[str]:
-    """The modules that a worker can import; the others, such as a script's, travel with their code."""
+    """The modules that a worker can import; the code of others, such as a script, is sent to the worker."""
     return [module for module in dict.fromkeys(modules) if can_import(module)]
 
 
 def load() -> None:
-    """Import the modules that the environment names; one that fails is reported where it is needed."""
+    """Import the modules that the environment names; a failed import is reported when the module is needed."""
     with without_collection():
         for module in os.environ.get(NAME, "").split(","):
             if module:

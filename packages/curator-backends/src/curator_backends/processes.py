@@ -1,6 +1,6 @@
-"""Finds the processes of a Ray that we started, and sees that they are gone when it has stopped.
+"""Finds the processes of a Ray that we started, and makes sure that they are gone after it has stopped.
 
-It reads /proc only: a question to Ray starts a Ray where none runs, as after a failed start.
+It reads only /proc: asking Ray would start a new Ray if none is running, for example after a failed start.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import time
 from pathlib import Path
 
-# A process, by its id and its start time, since ids are reused.
+# A process, identified by its id and its start time, since ids are reused.
 Process = tuple[int, str]
 
 # How long the processes of a stopped Ray may take to end.
@@ -21,7 +21,7 @@ _GONE_SECONDS = 5.0
 def ray_processes(ray_folder: str) -> set[Process]:
     """The descendants of this process that Ray has started: those that run from its package, and their descendants."""
     parents, births = {}, {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - paths for hundreds of processes take longer than reading them
+    for name in os.listdir("/proc"):  # noqa: PTH208 - hundreds of paths would cost time
         if name.isdigit() and (fields := _fields(name)):
             pid = int(name)
             parents[pid], births[pid] = int(fields[1]), fields[19]
@@ -40,7 +40,7 @@ def kill_leftovers(processes: set[Process]) -> None:
 
 
 def kill(processes: set[Process]) -> None:
-    """Kill at once those that are still there, without waiting for them."""
+    """Kill the processes that are still running, without waiting for them to end."""
     for pid, birth in processes:
         if is_running(pid, birth):
             with contextlib.suppress(ProcessLookupError):
@@ -48,7 +48,7 @@ def kill(processes: set[Process]) -> None:
 
 
 def wait_for_exit(processes: set[Process]) -> set[Process]:
-    """The processes that are still there after a while; returns at once when there are none."""
+    """The processes that are still running after a while; returns at once when there are none."""
     deadline = time.monotonic() + _GONE_SECONDS
     while (processes := {process for process in processes if is_running(*process)}) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -56,7 +56,7 @@ def wait_for_exit(processes: set[Process]) -> set[Process]:
 
 
 def is_running(pid: int, birth: str) -> bool:
-    """Whether the process is there; a zombie is not."""
+    """Whether the process is running; a zombie is not."""
     fields = _fields(str(pid))
     return bool(fields) and fields[0] != "Z" and fields[19] == birth
 
@@ -73,5 +73,5 @@ def _fields(pid: str) -> list[str]:
 def _command(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has ended since
+    except OSError:  # the process has ended
         return b""

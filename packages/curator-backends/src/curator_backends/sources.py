@@ -1,7 +1,7 @@
-"""Lists sources in the driver as workers need them, several to a block where there are many.
+"""Lists sources in the driver as workers need them, with several sources in a block if there are many.
 
-An engine polls its running tasks some tens of times a second, and hands out a few blocks each time, however small. Many
-small sources therefore travel together; a few travel alone, so that every worker has something to do.
+An engine polls its running tasks a few dozen times a second, and hands out a few blocks each time, however small. So
+sources travel together if there are many, and alone if there are few, so that every worker has something to do.
 """
 
 from __future__ import annotations
@@ -18,40 +18,41 @@ from curator_backends.transport import pack
 from curator_core.model.codec import encode_task
 from curator_core.model.task import Task
 
-# Limits of what the driver lists before it decides how many sources travel together: sources, bytes, seconds.
+# The driver lists sources up to these limits before it decides how many travel together: a number of sources, bytes,
+# seconds.
 SURVEY_SOURCES = 2_000
 SURVEY_BYTES = 256 << 20
 SURVEY_SECONDS = 1.0
-# Blocks stay below these, whatever the number of sources.
+# The limits of a block, whatever the number of sources.
 MOST_IN_BLOCK = 64
 BLOCK_BYTES = 16 << 20
-# How many tables of sources are listed beyond those requested.
+# How many tables of sources are listed ahead of requests.
 TABLES_AHEAD = 8
-# The least number of sources that are listed and not yet through the first group: more than a reader keeps back until
-# it has gathered a block.
+# The least number of sources that are listed and have not left the first group. It is more than a reader holds back
+# before it has gathered a block.
 SOURCES_AHEAD = 8_192
-# The least number of blocks of sources for each worker, if that is more.
+# The least number of blocks of sources for each worker, if this amounts to more sources.
 BLOCKS_AHEAD = 16
 # After this long without progress, list a little more anyway.
 HELD_SECONDS = 5.0
 
 
 class SourceBlocks:
-    """Tables of encoded sources, made on request from an iterator of tasks."""
+    """Makes tables of encoded sources on request from an iterator of tasks."""
 
     def __init__(self, tasks: Iterator[Task[Any]], workers: int, per_block: int | None = None) -> None:
         self._tasks = tasks
         self._workers = max(1, workers)
         self._ahead: list[pa.Buffer] = []
         self.complete = self._survey()
-        self.seen = seen = len(self._ahead)  # how many there are in a complete listing
-        # So many blocks that each worker gets about eight, with smaller ones at the end: no slow block may delay the
-        # end of the run.
+        self.seen = seen = len(self._ahead)  # the number of sources, if the listing is complete
+        # Make enough blocks that each worker gets about eight, with smaller ones at the end, so that no slow block
+        # delays the end of the run.
         self.per_block = per_block or max(1, min(MOST_IN_BLOCK, seen // (8 * self._workers)))
         self._fixed = per_block is not None
 
     def _survey(self) -> bool:
-        """Whether the sources ended within what the driver lists before it starts."""
+        """Whether the driver listed all sources before it started."""
         size = 0
         deadline = time.monotonic() + SURVEY_SECONDS
         for task in self._tasks:
@@ -64,7 +65,7 @@ class SourceBlocks:
 
     @property
     def most_ahead(self) -> int:
-        """How many sources may be listed and not yet through the first group."""
+        """How many sources may be listed that have not left the first group."""
         return max(SOURCES_AHEAD, BLOCKS_AHEAD * self._workers * self.per_block)
 
     @property
@@ -72,7 +73,9 @@ class SourceBlocks:
         return self.complete and not self._ahead
 
     def all_tables(self) -> list[pa.Table]:
-        """The tables of a complete listing: large ones first and small ones last, so that workers end together."""
+        """The tables of a complete listing. Large tables come first and small ones last, so that all workers end at
+        about the same time.
+        """
         assert self.complete
         tables = []
         start = 0
@@ -120,11 +123,11 @@ class SourceBlocks:
 
 
 class Feeder(threading.Thread):
-    """Lists sources in the driver while the run proceeds, a little ahead of what is requested and of what is done.
+    """Lists sources in the driver while the run proceeds, a little ahead of the requests and of the work.
 
-    An engine's reader requests more before its sources are worked on, so requests alone would list everything. But the
-    reader keeps back what does not fill a block yet, so work and listing might wait for each other. When nothing has
-    got through for a while, a little more is therefore listed all the same.
+    An engine's reader requests sources before earlier ones are processed, so requests alone would list everything. But
+    the reader also holds sources back until they fill a block, so processing and listing could wait for each other. So
+    if the workers finish no source for a while, a little more is listed anyway.
     """
 
     def __init__(
@@ -166,6 +169,6 @@ class Feeder(threading.Thread):
         return standing
 
     def stop(self) -> None:
-        """No more sources are wanted."""
+        """Stop listing: no more sources are needed."""
         self._stop_requested.set()
         self.join(timeout=10.0)

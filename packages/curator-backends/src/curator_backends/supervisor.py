@@ -1,4 +1,4 @@
-"""The driver's side of the coordinator: takes in facts, and tells a run in which nothing moves from a slow one."""
+"""The driver's side of the coordinator: collects facts, and distinguishes a stalled run from a slow one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from curator_core.worker.sending import unpacked_error
 
 logger = logging.getLogger(__name__)
 
-# A group is rated when it has got through so many pieces of work, and again later: the first of them meet cold caches.
+# The speed of a group is measured after this many pieces of work. There are two measurements, because the first pieces
+# run with cold caches.
 RATED_AFTER = (8, 64)
 TEARDOWN_SECONDS = 20.0
 # How long to wait after an error or Ctrl-C, when a worker may be in the middle of a long call.
@@ -29,7 +30,7 @@ TEARDOWN_SECONDS_AFTER_ERROR = 5.0
 
 
 class Stalled(CuratorError):
-    """Nothing moves, nothing is being worked on, and nothing will change by waiting."""
+    """The run makes no progress, no worker is busy, and waiting will not help."""
 
 
 class Need(NamedTuple):
@@ -55,7 +56,7 @@ class Standstill(NamedTuple):
 
     @classmethod
     def of(cls, ray: Any, needs: Sequence[Need], cluster: Cluster, pools: Mapping[int, int]) -> Standstill:
-        """``pools`` are how many workers each group has."""
+        """``pools`` gives the number of workers of each group."""
         free, total = ray.available_resources(), ray.cluster_resources()
         ours = [(need, pools.get(index, 0)) for index, need in enumerate(needs)]
         cpus, gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
@@ -89,9 +90,7 @@ class Standstill(NamedTuple):
 
 
 class Supervisor:
-    """Asks the coordinator what is going on. There is one per segment. `poll` runs in one thread, `hand_over` in
-    another.
-    """
+    """Follows the state of a segment through the coordinator. `poll` runs in one thread, `hand_over` in another."""
 
     def __init__(self, ray: Any, link: Link, run: SegmentRun, options: RayOptions, token: str) -> None:
         self._ray = ray
@@ -100,24 +99,25 @@ class Supervisor:
         self._stall_timeout = options.stall_timeout_s
         self._wait = options.wait_for_resources_s
         self._queued = float("-inf")  # when the run last waited for other jobs
-        self._said_so = False  # when it last said so
+        self._said_so = False  # whether it has reported that it waits
         self._pools: dict[int, int] = {}  # workers that are set up, by group
         self._manned: set[int] = set()  # groups that have had workers
         self._token = token
         self._facts: deque[Facts] = deque()  # filled and emptied by different threads
-        self._received = 0  # how many facts have come in
-        self._pieces: Counter[int] = Counter()  # of work that are through, by group
+        self._received = 0  # how many facts have arrived
+        self._pieces: Counter[int] = Counter()  # finished pieces of work, by group
         self._progress = -1
         self._moved = time.monotonic()
         self._nodes: set[str] = set()
         self._failures: list[BaseException] = []
-        self.sources = 0  # how many are through the first group
-        # The engine's own thread may poll while the driver's thread concludes: each answer belongs to one of them.
+        self.sources = 0  # how many sources have left the first group
+        # The engine's own thread may poll while the driver's thread concludes, and each answer must reach only one of
+        # them.
         self._lock = threading.Lock()
         self._concluding = False
 
     def poll(self, needs: Sequence[Need], cluster: Cluster) -> None:
-        """Take in what has arrived, without waiting; raise `Stalled` when nothing has moved for too long."""
+        """Process what has arrived, without waiting; raise `Stalled` if the run has made no progress for too long."""
         with self._lock:
             if self._concluding:
                 return
@@ -129,9 +129,11 @@ class Supervisor:
     def _judge(self, now: float, standstill: Standstill) -> None:
         idle = now - self._moved
         if not standstill.queued:
-            # Once other jobs release resources, the clock starts anew: a worker takes some time to start.
+            # The time limit starts again when other jobs release resources, because a worker takes some time to start.
             if now - self._queued > self._stall_timeout:
-                raise Stalled(f"nothing has moved for {idle:.0f} seconds and no worker is at work: {standstill}")
+                raise Stalled(
+                    f"the run has made no progress for {idle:.0f} seconds and no worker is busy: {standstill}"
+                )
             return
         self._queued = now
         if self._wait is not None and idle > self._wait:
@@ -150,17 +152,17 @@ class Supervisor:
 
     @property
     def emptied(self) -> int:
-        """How many groups have had workers and have none left: they are done, and their resources are free."""
+        """How many groups have had workers and have none left. These groups are done, and their resources are free."""
         return sum(not self._pools.get(group) for group in self._manned)
 
     @property
     def rated(self) -> int:
-        """How many times it has become clearer how quick the groups are: each has got through that many pieces of work."""
+        """How many of the speed measurements (`RATED_AFTER`) all groups have reached."""
         least = min(self._pieces[group] for group in range(len(self._run.groups)))
         return sum(least >= pieces for pieces in RATED_AFTER)
 
     def moved(self) -> None:
-        """A result has arrived: the run is alive."""
+        """A result has arrived, so the run is making progress."""
         self._moved = time.monotonic()
 
     def hand_over(self) -> None:
@@ -176,14 +178,14 @@ class Supervisor:
             self._run.progress(fact.sources, fact.counts)
 
     def reported_failure(self) -> BaseException | None:
-        """The first error that a worker reported, unless the work has been done since."""
+        """The first error that a worker reported, unless a later attempt has done the work."""
         with contextlib.suppress(self._ray.exceptions.RayError):
             packed = self._link.call("failure", timeout=TEARDOWN_SECONDS)
             return None if packed is None else unpacked_error(packed)
         return None
 
     def conclude(self, failed: bool) -> None:
-        """Wait until every worker is torn down, take the last facts, and tidy up the nodes."""
+        """Wait until every worker is torn down, collect the last facts, and clean up the nodes."""
         deadline = time.monotonic() + (TEARDOWN_SECONDS_AFTER_ERROR if failed else TEARDOWN_SECONDS)
         with self._lock:
             self._concluding = True

@@ -1,8 +1,8 @@
-"""Tasks as the rows of an Arrow table: one binary column, ``item``, that reads back without a copy.
+"""Tasks as the rows of an Arrow table: one binary column, ``item``, which is read without a copy.
 
-`curator_core.model.codec` encodes a task as bytes: a header and an Arrow IPC stream. As a binary column it
-crosses processes in Ray's shared memory, and the columns of a decoded batch point straight into it. Nothing is pickled
-into object columns.
+`curator_core.model.codec` encodes a task as bytes: a header and an Arrow IPC stream. In a binary column, tasks reach
+other processes through Ray's shared memory, and the columns of a decoded batch point straight into that memory. Nothing
+is pickled into object columns.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SCHEMA = pa.schema([pa.field(ITEM, pa.large_binary())])
 
 # Values start at multiples of this, so that the arrays in them stay aligned.
 _ALIGN = 64
-# Small tasks travel together up to this many bytes; a task that is larger travels by itself, uncopied.
+# Small tasks travel together up to this many bytes; a larger task travels alone and is not copied.
 PACK_BYTES = 1 << 20
 
 
 def pack(buffers: Iterable[pa.Buffer]) -> pa.Table:
-    """A table with one row per encoded task. A single buffer is used as it is; several are laid side by side,
-    aligned.
+    """A table with one row per encoded task. A single buffer is used as it is; several are copied into one aligned
+    buffer.
     """
     values = list(buffers)
     if len(values) == 1:
@@ -72,7 +72,7 @@ def decode(table: pa.Table) -> list[Task[Any]]:
 
 
 def encode_stream(tasks: Iterable[Task[Any]], pack_bytes: int = PACK_BYTES) -> Iterator[pa.Table]:
-    """Tables of tasks as they arrive: small tasks together, a large one at once and alone."""
+    """Tables of tasks as they arrive: small tasks are collected, and a large task is passed on alone and at once."""
     waiting: list[pa.Buffer] = []
     size = 0
     for task in tasks:

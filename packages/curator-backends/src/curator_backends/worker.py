@@ -1,8 +1,8 @@
 """The part of a worker process around core's `GroupRunner`, on either engine.
 
-It counts deaths: work is marked before it begins and after it is finished. Work that was begun and never finished has
+It counts deaths: it marks work before it begins and after it finishes. Work that was begun and never finished has
 killed its worker, so it is repeated task by task, and a task that has killed too many workers goes to the error policy
-instead. It reports errors: what a stage raises goes to the coordinator before the engine wraps it.
+instead. It also reports errors: an error that a stage raises goes to the coordinator before the engine wraps it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.group import GroupRunner
 from curator_core.worker.sending import packed_error, packed_stages, unpacked_error
 
-# Results of at most about this many bytes wait until what is recorded of them is durable.
+# Results of up to about this many bytes wait until the records about them are durable.
 HELD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a worker gives to the driver at the end of a piece of work."""
+    """The report of a worker to the driver at the end of a piece of work."""
 
     sources: int
     counts: list[StagePerfStats]
@@ -53,14 +53,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs of its group; sent once to each worker.
+    """The part of its group that a worker needs; it is sent once to each worker.
 
-    The library that pickles tasks also pickles it, whatever the engine uses. A class of the user's script travels with
-    its code, and two libraries would make two classes of it, one for the stage and one for its tasks.
+    The library that pickles tasks also pickles jobs, whatever the engine uses. A class from the user's script is
+    pickled with its code, and with two libraries it would become two classes, one for the stage and one for its tasks.
     """
 
-    token: str  # of the run: it names what the run leaves on a node
-    index: int  # of the group
+    token: str  # of the run: part of the names of the run's files on a node
+    index: int  # index of the group
     group: Group
     context: RunContext
     ending: Ending = "pass"
@@ -73,12 +73,12 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The classes of the group's stages: what operators, stages and actors are called in the engines' dashboards."""
+        """The names of the stages' classes, which the engines' dashboards show for operators, stages and actors."""
         return "+".join(type(planned.stage).__name__ for planned in self.group.stages)
 
     @functools.cached_property
     def packed(self) -> bytes:
-        """The job as bytes; `UsageError` names a stage that cannot be sent, and the part at fault."""
+        """The job as bytes; a `UsageError` names a stage that cannot be pickled, and the part that causes it."""
         return packed_stages(self.group.stages, tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
 
     def __reduce__(self) -> tuple[Callable[[bytes], Job], tuple[bytes]]:
@@ -101,7 +101,7 @@ class GroupWorker:
         *,
         closes: bool = True,
     ) -> None:
-        """``closes`` says that `close` will be called, so that the run waits for it."""
+        """``closes`` says that `close` will be called, so that the run waits for the teardown."""
         self.job = job
         self.worker_id = f"{job.index}:{worker.worker_id}"
         self._link = link
@@ -122,11 +122,11 @@ class GroupWorker:
         self._report("up", self.worker_id, closes)
 
     def run(self, tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
-        """All that the group makes of ``tasks``; every fact about them is durable when it ends.
+        """The results of the group for ``tasks``; all facts about them are durable when the iterator ends.
 
-        A result that keeps the id of its task is handed over after the facts about it are durable. The group behind may
-        finish it at once, and no fork of this group is missing then: a run that is resumed would skip its source, and
-        its rejects and samples would be lost.
+        A result that keeps the id of its task is handed over only after the facts about it are durable. The next group
+        may finish the result at once; if a fork of this group were not recorded by then, a resumed run would skip the
+        source and lose its rejects and samples.
         """
         if not tasks:
             return
@@ -141,7 +141,7 @@ class GroupWorker:
             self._report("finish", self.worker_id, key, self._facts(len(tasks)))
 
     def close(self) -> None:
-        """Tear down; report failures to the driver, since an error that is raised here reaches nobody."""
+        """Tear down; report failures to the driver, since nothing catches an error that is raised here."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -151,12 +151,14 @@ class GroupWorker:
             self._runner.flush()
         except BaseException as error:
             failure = packed_error(error)
-        # The driver may be gone already; the worker ends in any case.
+        # The driver may already be gone, and the worker ends in any case.
         with contextlib.suppress(Exception):
             self._report("down", self.worker_id, failure)
 
     def _recorded(self, results: Iterator[Task[Any]], given: set[str]) -> Iterator[Task[Any]]:
-        """The results, in order; those that keep the id of a given task wait for a flush, in portions of some megabytes."""
+        """The results, in order; those that keep the id of a given task are held until a flush, a few megabytes at a
+        time.
+        """
         if self.job.ending != "pass" or not isinstance(self._runner.sink, LedgerWriter):
             yield from results
             return
@@ -178,7 +180,9 @@ class GroupWorker:
             yield from _handed_over(held)
 
     def _carefully(self, tasks: list[Task[Any]], died: bool) -> Iterator[Task[Any]]:
-        """Run task by task, each with what is held against it. ``died``: a worker has died of these tasks together."""
+        """Run task by task, each with the evidence against it. ``died`` says that a worker died while it worked on
+        these tasks together.
+        """
         for task in tasks:
             key = f"{self.job.index}:{task.task_id}"
             suspect: Suspect = self._report("begin_suspect", key)
@@ -198,7 +202,7 @@ class GroupWorker:
         self._report("late", self.worker_id, stage, tasks, packed_error(error))
 
     def _facts(self, tasks: int) -> Facts:
-        """What the driver gets: how many sources are done, rows and times, and events that are in no file."""
+        """The report for the driver: how many sources are done, rows and times, and events that no file holds."""
         sources = tasks if self.job.index == 0 else 0
         sink = self._runner.sink
         if isinstance(sink, LedgerWriter):
@@ -212,7 +216,7 @@ class GroupWorker:
 
     @contextlib.contextmanager
     def _reporting(self, key: str) -> Iterator[None]:
-        """Report what a stage raises as it is: the engine would wrap it, and may keep only its text."""
+        """Report an error as the stage raised it: the engine would wrap it, and might keep only its text."""
         try:
             yield
         except Exception as error:
@@ -235,22 +239,22 @@ class GroupWorker:
 
 
 def _bytes_of(task: Task[Any]) -> int:
-    """How large a task is in memory, as far as it is a table."""
+    """The size of a task in memory if its data is a table, otherwise 0."""
     return int(task.data.nbytes) if isinstance(task.data, pa.Table) else 0
 
 
 def _handed_over(held: list[Task[Any]]) -> Iterator[Task[Any]]:
-    """Each task once, released as soon as it is out."""
+    """Yield each task, and keep no reference to it."""
     held.reverse()
     while held:
         yield held.pop()
 
 
 def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, int]:
-    """How a suspect runs again, and how many deaths condemn it as a whole (0 where none do).
+    """How a suspect runs again, and the number of deaths for which the whole task is set aside (0 if it is not).
 
-    The death that made it a suspect counts too: against the call that has killed a worker since, or against the task if
-    it ran ``alone`` at the time.
+    The death that made it a suspect also counts: against the call that has killed a worker since, or against the task
+    if it ran ``alone`` at the time.
     """
     aside: dict[tuple[str, str], CuratorError] = {}
     for call, failure in suspect.aside.items():
@@ -265,12 +269,12 @@ def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, i
 
 
 def once_per_node(token: str, name: str, call: Callable[[], None]) -> None:
-    """Call once on this machine, however many workers ask; the others wait until the call has returned."""
+    """Call once on this machine, however many workers request it; the others wait until the call has returned."""
     folder = node_folder(token)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = folder / f"{name}.done"
     with (folder / f"{name}.lock").open("w") as lock:
-        # The lock ends with the process, so a worker that dies in the middle leaves the call to the next.
+        # The lock ends with the process, so if a worker dies during the call, the next worker makes it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             call()
@@ -278,10 +282,10 @@ def once_per_node(token: str, name: str, call: Callable[[], None]) -> None:
 
 
 def node_folder(token: str) -> Path:
-    """Where a run keeps its marks on a machine."""
+    """The folder of a run's marker files on a machine."""
     return Path(tempfile.gettempdir()) / f"curator-{token}"
 
 
 def clean_node(token: str) -> None:
-    """Remove the marks of a run."""
+    """Remove the marker files of a run."""
     shutil.rmtree(node_folder(token), ignore_errors=True)

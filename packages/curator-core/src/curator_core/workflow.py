@@ -1,4 +1,4 @@
-"""A workflow: pipelines that hand files to one another, planned, run, resumed and reported as one thing."""
+"""A workflow: pipelines that pass files to one another, and are planned, run, resumed and reported as one."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ from curator_core.running.workflow_plan import (
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a workflow with what the workflow says about it.
+    """A step of a workflow, with its settings in the workflow.
 
-    ``frees`` are folders below ``work_dir`` that no later step reads: they are removed when this step is complete.
-    ``counts``: the rows of the workflow are the rows of this step; if no step counts, they are those of the last.
+    ``frees`` are folders below ``work_dir`` that no later step reads; they are removed when this step is complete.
+    ``counts`` says that the rows of this step are those of the workflow; if no step counts, the rows are those of the
+    last step.
     """
 
     of: Pipeline | Workflow
@@ -64,14 +65,15 @@ class Step:
 
 
 class Workflow(ABC):
-    """Several pipelines as one piece of work. Subclasses have plain parameters, like stages, and say what their steps are.
+    """Several pipelines as one piece of work. Subclasses have plain parameters, like stages, and define the steps.
 
-    ``later`` describes the steps that are not known until others are complete. If it is set, a plan made before the run
-    asks for the first step alone.
+    ``later`` describes the steps that are unknown until others are complete. If it is set, a plan made before the run
+    contains only the first step.
     """
 
     later: str = ""
-    # Parameters that hold folders although their names do not say so: in a pipeline file they are relative to the file.
+    # Parameters that contain paths although their names do not say so; in a pipeline file they are relative to the
+    # file.
     sure_paths: ClassVar[tuple[str, ...]] = ()
 
     _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
@@ -87,7 +89,7 @@ class Workflow(ABC):
         return self._name or type(self).__name__
 
     def named(self, name: str) -> Self:
-        """A copy called ``name``; a step of another workflow, and a run, take this name."""
+        """A copy called ``name``, which is the name of a run and of a step in another workflow."""
         twin = copy.copy(self)
         object.__setattr__(twin, "_name", name)
         return twin
@@ -97,20 +99,20 @@ class Workflow(ABC):
         return values_of(self, self._given)
 
     def call(self, *, brief: bool = False) -> str:
-        """How the workflow is made, as Python; ``brief`` is for reading."""
+        """The Python call that makes the workflow; ``brief`` shortens long lists."""
         return call_text(self, self.params(), self._given, brief=brief)
 
     @abstractmethod
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
-        """The steps in order; what one leaves for the next is under ``work_dir``.
+        """The steps in order; files that one leaves for the next are under ``work_dir``.
 
-        A generator is asked for a step when all before it are complete, and may look at what they have left: a ``yield``
-        brings the `RunSummary` of its step. On a resumed run it is asked for all of them again, and the folders that a
-        step freed (`Step.frees`) no longer exist. Names are unique among the steps of a workflow.
+        A generator is asked for a step when all steps before it are complete, and may read the files that they have
+        left; ``yield`` returns the `RunSummary` of its step. In a resumed run it is asked for all steps again, and the
+        folders that a step freed (`Step.frees`) no longer exist. The names of steps in a workflow must be unique.
         """
 
-    def check_room(self, work_dir: str) -> None:  # noqa: B027 - most have nothing to say
-        """Raise `UsageError` if the disk clearly lacks room for the files that steps hand to one another.
+    def check_room(self, work_dir: str) -> None:  # noqa: B027 - most workflows check nothing
+        """Raise `UsageError` if the disk clearly lacks room for the files that steps pass to one another.
 
         It is called once, before the first step of a new run begins.
         """
@@ -122,16 +124,17 @@ class Workflow(ABC):
         machine: Machine | None = None,
         run_dir: str | None = None,
     ) -> WorkflowPlan:
-        """The plans of all steps that are known before the run, and which step hands files to which; starts nothing.
+        """The plans of all steps that are known before the run, and the files that they pass to one another. Nothing is
+        started.
 
-        ``run_dir`` is where the run would be; the plan shows the files between steps there.
+        ``run_dir`` is the run directory that the run would have; the plan shows the files between steps in it.
         """
         found = _planned(self, executor, machine, run_dir or _RUN_DIR, {})
         check_steps_apart(found)
         return found
 
     def describe(self) -> str:
-        """The plan on this machine as text; a workflow that cannot run says why."""
+        """The plan on this machine as text, or the reason why the workflow cannot run."""
         try:
             return self.plan().describe()
         except PlanError as error:
@@ -160,11 +163,11 @@ class Workflow(ABC):
         metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
-        """Run the steps in order on one executor, and prove for each that nothing was lost.
+        """Run the steps in order on one executor, and verify for each that nothing was lost.
 
         The options are those of `Pipeline.run`. With ``resume``, complete steps are skipped, and the first incomplete
-        one resumes. ``limit`` applies to steps that read from outside the run directory. The result has the summary of
-        the step that counts, and ``summary.steps`` has the outcome of each.
+        one resumes. ``limit`` applies to steps that read from outside the run directory. The result contains the
+        summary of the step that counts; ``summary.steps`` contains the outcome of each step.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -195,7 +198,7 @@ class Workflow(ABC):
 
 
 class Steps(Workflow):
-    """A workflow whose steps are given."""
+    """A workflow from a list of steps."""
 
     def __init__(self, of: Sequence[Pipeline | Workflow | Step]) -> None:
         self.of = list(of)
@@ -209,7 +212,7 @@ class Steps(Workflow):
 
 
 _RUN_DIR = "run"
-# For a plan that only shows what would run: larger than any real machine.
+# For plans that only show what would run; larger than any real machine.
 _ANYWHERE = Machine(cpus=1e9, memory_gb=1e9, gpus=1e9, gpu_memory_gb=1e9, name="any machine")
 
 
@@ -226,7 +229,7 @@ def _planned(
         except CuratorError:
             raise
         except Exception as error:
-            # It reads what a step leaves behind, and no step has run yet. A run asks for it later.
+            # It reads the output of a step, and no step has run yet. A run asks for it later.
             if not found:
                 raise
             later = f"the steps after {found[-1].name!r} are known when it is complete ({error})"
@@ -258,9 +261,10 @@ def _plan_of(workflow: Workflow, pipeline: Pipeline, executor: BaseExecutor | No
 
 
 class _Session:
-    """What all steps share: the executor, which is opened when a step first needs it and stays open until the end.
+    """The part that all steps share: the executor, which is opened when a step first needs it and stays open until the
+    end.
 
-    ``temporary``: the run directory is removed with the run, so no later run can recognise its own output.
+    ``temporary`` says that the run directory is removed with the run, so no later run can recognise its own output.
     """
 
     def __init__(self, executor: BaseExecutor, *, temporary: bool) -> None:
@@ -273,7 +277,9 @@ class _Session:
         self._stack = contextlib.ExitStack()
 
     def expect(self, pipeline: Pipeline) -> None:
-        """``pipeline`` is the first to run if the executor is not open: its workers load what it needs while it opens."""
+        """If the executor is not open, ``pipeline`` is the first to run, and workers load its modules while the
+        executor opens.
+        """
         if self.machine is None:
             self.executor.expect(pipeline.stages)
 
@@ -294,7 +300,7 @@ class _Session:
 
 
 class _StartOver(Exception):
-    """A step of ``run`` has something to do, and the files that it needs have been removed."""
+    """A step of ``run`` has work to do, but the files that it needs have been removed."""
 
     def __init__(self, run: _Run, reason: str) -> None:
         super().__init__(reason)
@@ -391,7 +397,7 @@ class _Run:
     # One step -----------------------------------------------------------------------------------------------------
 
     def _step(self, step: Step) -> RunSummary:
-        """Run a step, or find that it has nothing to do; returns the outcome."""
+        """Run a step, or find that it has nothing to do; return the outcome."""
         folder = records.step_folder(len(self.records) + 1, step.name)
         before = records.fingerprint_of(record.left for record in self.records)
         known = self.earlier.steps.get(folder)
@@ -399,7 +405,7 @@ class _Run:
         if known is not None:
             record = replace(known)
             if known.before != before:
-                # Its work is valid only for the input that it was made from.
+                # The work of a step is valid only for the input that it was made from.
                 record = StepRecord(step.name, folder, before=before, anew=True)
         summary = StepSummary(step.name, folder=folder)
         self.records.append(record)
@@ -423,14 +429,14 @@ class _Run:
         if not record.complete or not summary.complete_before:
             record.state = found.state
             record.left = records.left_by(place)
-            # Rows that were set aside are read again when they are retried.
+            # A retry reads the rows that were set aside again.
             given = () if found.sources_failed else step.frees
             record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in given]
             self.marks |= records.marks_in(place.url)
             if self.begun:
                 self._write_record()
         for folder in record.freed:
-            # Recorded first: if the run is killed in between, it removes the folder when it is resumed.
+            # This is recorded first: if the run is killed in between, the resumed run removes the folder.
             if storage.exists(self.directory.path(folder)):
                 storage.remove(self.directory.path(folder))
         self.freed += record.freed
@@ -481,7 +487,8 @@ class _Run:
     def _nested(self, workflow: Workflow, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
         again = self.options.retry and record.state == "quarantined"
         if record.complete and not (record.anew or again) and self.earlier.given_back_from(len(self.records)):
-            # The files that it would read again no longer exist; the steps before it have produced the same as before.
+            # The files that it would read again no longer exist, but the steps before it have produced the same output
+            # as before.
             plan = place.read_json("plan.json")
             if plan is not None and plan.get("call") == workflow.call():
                 summary.complete_before = True
@@ -506,7 +513,7 @@ class _Run:
                 record.anew = False
                 self._write_record()
             self.session.worked(state)
-            # A copy: the next call returns the same object, which does not name the step.
+            # The state is copied, because the next call returns the same object, which does not name the step.
             shown = replace(
                 state,
                 step=number,
@@ -520,14 +527,16 @@ class _Run:
     # The record ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """There is something to do: open the executor, plan all that can be planned, and take the directory; once."""
+        """Prepare once for a step with work to do: open the executor, plan all known steps, and take the run
+        directory.
+        """
         number = len(self.records)
         given_back = self.earlier.given_back_from(number)
         if given_back:
             raise _StartOver(
                 self,
-                f"every step has started again: step {self.records[-1].name!r} was complete and no longer is, and "
-                f"the folders that it needs were freed ({', '.join(map(repr, given_back))})",
+                f"every step starts again: step {self.records[-1].name!r} is no longer complete, and the folders "
+                f"that it needs were freed ({', '.join(map(repr, given_back))})",
             )
         if self.outer is not None:
             self.outer.begin()
@@ -546,10 +555,10 @@ class _Run:
             self._check_outputs()
         self.begun = True
         if self.attempt > 1:
-            self.directory.sweep(recursive=False)  # each step does that in its own folder
+            self.directory.sweep(recursive=False)  # each step does this in its own folder
         self._write_record()
         if not self.earlier.steps:
-            # Nothing here is of use: a fresh start, or a run that did nothing.
+            # The existing records are not needed: this is a fresh start, or the last run did nothing.
             self.directory.clear(keep="run.json")
             for name in (STEPS, WORK):
                 if self.earlier.ours:
@@ -567,7 +576,7 @@ class _Run:
         )
 
     def _check_outputs(self) -> None:
-        """Refuse now what a step would otherwise refuse hours later, when its turn comes."""
+        """Raise errors now that a step would otherwise raise hours later."""
         assert self.plan is not None
         if self.earlier.replaces:
             return
@@ -627,12 +636,12 @@ class _Run:
         else:
             text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         summary.problems = [*summary.problems, step + text]
-        with contextlib.suppress(CuratorError):  # the disk may have failed; show the first error
+        with contextlib.suppress(CuratorError):  # the disk may have failed; the first error is shown
             self._write_record("failed", summary=summary.as_dict())
             write_log(self.directory.url, records.pipelines_in(self.directory.url))
 
     def _write_report(self) -> None:
-        from curator_core.running.report import write_report  # deferred: only a run that ends needs it
+        from curator_core.running.report import write_report  # deferred: only a run that ends needs the import
 
         write_log(self.directory.url, records.pipelines_in(self.directory.url))
         write_report(self.directory.url)
@@ -658,14 +667,14 @@ class _Run:
 
 
 def _stored(run_dir: str) -> list[Task[Any]]:
-    """The results of a complete run, or of its step that counts."""
+    """The results of a complete run, or of the step that counts."""
     while (step := records.counting_folder(run_dir)) is not None:
         run_dir = step
     return records.results_of(run_dir)
 
 
 class _Asked:
-    """The steps of a workflow one by one, each with its own name."""
+    """Iterates over the steps of a workflow, and checks that each has its own name."""
 
     _steps: Any
 
@@ -676,7 +685,7 @@ class _Asked:
         self._names: list[str] = []
 
     def next(self, outcome: RunSummary | None) -> Step | None:
-        """The next step; ``outcome`` is what came of the one before."""
+        """The next step; ``outcome`` is the outcome of the one before."""
         try:
             given = self._steps.send(outcome) if self._listens() else next(self._steps)
         except StopIteration:
@@ -686,7 +695,7 @@ class _Asked:
         if not isinstance(step.of, Pipeline | Workflow):
             raise UsageError(f"{what}: a step is a Pipeline or a Workflow, not {step.of!r}")
         if not step.name or "/" in step.name or "\0" in step.name or step.name in (".", ".."):
-            raise UsageError(f"{what}: the name of a step names a folder, so it is not {step.name!r}")
+            raise UsageError(f"{what}: a step's name is also that of a folder, so it cannot be {step.name!r}")
         if step.name in self._names:
             number = self._names.index(step.name) + 1
             raise UsageError(
@@ -700,7 +709,7 @@ class _Asked:
         return step
 
     def _listens(self) -> bool:
-        """Whether a ``yield`` waits for the outcome of the step; a ``yield from`` of a list does not."""
+        """Whether a ``yield`` receives the outcome of the step; ``yield from`` a list does not."""
         inner = self._steps
         while isinstance(inner, GeneratorType) and inner.gi_yieldfrom is not None:
             inner = inner.gi_yieldfrom

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
-from curator_core.accounts import ledger, parquet
+from curator_core.accounts import ledger, parquet, seen_rows
 from curator_core.accounts import seen as seen_module
 from curator_core.accounts.seen import Seen, read_seen
 from curator_core.errors import CuratorError, UsageError
@@ -74,7 +74,7 @@ def run(folder: Path, workers: int = 0, **options: object) -> Seen:
     return read_seen(str(folder))
 
 
-def test_every_row_is_in_the_histogram_and_the_kept_ones_are_those_of_the_filter(tmp_path: Path) -> None:
+def test_every_row_is_in_the_histogram_and_the_counts_of_kept_rows_equal_the_filters(tmp_path: Path) -> None:
     seen = run(tmp_path / "run")
     (score,) = seen.stages["MinWords"].scores
     sizes = [len(text.split()) for batch in batches() for text in batch.to_pyarrow()["text"].to_pylist()]
@@ -100,7 +100,7 @@ def test_a_limit_moved_to_an_edge_leaves_as_many_rows_as_a_run_with_it(tmp_path:
 
 
 @pytest.mark.slow
-def test_what_is_seen_does_not_depend_on_the_workers(tmp_path: Path) -> None:
+def test_samples_and_counts_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     alone = run(tmp_path / "0").to_json()
     assert json.dumps(run(tmp_path / "2", 2).to_json(), default=str) == json.dumps(alone, default=str)
 
@@ -119,7 +119,7 @@ class Watched(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_a_worker_keeps_copies_of_samples_and_no_batch_that_they_are_from(tmp_path: Path) -> None:
+def test_a_worker_keeps_copies_of_samples_and_not_their_batches(tmp_path: Path) -> None:
     Watched.seen.clear()
     Watched.alive.clear()
     stages = [Watched(), MinWords()]
@@ -129,7 +129,7 @@ def test_a_worker_keeps_copies_of_samples_and_no_batch_that_they_are_from(tmp_pa
 
 
 @pytest.mark.slow
-def test_samples_are_near_and_far_on_both_sides_and_say_where_they_are_from(tmp_path: Path) -> None:
+def test_samples_are_near_and_far_on_both_sides_and_have_their_places(tmp_path: Path) -> None:
     stage = run(tmp_path / "run", seen={"samples": 5}).stages["MinWords"]
     groups: dict[tuple[str, str, bool], list[float]] = {}
     for sample in stage.samples:
@@ -147,7 +147,7 @@ def test_samples_are_near_and_far_on_both_sides_and_say_where_they_are_from(tmp_
     assert rows["kept"] + sum(rows["dropped"].values()) == 300
 
 
-def test_nothing_is_kept_where_it_is_not_wanted_and_a_wrong_option_is_named(tmp_path: Path) -> None:
+def test_nothing_is_kept_if_switched_off_and_a_wrong_option_is_named(tmp_path: Path) -> None:
     assert run(tmp_path / "run", seen=False).stages == {}
     assert not list(tmp_path.glob("run/seen/*")) + list(tmp_path.glob("run/samples/*"))
     with pytest.raises(UsageError, match="seen has no option 'sample'; did you mean 'samples'"):
@@ -157,7 +157,7 @@ def test_nothing_is_kept_where_it_is_not_wanted_and_a_wrong_option_is_named(tmp_
 @pytest.mark.parametrize(
     ("keeps", "inclusive"), [("at least", True), ("at least", False), ("at most", True), ("at most", False)]
 )
-def test_the_edge_of_a_limit_parts_what_it_keeps_from_what_it_drops(keeps: str, inclusive: bool) -> None:
+def test_the_edge_of_a_limit_separates_kept_scores_from_dropped_ones(keeps: str, inclusive: bool) -> None:
     limit = Limit("limit", 0.3, keeps, inclusive)  # type: ignore[arg-type]
     for value in (0.3, np.nextafter(0.3, 0), np.nextafter(0.3, 1)):
         beyond = value > 0.3 if keeps == "at least" else value < 0.3
@@ -173,12 +173,12 @@ def test_the_edge_of_a_limit_parts_what_it_keeps_from_what_it_drops(keeps: str, 
     st.integers(1, 4),
     st.randoms(use_true_random=False),
 )
-def test_what_a_worker_forgets_is_not_among_the_first_of_all(
+def test_a_row_that_a_worker_discards_is_not_among_the_first_of_all(
     tasks: list[list[int]], most: int, workers: int, draw: Random
 ) -> None:
     unlike = draw.sample(range(1000), sum(map(len, tasks)))
     numbers = [np.array([unlike.pop() for _ in task], np.uint64) for task in tasks]
-    rows = [np.arange(len(task)) for task in tasks]
+    rows = [np.ones(len(task), bool) for task in tasks]
     far = [np.array(task, np.float64) for task in tasks]
     every = sorted((float(d), int(n)) for d_, n_ in zip(far, numbers, strict=True) for d, n in zip(d_, n_, strict=True))
     handed_over = []
@@ -192,7 +192,43 @@ def test_what_a_worker_forgets_is_not_among_the_first_of_all(
     assert sorted(set(handed_over))[:most] == sorted(set(every))[:most]
 
 
-def test_columns_tokens_and_overlap_are_counted_where_they_are_asked_for(tmp_path: Path) -> None:
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from([-2.0, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf]), *[st.booleans()] * 3), min_size=1
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_bins_are_the_same_for_small_and_for_large_tasks(
+    tasks: list[list[tuple[float, bool, bool, bool]]],
+) -> None:
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        for sparse in (0, 1_000_000):
+            patch.setattr(seen_rows, "_SPARSE", sparse)
+            rows = seen_rows.SeenRows()
+            for number, task in enumerate(tasks):
+                values, nulls, kept, free = (np.array(column) for column in zip(*task, strict=True))
+                key = seen_rows.TaskKey("source", "", 1, f"/{number}")
+                given = nulls if nulls.any() else None, kept, None if free.all() else free
+                rows.score(key, "Stage", "score", "scale", np.array([0.0, 1.0]), values, *given)
+            made.append(rows.counts())
+    assert made[0].equals(made[1])
+    bins = [np.digitize([row[0] for row in task], [0.0, 1.0]) for task in tasks]
+    for row, task, places in zip(made[0].to_pylist(), tasks, bins, strict=True):
+        codes = [3 if null else 4 if np.isnan(v) else int(b) for (v, null, _, _), b in zip(task, places, strict=True)]
+        assert row["keys"] == sorted(set(codes))
+        for name, place in (("rows", None), ("kept", 2), ("free", 3)):
+            counted = [sum(c == code and (place is None or row_[place]) for c, row_ in zip(codes, task, strict=True))
+                       for code in row["keys"]]  # fmt: skip
+            assert row[name] == counted
+
+
+def test_columns_tokens_and_overlap_are_counted_if_requested(tmp_path: Path) -> None:
     tasks = batches(2)
     Pipeline([MinWords(), MinWords(min_words=6)]).run(
         LocalExecutor(workers=0),
@@ -219,7 +255,7 @@ def test_columns_tokens_and_overlap_are_counted_where_they_are_asked_for(tmp_pat
     assert seen.overlap == {"MinWords": {"MinWords#2": outside}, "MinWords#2": {"MinWords": outside}}
 
 
-def test_a_tokenizer_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(CuratorError, match="no-such-tokenizer"):
         run(tmp_path / "run", seen={"tokens": str(tmp_path / "no-such-tokenizer.model")})
     assert not (tmp_path / "run" / "ledger").exists()
@@ -247,7 +283,7 @@ class BothSides(ColumnFilter):
         return pc.and_(long, pc.greater_equal(pc.struct_field(scores, "words"), pa.scalar(self.min_words)))
 
 
-def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Path) -> None:
+def test_moving_a_limit_is_exact_if_one_test_compares_several_scores(tmp_path: Path) -> None:
     texts = ["a", "a b", "abcdef", "abc def", "a b c d", "ab", "abcd e"]
     batch = DocumentBatch(data=pa.table({"text": texts}))
     place = str(tmp_path / "run")
@@ -261,8 +297,32 @@ def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Pat
             assert sum(score.free[first:]) + score.free_above == again.summary.stages[0].rows_out
 
 
+@dataclass
+class Endless(MinWords):
+    """Names passages without end, and counts them."""
+
+    named: ClassVar[list[int]] = []
+
+    def at_fault(self, text: str, reason: str) -> Iterator[tuple[int, int]]:
+        for start in range(0, len(text), 40):
+            self.named.append(start)
+            yield start, start + 4
+
+
+@pytest.mark.slow
+def test_passages_are_searched_only_in_the_text_that_is_shown(tmp_path: Path) -> None:
+    Endless.named.clear()
+    texts = pa.table({"text": ["word " * 2_000]})
+    Pipeline([Endless()]).run(
+        LocalExecutor(workers=0), initial_tasks=[DocumentBatch(data=texts)], run_dir=str(tmp_path)
+    )
+    (sample, _) = read_seen(str(tmp_path)).stages["Endless"].samples
+    assert sample.spans[:2] == [[0, 4], [40, 44]]
+    assert max(Endless.named) <= 2_040
+
+
 @pytest.mark.parametrize(("module", "name", "value"), SMALL)
-def test_what_is_read_piece_by_piece_is_the_same(
+def test_reading_piece_by_piece_gives_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, value: int
 ) -> None:
     """Small folders are read whole, large ones in pieces; here pieces are merged after every row."""
@@ -271,7 +331,7 @@ def test_what_is_read_piece_by_piece_is_the_same(
     assert read_seen(str(tmp_path / "run")).to_json() == whole
 
 
-def test_a_row_that_two_workers_have_kept_is_one_sample(tmp_path: Path) -> None:
+def test_a_row_kept_by_two_workers_is_one_sample(tmp_path: Path) -> None:
     once = run(tmp_path / "run", seen={"samples": 5}).to_json()
     for name in ("samples", "seen"):
         for file in list((tmp_path / "run" / name).iterdir()):

@@ -1,6 +1,6 @@
 """Curate images: read shards, filter, embed, score and deduplicate.
 
-Names load on first use, so that `import curator_image` stays quick.
+Names load on first use, so `import curator_image` is fast.
 """
 
 from __future__ import annotations

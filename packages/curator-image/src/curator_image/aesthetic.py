@@ -1,4 +1,4 @@
-"""Scores the aesthetic quality of images the way people rated photographs."""
+"""Scores the aesthetic quality of images with a model that was trained on people's ratings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AestheticFilter(EmbeddingHeadFilter):
     """Keeps images whose aesthetic score is ``min_score`` or more.
 
     The score is that of the LAION aesthetic predictor V2 (linear-MSE head on CLIP ViT-L/14), an estimate of the mean
-    rating on a scale from 1 to 10; nearly all images of the web lie between 3 and 7. LAION's own subsets were cut at
+    rating on a scale from 1 to 10; nearly all images on the web score between 3 and 7. LAION's own subsets start at
     4.5, 5, 6 and 6.5: the default of 5 keeps images that are somewhat better than average, and 6 keeps clearly pleasing
     ones.
     """
@@ -39,7 +39,7 @@ class AestheticFilter(EmbeddingHeadFilter):
         return HubFile(self.model, "model.safetensors", self.revision, self.sha256)
 
     def load_head(self, path: Path) -> LinearHead:
-        """The five layers, multiplied into the one linear map that they form."""
+        """The head's five linear layers, combined into one linear map."""
         return LinearHead.from_weights(read_weights(path), repr(str(path)))
 
     def keep_array(self, scores: pa.Array) -> Any:

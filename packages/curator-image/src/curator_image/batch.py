@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.model.task import DocumentBatch
 
-# The columns that a reader makes for every image. Sidecar members of the sample (caption, json) and scores come beside
-# them.
+# The columns that a reader makes for every image. Other columns hold the sidecar members of a sample (caption, json)
+# and scores.
 KEY = "key"
 SHARD = "shard"
 EXT = "ext"
@@ -24,7 +24,7 @@ FORMAT = "format"
 MEMBERS = "members"
 ODD = "odd"
 CAPTION = "caption"
-# The columns that decoding adds: the picture that a model needs, and a small one of the whole image for measures.
+# The columns that decoding adds: the picture that a model needs, and a small picture of the whole image for measures.
 PIXELS = "pixels"
 THUMB = "thumb"
 PICTURES = (PIXELS, THUMB)
@@ -36,7 +36,7 @@ class ImageBatch(DocumentBatch):
     every sidecar member, score and embedding. Text filters work on captions.
 
     ``members`` lists the extensions of the sample's members in their order (``["jpg", "txt"]``), so that a writer can
-    put every one of them back.
+    restore all of them.
     """
 
     picture_column: ClassVar[str | None] = BYTES
@@ -46,7 +46,7 @@ class ImageBatch(DocumentBatch):
         return super().validate() and KEY in self.column_names
 
     def pictures(self, column: str = PIXELS) -> NDArray[np.uint8]:
-        """A decoded column as an array ``(rows, height, width, 3)`` that shares the table's memory where it can."""
+        """A decoded column as an array ``(rows, height, width, 3)`` that shares the table's memory where possible."""
         return tensor_to_numpy(self.to_pyarrow().column(column))
 
 
@@ -61,7 +61,7 @@ def tensor_column(values: NDArray[Any]) -> pa.ExtensionArray:
 
 
 def tensor_to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """The array that `tensor_column` was made from."""
+    """The array from which `tensor_column` made a column."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     arrays = [
         to_numpy(chunk.storage.flatten()).reshape(len(chunk), *chunk.type.shape) for chunk in chunks if len(chunk)

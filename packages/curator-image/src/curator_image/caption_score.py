@@ -1,4 +1,4 @@
-"""How well a caption describes its image: the CLIP similarity of the two."""
+"""Scores how well a caption describes its image, by the CLIP similarity of the two."""
 
 from __future__ import annotations
 

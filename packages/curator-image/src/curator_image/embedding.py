@@ -28,27 +28,29 @@ from curator_image.models.preprocess import needed_picture
 from curator_image.models.source import check_model, locate_folder, split_model
 from curator_image.models.towers import DEVICES, PRECISIONS, ImageTower, choose_device, threads
 
-# How many batches a GPU has before the first result is requested.
+# How many batches a GPU begins before the first result is requested.
 AHEAD = 2
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"
-# In the metadata of the column: heads are trained on one kind of embedding and refuse another of the same length.
+# Metadata keys of the column: a head is trained on one kind of embedding, and raises on another kind of the same
+# length.
 ORIGIN_MODEL = b"curator.embedding.model"
 ORIGIN_KIND = b"curator.embedding.kind"
 
 
 @dataclass(kw_only=True)
 class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds the embedding of every image's ``pixels``, a unit vector, as a fixed-size list of float32.
+    """Adds an embedding of the ``pixels`` of every image: a unit vector, as a fixed-size list of float32.
 
-    The reader makes ``pixels`` as the model's ``preprocessor_config.json`` says, unless its ``size`` or ``mode`` is given.
+    The reader makes ``pixels`` according to the model's ``preprocessor_config.json``, unless its ``size`` or ``mode``
+    is given.
 
-    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP, SigLIP 2 or DINOv2 model, or a local
-    folder. The default is read at a pinned revision. ``gpu_memory_gb`` requests part of a GPU; without it the model
-    runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on the
-    CPU. ``model_batch_size`` is how many images go through the model at once; by default it is found by measuring, and
-    it is halved when memory runs out. ``compile``: ``always`` compiles the model when the worker starts,
-    ``never`` does not, ``auto`` does it on a GPU once the worker has computed for half a minute. ``pixels`` are dropped
-    afterwards unless a later stage reads them or ``keep_pixels`` is set.
+    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP, SigLIP 2 or DINOv2 model, or
+    a local folder. The default is read at a pinned revision. ``gpu_memory_gb`` requests part of a GPU; without it the
+    model runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on
+    the CPU. ``model_batch_size`` is how many images go through the model at once; by default, it is measured, and it is
+    halved when memory runs out. ``compile``: ``always`` compiles the model when the worker starts, ``never`` does not,
+    ``auto`` does it on a GPU once the worker has computed for half a minute. ``pixels`` are dropped afterwards unless a
+    later stage reads them or ``keep_pixels`` is set.
     """
 
     tried_by_plan = False
@@ -92,7 +94,9 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.embedding_column]
 
     def column_needs(self) -> dict[str, Picture | None]:
-        """Pixels as the model's ``preprocessor_config.json`` says; None while the model is not on this machine."""
+        """The pixels that the model's ``preprocessor_config.json`` requires; None while the model is not on this
+        machine.
+        """
         seen, picture = needed_picture(self.model, self.revision)
         return {PIXELS: picture} if picture is not None or not seen else {}
 
@@ -100,7 +104,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [PIXELS] if self._drops_pixels else []
 
     def needed_by(self, columns: frozenset[str]) -> ImageEmbedding:
-        """Pixels are by far the largest column: they are dropped here when no later stage reads them."""
+        """Pixels are by far the largest column, so they are dropped here unless a later stage reads them."""
         twin = self.with_()
         if self.keep_pixels is None:
             twin._drops_pixels = PIXELS not in columns
@@ -136,11 +140,11 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
             )
 
     def teardown(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._tower = None
 
     def begin(self, task: DocumentBatch) -> Callable[[], DocumentBatch]:
-        """A GPU computes while the CPU handles the batches before and after."""
+        """Start computing on a GPU, so that the CPU can handle the previous and the next batch meanwhile."""
         tower = self._tower
         assert tower is not None, "setup() comes before process()"
         check_free(self.name, task.column_names, [self.embedding_column])
@@ -194,7 +198,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 def embedding_matrix(table: pa.Table, column: str) -> tuple[Any, pa.Array]:
-    """A list column as a float32 matrix, and which rows have a vector at all (the others are zeros)."""
+    """A list column as a float32 matrix, and a mask of the rows that have a vector (the others are zeros)."""
     values = table.column(column)
     kind = values.type
     vectors = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
@@ -218,23 +222,23 @@ def embedding_matrix(table: pa.Table, column: str) -> tuple[Any, pa.Array]:
 
 
 def embedding_origin(table: pa.Table, column: str) -> tuple[str, str]:
-    """The model and the kind of model that made an embedding column; empty where the column does not say."""
+    """The model and the kind of model that made an embedding column, or empty strings if the metadata lacks them."""
     metadata = table.schema.field(column).metadata or {}
     return metadata.get(ORIGIN_MODEL, b"").decode(), metadata.get(ORIGIN_KIND, b"").decode()
 
 
 def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the choices."""
+    """Raise if a value is not among the choices."""
     if value not in choices:
         raise UsageError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def check_batch(what: str, value: object) -> None:
-    """Refuse a value that is no batch size; None means that it is found by measuring."""
+    """Raise if a value is not a batch size; None means that it is measured."""
     check_whole(what, value, optional=True)
 
 
 def check_number(what: str, value: object) -> None:
-    """Refuse a value that is not a number."""
+    """Raise if a value is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
         raise UsageError(f"{what} must be a number, not {value!r}")

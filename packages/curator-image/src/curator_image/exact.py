@@ -1,7 +1,7 @@
-"""Adds, multiplies and exponentiates numbers so that they have the same bits on every machine and in every batch.
+"""Adds, multiplies and exponentiates numbers so that results have the same bits on every machine and in every batch.
 
-BLAS, NumPy's reductions and the transcendental functions of NumPy and of C libraries choose their order of sums and
-their polynomials by processor, by the number of threads and by the shape of the arrays. This module uses only:
+In BLAS, NumPy's reductions and the transcendental functions of NumPy and C libraries, the order of sums and the
+polynomials depend on the processor, the number of threads and the shape of the arrays. This module uses only:
 
 - ``+ - * /`` and ``sqrt`` of whole arrays, which IEEE 754 rounds correctly, one number at a time;
 - sums of whole numbers below 2**53 in float64, which are exact in any order, so BLAS may compute them.
@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Whole numbers of a float64 are exact up to here.
+# A float64 represents all whole numbers up to here exactly.
 _EXACT_BITS = 53
-# How many rows are multiplied at once, so that results stay in the cache.
+# How many rows are multiplied at once, so that the results stay in the cache.
 _ROWS = 64
-# ln 2 in two parts: the first has so few digits that a multiple of it by an exponent is exact.
+# ln 2 in two parts: the first has so few digits that its product with an exponent is exact.
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _LOG2_E = 1.4426950408889634
 _SQRT_HALF = 0.7071067811865476
-# Beyond these a float32 of the logistic function is 0 or 1.
+# Beyond these limits, the logistic function in float32 is 0 or 1.
 _LOGISTIC_REACH = 110.0
 
 
 def row_sums(values: NDArray[Any]) -> Floats:
-    """The sum of every row of a matrix, in float64: its halves are added until one number is left."""
+    """The sum of every row of a matrix in float64. The halves of a row are added until one number is left."""
     rest = np.asarray(values, np.float64)
     if not rest.shape[1]:
         return np.zeros(len(rest))
@@ -42,7 +42,9 @@ def row_sums(values: NDArray[Any]) -> Floats:
 
 
 def unit_rows(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Every row divided by its length, as float32; a row of zeros stays, as in `torch.nn.functional.normalize`."""
+    """Every row divided by its norm, as float32; a row of zeros is not changed, as in
+    `torch.nn.functional.normalize`.
+    """
     wide = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):  # a vector with infinities becomes one with NaN, which callers reject
         lengths = np.maximum(np.sqrt(row_sums(wide * wide)), 1e-12)
@@ -51,10 +53,10 @@ def unit_rows(values: NDArray[Any]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weights to multiply rows with, about as precise as float32: ``matrix.times(rows)`` is ``rows @ weights.T``.
+    """Weights for products with rows, about as precise as float32: ``matrix.times(rows)`` is ``rows @ weights.T``.
 
-    Weights and rows are rounded to whole numbers, relative to the largest of each row, that are small enough for every
-    partial sum of products to be exact: 21 bits where a row has 768 numbers.
+    Weights and rows are scaled by the largest number of each row and rounded to whole numbers. These are so small that
+    every partial sum of products is exact: 21 bits if a row has 768 numbers.
     """
 
     whole: Floats
@@ -69,7 +71,7 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of rows, and of weights in each."""
+        """The number of rows, and the number of weights in each."""
         return self.whole.shape
 
     def times(self, rows: NDArray[Any]) -> Floats:
@@ -80,7 +82,7 @@ class Matrix:
         return found
 
     def _times(self, rows: Floats, found: Floats) -> None:
-        # The largest is not finite if any number of the row is not.
+        # The largest number is not finite if any number of the row is not.
         finite = np.isfinite(_largest(rows))
         if not finite.all():
             rows = np.where(finite[:, None], rows, 0.0)
@@ -92,15 +94,15 @@ class Matrix:
 
 
 def _largest(rows: Floats) -> Floats:
-    """The largest absolute value in each row; NaN where the row has one."""
+    """The largest absolute value in each row; NaN if the row contains NaN."""
     largest: Floats = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
     return largest
 
 
 def _whole_rows(rows: Floats, bits: int) -> tuple[Floats, Floats]:
-    """Rows as whole numbers of at most ``bits`` bits, and the power of two by which each must be multiplied."""
+    """Rows as whole numbers of at most ``bits`` bits, and for each row the power of two by which to multiply it."""
     exponents = np.frexp(_largest(rows))[1] - bits
-    # These powers of two are within float64, as are all that arise from float32 numbers and products of a few of them.
+    # Powers of two down to this fit into float64; float32 numbers and products of a few of them need no smaller ones.
     exponents = np.maximum(exponents, -900)
     whole = rows * np.ldexp(1.0, -exponents)[:, None]
     return np.rint(whole, out=whole), np.ldexp(1.0, exponents)
@@ -113,7 +115,7 @@ def logistic(values: NDArray[Any]) -> Floats:
 
 
 def exp(values: Floats) -> Floats:
-    """The exponential function for numbers whose result is a normal float64, to about 1e-16 of it."""
+    """The exponential function for numbers whose result is a normal float64, with a relative error of about 1e-16."""
     whole = np.rint(values * _LOG2_E)
     rest = (values - whole * _LN2_HIGH) - whole * _LN2_LOW
     # Taylor's series in Horner's form: for numbers below 0.35, terms after the thirteenth power contribute nothing.
@@ -125,7 +127,7 @@ def exp(values: Floats) -> Floats:
 
 
 def log2(values: NDArray[Any]) -> Floats:
-    """The binary logarithm of positive numbers, to about 1e-15; exact for powers of two."""
+    """The binary logarithm of positive numbers, with an error of about 1e-15; it is exact for powers of two."""
     parts, exponents = np.frexp(np.asarray(values, np.float64))
     low = parts < _SQRT_HALF
     parts, exponents = np.where(low, parts * 2.0, parts), exponents - low

@@ -23,9 +23,9 @@ Score = Callable[[Any], Any]
 
 @dataclass(kw_only=True)
 class EmbeddingHeadFilter(ColumnFilter):
-    """Base of filters whose score is a small network over the column of ImageEmbedding.
+    """Base of filters whose score is a small network over an embedding column from ImageEmbedding.
 
-    The network runs in NumPy, in microseconds an image: it needs no GPU of its own, and runs in the worker of the
+    The network runs in NumPy and takes microseconds for each image. It needs no GPU and runs in the same worker as the
     ImageEmbedding before it, so dropped rows never leave that process.
     """
 
@@ -56,11 +56,11 @@ class EmbeddingHeadFilter(ColumnFilter):
 
     @abstractmethod
     def weights_file(self) -> HubFile:
-        """Where the weights of the head are."""
+        """The location of the head's weights."""
 
     @abstractmethod
     def load_head(self, path: Any) -> Any:
-        """The head from its file: callable on a matrix, with a ``dimension``."""
+        """The head, read from its file: it can be called with a matrix and has a ``dimension``."""
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         """Download the head, once per machine."""
@@ -102,6 +102,6 @@ class EmbeddingHeadFilter(ColumnFilter):
         if kind and kind not in self.trained_kinds:
             raise UsageError(
                 f"{type(self).__name__} reads embeddings of CLIP, but column {self.column!r} was made by {model!r}, "
-                f"which is a {kind} model; its scores would mean nothing. Add a second ImageEmbedding with "
-                f"model={self.trained_on!r} and another embedding_column, and give that column here"
+                f"which is a {kind} model; its scores would be meaningless. Add a second ImageEmbedding with "
+                f"model={self.trained_on!r} and another embedding_column, and set column to it here"
             )

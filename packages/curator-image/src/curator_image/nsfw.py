@@ -18,8 +18,8 @@ from curator_image.models.source import HubFile
 from curator_image.models.weights import read_weights
 
 LAION_HEAD = "laion/clip-autokeras-binary-nsfw"
-# The name above is the head's usual one; the file is in LAION's repository, here at a fixed commit. It is LAION's
-# PyTorch version of the Keras model; the Keras version can be read as well (see read_weights).
+# The name above is the usual name of the head. This file, at a fixed commit of LAION's repository, is LAION's PyTorch
+# version of the Keras model; the Keras version can also be read (see read_weights).
 _LAION_URL = (
     "https://raw.githubusercontent.com/LAION-AI/CLIP-based-NSFW-Detector/"
     "21072a2a38e6d2bb294be03c005aaa9a65778e47/models/clip_ViT-L-14_openai_binary_nsfw_head.pth"

@@ -22,31 +22,31 @@ from curator_image.reading.sources import PICTURES, TARS, ImageSources
 
 @dataclass
 class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
-    """Reads images and everything that belongs to them, one row per image.
+    """Reads images with their sidecar files, one row per image.
 
     ``paths``: WebDataset tars (plain or gzipped), image files and folders of them, Parquet with a column of encoded
     images; a path, a folder, a pattern, or a list; local or any fsspec URL. Tars are streamed.
 
     Columns: ``key``, ``shard``, ``ext``, ``format``, ``width``, ``height`` (upright), ``members`` (the extensions of
-    the sample), ``bytes`` (the original ones), ``odd`` (what was unusual), ``caption`` (the ``txt`` member), ``json``, one
-    for every other member, and one for each of ``json_fields``: names for text columns, or a mapping of names to
-    ``string``, ``int``, ``float`` or ``bool``. Beside image files, files of the same name with an extension in
-    ``sidecars`` are read.
+    the sample), ``bytes`` (the original bytes), ``odd`` (unusual features), ``caption`` (the ``txt`` member), ``json``,
+    one for every other member, and one for each of ``json_fields``: a list of names for text columns, or a mapping from
+    names to ``string``, ``int``, ``float`` or ``bool``. Files with the same name as an image file and an extension in
+    ``sidecars`` are also read.
 
-    In a tar every picture is a sample of its own, with the members that continue its name. ``grouping="first_dot"`` is the
-    rule of WebDataset: all members whose names are alike up to the first dot are one sample, even several pictures. A
-    sample has at most ``max_members`` and ``max_sample_bytes``.
+    In a tar, every picture is a separate sample, with the members whose names begin with its name.
+    ``grouping="first_dot"`` is the rule of WebDataset: all members whose names are equal up to the first dot form one
+    sample, even if it has several pictures. A sample has at most ``max_members`` and ``max_sample_bytes``.
 
-    ``pixels`` and ``thumb`` are added, by `ImageDecode`, if a later stage reads them. Images are decoded and resized in
-    one step; `ImageDecode` explains ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
+    If a later stage reads ``pixels`` or ``thumb``, `ImageDecode` adds them. Images are decoded and resized in one step;
+    `ImageDecode` explains ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
     ``decode=False`` you place an `ImageDecode` yourself, for example after filters that need only the header.
 
-    ``pixel_hash=True`` adds a column of that name with `PixelHash`. It is equal for images with the same pixels, so
-    deduplication can compare it.
+    ``pixel_hash=True`` adds a column of that name with `PixelHash`. The hash is equal for images with the same pixels,
+    so deduplication can compare it.
 
-    Corrupt, truncated, empty, oversized or hostile input goes to the rejects with its key and a reason. Merely odd
-    input (``wrong extension``, ``text not UTF-8``, ``byte order mark``, ``broken json``) is read and noted in ``odd``,
-    unless ``reject_odd`` lists it.
+    Corrupt, truncated, empty, oversized or hostile input goes to the rejects with its key and a reason. Input that is
+    only unusual (``wrong extension``, ``text not UTF-8``, ``byte order mark``, ``broken json``) is read and noted in
+    ``odd``, unless ``reject_odd`` lists the reason.
     """
 
     paths: str | Sequence[str]
@@ -57,7 +57,7 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
 
     partitioning = ImageSources
     read = ImageRead
-    # Extensions of image files; Parquet may hold anything.
+    # These are extensions of image files; images in Parquet may have any format.
     suffixes: ClassVar[Sequence[str]] = (*TARS, *PICTURES)
 
     def __post_init__(self) -> None:
@@ -77,25 +77,26 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
         given = self.params()
         sources, *reading = super().decompose()
         if self.pixel_hash:
-            # DALI decodes to given sizes only.
+            # DALI cannot decode at full size.
             given_here = {**given, "decoder": "auto" if self.decoder == "dali" else self.decoder}
             reading.append(made_from(given_here, PixelHash))
         if not self.decode:
             return [sources, *reading]
         decode = made_from(given, ImageDecode)
-        if self.resources.requires_gpu:  # the resources are for decoding: reading files needs none
+        if self.resources.requires_gpu:  # the resources are for decoding: reading files needs no GPU
             reading = [stage.with_(resources=Resources()) for stage in reading]
             decode = decode.with_(resources=self.resources)
         return [sources, *reading, decode]
 
     def handed_on(self) -> dict[str, Any]:
         roots = [_root(entry) for entry in ([self.paths] if isinstance(self.paths, str) else self.paths)]
-        # No extensions: from a folder it also takes files beside pictures; its sources decide which.
+        # The reader also takes sidecar files from a folder, and its sources decide which, so it passes no extensions
+        # on.
         return {**super().handed_on(), "extensions": None, "roots": roots}
 
 
 def _root(entry: str) -> str:
-    """The folder that the keys of image files are relative to."""
+    """The folder to which the keys of image files are relative."""
     if storage.has_magic(entry):
         return str(storage.fixed_base(entry))
     return str(storage.parent(entry)) if entry.lower().endswith(PICTURES) else entry

@@ -1,4 +1,4 @@
-"""Makes a small JPEG of an image for people to look at in pages and reports, never for a model."""
+"""Makes a small JPEG of an image for people who read pages and reports, not for models."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from curator_image.decode.pictures import pillow_pixels, pillow_resize
 from curator_image.decode.probe import BadImage, probe
 
 _QUALITY = 75
-# Of a very long image only the middle is shown, at most this many times as long as it is wide.
+# A very long image is cut to its middle part, at most this many times as long as it is wide.
 _LONGEST = 4
 
 
 @dataclass(kw_only=True)
 class Thumbnail(ProcessingStage[ImageBatch, ImageBatch]):
-    """Adds a JPEG of at most ``side`` pixels each way for people to look at; null for an image that cannot be decoded."""
+    """Adds a JPEG thumbnail with sides of at most ``side`` pixels for people to look at; null for an image that cannot
+    be decoded.
+    """
 
     side: int = 96
     thumbnail_column: str = "thumbnail"
@@ -42,7 +44,7 @@ class Thumbnail(ProcessingStage[ImageBatch, ImageBatch]):
 
 
 def jpeg_thumbnail(image: bytes, side: int = 96) -> bytes | None:
-    """An encoded image as a JPEG of at most ``side`` pixels each way; None where it cannot be decoded."""
+    """A JPEG of an encoded image with sides of at most ``side`` pixels; None if it cannot be decoded."""
     from PIL import Image
 
     try:

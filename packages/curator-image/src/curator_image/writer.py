@@ -1,4 +1,4 @@
-"""Writes images: WebDataset tars with the original bytes and every sidecar, and a Parquet index beside each."""
+"""Writes images: WebDataset tars with the original bytes and all sidecars, and a Parquet index next to each tar."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     """Writes WebDataset tars of ``images_per_tar`` images or ``bytes_per_tar`` bytes, whichever is reached first.
 
     A sample keeps its original bytes and all its members in order; members listed in ``sidecars`` (extension to column)
-    are added or replaced. Beside ``00000.tar`` is ``00000.parquet`` with a row per sample: every column except bytes,
-    pixels and binary members, and the location of the image (``shard``, ``member``, ``offset``, ``length``);
-    ``source_shard`` is the tar that it was read from. ``reencode`` encodes the image anew, at ``quality`` and at most
-    ``max_side`` pixels; the index then has its new format and size.
+    are added or replaced. Next to ``00000.tar``, it writes ``00000.parquet`` with a row for each sample: every column
+    except bytes, pixels and binary members, and the location of the image (``shard``, ``member``, ``offset``,
+    ``length``); ``source_shard`` is the tar from which it was read. ``reencode`` encodes images again, with ``quality``
+    and sides of at most ``max_side`` pixels; the index then has the new format and size.
 
-    Each task writes a small tar that is named by its lineage. When all sources are complete, the small tars are packed
-    into full ones in lineage order and then removed. So the result does not depend on which task wrote first, and every
-    step can be repeated. If a tar already has a key, the second one gets the name of its source shard as a folder; the
-    index keeps the original key.
+    Each task writes a small tar that is named after its lineage. When all sources are complete, the small tars are
+    packed into full ones in lineage order and then removed. So the result does not depend on the order in which tasks
+    write, and every step can be repeated. If a tar already contains a key, the second sample with that key gets the
+    name of its source shard as a folder; the index keeps the original key.
     """
 
     path: str
@@ -127,7 +127,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
         return FileGroupTask(data=[record.path for record in records], records=records, dataset_name=task.dataset_name)
 
     def _anew(self, sample: _Sample) -> tuple[str | None, _Sample]:
-        """The sample with its image encoded as requested, or the reason why not; its other members stay."""
+        """The sample with its image encoded as requested, or the reason why that failed; its other members stay."""
         assert self.reencode is not None
         try:
             body = reencoded(sample.data, self.reencode, self.quality, self.max_side)
@@ -136,7 +136,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
         new = "jpg" if self.reencode == "jpeg" else self.reencode
         members = [(new, body) if ext == sample.ext else (ext, data) for ext, data in sample.members]
         if sum(ext == new for ext, _ in members) > 1:
-            return f"it has a member .{new} beside its image", sample
+            return f"it has a member .{new} besides its image", sample
         header = probe(body)
         return None, _Sample(sample.key, sample.shard, new, body, members, header)
 
@@ -185,7 +185,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
 
 
 class _Shard:
-    """One full tar and its index, while they are written."""
+    """A full tar and its index, while they are written."""
 
     def __init__(self, writer: ImageWriter, number: int, schema: pa.Schema) -> None:
         self.number = number
@@ -205,7 +205,7 @@ class _Shard:
         return self._rows > 0 and (self._rows >= self._writer.images_per_tar or self._at + more + len(END) > limit)
 
     def add(self, row: int, sample: _Packed, tar: BinaryIO) -> None:
-        """Copy a sample; ``tar`` stands at its beginning."""
+        """Copy a sample; ``tar`` is positioned at its beginning."""
         if self._out is None:
             self._out = storage.write_atomic(storage.join(self._writer.path, self.name))
         used = sample.member[: -len(sample.ext) - 1]
@@ -223,11 +223,11 @@ class _Shard:
         self._rows += 1
 
     def _renamed(self, sample: Any, name: str, image: str) -> tuple[str, str, int, int]:
-        """Copy a sample under another name; returns where its image is."""
+        """Copy a sample with another name; returns the position of its image."""
         assert self._out is not None
         places: tuple[str, str, int, int] | None = None
         for item in read_tar(sample, max_member_bytes=1 << 62):
-            assert isinstance(item, Member)  # we wrote it
+            assert isinstance(item, Member)  # we wrote this tar
             _, ext = split_name(item.name)
             header, fill = tar_header(f"{name}.{ext}", len(item.data)), padding(len(item.data))
             if ext == image:
@@ -239,7 +239,7 @@ class _Shard:
         return places
 
     def flush(self, index: pa.Table) -> None:
-        """The rows taken from ``index``, as they will be in the index of this tar."""
+        """The rows that were copied from ``index``, as they are written to the index of this tar."""
         if not self._taken:
             return
         rows = index.take(array(self._taken, pa.int64())).drop_columns([*_PLACES, _START, _END])
@@ -271,8 +271,8 @@ class _Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A row as it will be in a tar; ``ext`` is the member that is the image; ``header`` is set if it was encoded
-    anew.
+    """A row in the form of a sample; ``ext`` is the member that is the image; ``header`` is set if the image was
+    encoded again.
     """
 
     key: str
@@ -285,7 +285,7 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """A sample of a small tar: from ``start`` to ``end``, its image's bytes at ``offset``."""
+    """A sample in a small tar, from ``start`` to ``end``; the bytes of its image begin at ``offset``."""
 
     key: str
     source: str
@@ -335,13 +335,13 @@ def _samples(table: pa.Table, sidecars: Mapping[str, str]) -> Iterator[_Sample]:
 
 
 def _member_column(ext: str, names: Container[str]) -> str:
-    """The column of a sidecar in a table; it gets another name where a JSON field has its usual one."""
+    """The column of a sidecar in a table; it gets another name if a JSON field has its usual name."""
     apart = f"member_{ext.lower()}"
     return apart if apart in names else column_of(ext)
 
 
 def _unfit(sample: _Sample) -> str | None:
-    """Why a row cannot become a sample, or None."""
+    """The reason why a row cannot become a sample, or None."""
     if not sample.data:
         return "the row has no bytes"
     if not sample.key.rpartition("/")[2]:
@@ -364,7 +364,7 @@ def _extension(data: bytes) -> str:
 
 
 def reencoded(data: bytes, kind: Reencode, quality: int, max_side: int | None) -> bytes:
-    """The image upright and encoded anew, and made smaller where a side is longer than ``max_side``."""
+    """The image, upright, encoded again, and shrunk if a side is longer than ``max_side``."""
     import io
 
     from PIL import Image
@@ -385,9 +385,9 @@ class _Names:
         self._taken: set[str] = set()
 
     def claim(self, key: str, source: str, prefer: str | None = None) -> str:
-        """The name for a key: as it is, or under the name of its shard, or numbered."""
+        """The name for a key: the key itself, or in a folder with the name of its shard, or numbered."""
         folder, slash, base = key.rpartition("/")
-        # A reader takes the key up to the first dot, so a key cannot contain one.
+        # A reader ends the key at the first dot, so a key cannot contain one.
         plain = f"{folder}{slash}{base.replace('.', '_')}"
         shard = storage.file_name(source).partition(".")[0] if source else ""
         beside = f"{shard}/{plain}" if shard and not unsafe_name(f"{shard}/x") else plain
@@ -421,7 +421,7 @@ def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
     while size:
         data = source.read(min(size, _COPY_BYTES))
         if not data:
-            raise CuratorError("a tar that was to be packed is shorter than its index says")
+            raise CuratorError("a small tar is shorter than its index says")
         target.write(data)
         size -= len(data)
 
@@ -431,9 +431,8 @@ def _check_names(table: pa.Table) -> None:
     taken = [name for name in (*_PLACES, SOURCE_SHARD, _START, _END) if name in table.column_names and name != SHARD]
     if taken:
         raise UsageError(
-            f"ImageWriter: the index records in {', '.join(map(repr, taken))} where an image lies, and the batch has "
-            "such a "
-            f"column already: put RenameColumns or DropColumns before"
+            f"ImageWriter: the index needs {', '.join(map(repr, taken))} for the location of images, but the batch "
+            "already has a column of that name: put RenameColumns or DropColumns before"
         )
 
 
@@ -463,8 +462,8 @@ def _index(
 
 
 def _facts(written: Sequence[_Sample]) -> dict[str, pa.Array]:
-    """The columns that describe the tar's content: the members, and format and size of images that were encoded
-    anew.
+    """The columns that describe the tar's content: the members, and the format and size of images that were encoded
+    again.
     """
     members = array([[ext for ext, _ in sample.members] for sample in written], pa.list_(pa.string()))
     headers = [sample.header for sample in written if sample.header is not None]
@@ -479,7 +478,7 @@ def _facts(written: Sequence[_Sample]) -> dict[str, pa.Array]:
 
 
 def _binary_members(rows: pa.Table, written: Sequence[_Sample], sidecars: Mapping[str, str]) -> set[str]:
-    """The columns of bytes that are in the tar already."""
+    """The columns of bytes that the tar already contains."""
     names = set(rows.column_names)
     members = {sidecars.get(ext) or _member_column(ext, names) for sample in written for ext, _ in sample.members}
     kinds = {name: rows.schema.field(name).type for name in members & names}
@@ -487,7 +486,7 @@ def _binary_members(rows: pa.Table, written: Sequence[_Sample], sidecars: Mappin
 
 
 def _together(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """One schema for all: a column that only some have is null in the others."""
+    """One schema for all parts: a column that some of them lack is null there."""
     merged = pa.unify_schemas([schema.remove_metadata() for schema in schemas], promote_options="permissive")
     return pa.schema([f for f in merged if f.name not in (_START, _END)])
 

@@ -1,6 +1,6 @@
 """Curate text: read, extract, filter, score and deduplicate documents.
 
-Names load on first use, so that `import curator_text` is quick.
+Names load on first use, so `import curator_text` is fast.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ _HOME = {
     "XMLHeaderFilter": "filters.code",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that lists names
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the only list of names
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""Checks that the columns of a stage exist and are text, and that the names it gets differ."""
+"""Checks that the columns of a stage exist and are text, and that their names differ."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _RAW_KEPT = 1 << 16
 
 
 def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) -> DocumentBatch:
-    """The batch with the column as text. A column of JSON holds both text and other values. Rows with other values are
-    rejected here: a reader keeps them, and only a stage that needs text cannot use them.
+    """The batch with the column as text. A column of JSON may contain both text and other values. Rows with other
+    values are rejected here, not in the reader, because only a stage that needs text cannot use them.
     """
     table = task.to_pyarrow()
     column = column_of(table, name)
@@ -30,7 +30,10 @@ def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) 
     texts, others = texts_in(column)
     for row in others:
         value = column[row].as_py()
-        message = f"column {name!r} holds {value[:60]}, which is not text: Cast(columns={{{name!r}: 'string'}}) keeps it as text"
+        message = (
+            f"column {name!r} contains {value[:60]}, which is not text: "
+            f"Cast(columns={{{name!r}: 'string'}}) makes it text"
+        )
         stage.record_rejected("not text", message=message, raw=value.encode()[:_RAW_KEPT])
     task = task.append_column(name, texts)
     if not others:
@@ -41,9 +44,9 @@ def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) 
 
 
 def not_text(stage: object, name: str, kind: pa.DataType) -> UsageError:
-    """The error for a column that should be text and holds something else altogether."""
+    """The error for a column that should be text and has another type."""
     return UsageError(
-        f"{type(stage).__name__} reads text, and the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
+        f"{type(stage).__name__} reads text, but the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
         f"before it, or declare the type where the files are read, as schema: {{{name}: string}}, which rejects other values"
     )
 
@@ -70,7 +73,7 @@ def texts_put_back(column: pa.ChunkedArray, texts: Mapping[int, str | None]) -> 
 
 
 def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
-    """The texts of a column, or an error that says what it holds instead."""
+    """The texts of a column; raises an error that names its type if it is not text."""
     column = column_of(table, name)
     if not is_text(column.type):
         raise not_text(stage, name, column.type)
@@ -78,14 +81,14 @@ def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts, in any of Arrow's types, or only nulls."""
+    """Whether a column contains text, in any of Arrow's types, or only nulls."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(test(kind) for test in tests)
 
 
 def check_different(stage: object, *names: str | None) -> None:
-    """Refuse names of columns if two are equal or one is empty; None stands for a column that is not used."""
+    """Raise if two names of columns are equal or one is empty; None means that a column is not used."""
     given = [name for name in names if name is not None]
     if not all(isinstance(name, str) and name for name in given) or len(set(given)) < len(given):
         raise UsageError(f"{type(stage).__name__}'s columns need different names: {', '.join(map(str, given))}")

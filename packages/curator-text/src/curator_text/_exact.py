@@ -1,15 +1,15 @@
 """Computes powers that are the same on every processor.
 
-For two floats, ``**`` calls the C library, whose last bit depends on its version and on whether the processor fuses
-multiplication and addition. Python's decimals are computed digit by digit from integers; their cost, about ten
-microseconds, is small beside the models that need them.
+For two floats, ``**`` calls the C library, and the last bit of the result depends on its version and on whether the
+processor fuses multiplication and addition. Python computes decimals digit by digit from integers. This takes about ten
+microseconds, which is little compared with the models that need it.
 """
 
 from __future__ import annotations
 
 from decimal import Context, Decimal
 
-# More digits than the 17 of a float, so that these digits alone decide how the result is rounded to one.
+# More than the 17 digits of a float, so that rounding the result to a float is exact.
 _DIGITS = Context(prec=25, Emin=-999_999, Emax=999_999)
 
 

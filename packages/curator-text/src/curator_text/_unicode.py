@@ -1,8 +1,7 @@
-"""Classes of Unicode characters: which code points are letters, white space, punctuation, ends of sentences.
+"""Classes of Unicode characters: letters, white space, punctuation, and ends of sentences.
 
-They are written out here rather than taken from the interpreter, so a run gives the same result on every version of
-Python.
-Letters are those of Unicode 17. Ranges are hexadecimal and inclusive.
+They are listed here instead of being taken from the interpreter, so a run gives the same result on every version of
+Python. Letters are those of Unicode 17. Ranges are hexadecimal and inclusive.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-ALPHABETIC = 1  # property Alphabetic: letters, and marks that make words
+ALPHABETIC = 1  # property Alphabetic: letters, and marks that are parts of words
 LETTER = 2  # general category L, as in str.isalpha()
-SPACE = 4  # what str.split() and str.strip() take for white space
-SYMBOL = 8  # punctuation and control characters: the Gopher and FineWeb recipes do not count a word that consists of these alone
+SPACE = 4  # the characters that str.split() and str.strip() treat as white space
+SYMBOL = 8  # punctuation and control characters: a word of only these is not counted by Gopher and FineWeb
 TERMINAL = 16  # ends a sentence, in any script
 NO_SYMBOL = 32  # everything except SYMBOL
 
 
 @functools.cache
 def classes() -> npt.NDArray[np.uint8]:
-    """For every code point, the classes it belongs to, as bits."""
+    """The classes of every code point, as bits."""
     table = np.zeros(0x110000, np.uint8)
     for bit, ranges in (
         (ALPHABETIC, _ALPHABETIC),

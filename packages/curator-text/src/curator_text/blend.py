@@ -20,18 +20,18 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different
 
-# More copies than anybody needs, and few enough to hold in memory.
+# The largest number of copies; this is more than enough, and fits into memory.
 _MOST_COPIES = 10_000
 
 
 def hashes(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
-    """64 bits for each value, which depend on the value and the seed alone."""
+    """64 bits for each value, which depend only on the value and the seed."""
     return np.fromiter((xxhash.xxh3_64_intdigest(_bytes(value), seed) for value in values), np.uint64, len(values))
 
 
 def unit_numbers(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
-    """A number in [0, 1) for each value, which depends on the value and the seed alone."""
-    # As many bits as a double holds: with more, the highest values would be rounded up to 1.
+    """A number in [0, 1) for each value, which depends only on the value and the seed."""
+    # Use only as many bits as a double can represent: with more, the highest values would be rounded up to 1.
     return (hashes(values, seed) >> np.uint64(11)) * 2.0**-53
 
 
@@ -39,9 +39,9 @@ def unit_numbers(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
 class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Assigns each row to a part of the data, named in ``split_column``, by a hash of ``key_column``.
 
-    ``parts`` are the shares, which must add up to 1: ``{train: 0.98, validation: 0.02}``. Rows with the same key are in
-    the same part, even in another run or with more data; rows without a key are in one part together. ``keep`` keeps
-    only one part and adds no column.
+    ``parts`` are the shares, which must add up to 1: ``{train: 0.98, validation: 0.02}``. Rows with the same key are
+    always in the same part, also in other runs and with more data; all rows without a key are in one part. ``keep``
+    keeps only the rows of one part and adds no column.
     """
 
     parts: Mapping[str, float]
@@ -60,7 +60,7 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
                 f"SplitByHash.parts must be shares between 0 and 1, such as {{train: 0.9}}, not {self.parts!r}"
             )
         if abs(sum(self.parts.values()) - 1) > 1e-9:
-            raise UsageError(f"SplitByHash.parts add up to {sum(self.parts.values()):g}, and must add up to 1")
+            raise UsageError(f"SplitByHash.parts must add up to 1, not {sum(self.parts.values()):g}")
         if self.keep is not None and self.keep not in self.parts:
             raise UsageError(f"SplitByHash.keep must be one of {', '.join(self.parts)}, not {self.keep!r}")
         check_different(self, self.key_column, None if self.keep else self.split_column)
@@ -92,10 +92,10 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Repeats or drops rows by weight: 0.3 keeps 30 % of them; 2.5 repeats each row twice, and half of them three
     times.
 
-    ``weights`` maps values of ``by_column`` to weights, or patterns of values: a data set's name, or ``"*/web/*"`` where the
-    reader's ``path_column`` names the file. An exact value takes precedence, then the first pattern that fits, then
-    ``default``. The selection of rows depends on ``key_column`` and the seed alone: rows with the same key, or without
-    a key, are selected together. Copies follow one another.
+    ``weights`` maps values of ``by_column``, or patterns of values, to weights: for example the name of a data set, or
+    ``"*/web/*"`` for files in the reader's ``path_column``. An exact value takes precedence, then the first pattern
+    that matches, then ``default``. The selection of rows depends only on ``key_column`` and the seed: rows with the
+    same key, or without a key, are selected together. Copies follow one another.
     """
 
     weights: Mapping[str, float]
@@ -135,7 +135,7 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(table.take(array(np.repeat(np.arange(len(names)), times))))
 
     def _meant(self, value: Any) -> Any:
-        """The key of ``weights`` that a value falls under, or the value itself."""
+        """The key of ``weights`` that matches a value, or the value itself."""
         if value in self.weights or not isinstance(value, str):
             return value
         patterns = (key for key in self.weights if isinstance(key, str))
@@ -147,7 +147,7 @@ def _is_number(value: Any) -> bool:
 
 
 def check_seed(stage: Any) -> None:
-    """Refuse a seed that the hash cannot take."""
+    """Raise if the hash cannot use a seed."""
     if isinstance(stage.seed, bool) or not isinstance(stage.seed, int):
         raise UsageError(f"{type(stage).__name__}.seed must be a whole number, not {stage.seed!r}")
 
@@ -158,5 +158,5 @@ def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, float) and value.is_integer() and -EXACT <= value <= EXACT:
-        value = int(value)  # a column may hold whole numbers as floats because of its other values
+        value = int(value)  # a column may store whole numbers as floats because of its other values
     return hashlib.sha256(repr((type(value).__name__, value)).encode()).digest()

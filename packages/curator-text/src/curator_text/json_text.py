@@ -1,4 +1,4 @@
-"""Spells rows as lines of JSON, and values as JSON text."""
+"""Formats rows as lines of JSON, and values as JSON text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curator_core.arrow.json_column import JSON
 from curator_core.arrow.kinds import as_whole, has_floats, is_late, is_whole
 from curator_core.errors import UsageError
 
-# How many rows become Python objects at a time: enough to hide the cost of a slice, few enough to stay in the cache.
+# How many rows become Python objects at a time; enough that a slice costs little, and few enough to stay in the cache.
 _SLICE_ROWS = 256
 
 
@@ -28,7 +28,9 @@ def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
     option = orjson.OPT_APPEND_NEWLINE
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
-        raise UsageError(f"there are two columns {twice!r}, and a line of JSON can hold one of them: rename the other")
+        raise UsageError(
+            f"there are two columns {twice!r}, but a line of JSON can contain only one of them: rename the other"
+        )
     if not names:
         yield from [b"{}\n"] * table.num_rows
         return
@@ -50,7 +52,7 @@ def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
 
 
 def json_values(column: pa.ChunkedArray, part: pa.Field) -> pa.ChunkedArray:
-    """The column as one of JSON text, each value spelled as `json_lines` spells it."""
+    """The column as JSON text, with each value formatted as in `json_lines`."""
     if part.type == JSON:
         return column
     given, is_json = _json_column(column, part)
@@ -64,10 +66,10 @@ def json_values(column: pa.ChunkedArray, part: pa.Field) -> pa.ChunkedArray:
 
 
 def value_text(value: Any) -> str:
-    """A value of JSON as its text; raises UnicodeEncodeError for half of a surrogate pair."""
+    """A JSON value as text; raises UnicodeEncodeError for a lone surrogate."""
     try:
         return orjson.dumps(value).decode()
-    except TypeError:  # integers over 64 bits, deep nesting, half of a surrogate pair
+    except TypeError:  # integers over 64 bits, deep nesting, a lone surrogate
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if not text.isascii():
             text.encode()
@@ -75,12 +77,14 @@ def value_text(value: Any) -> str:
 
 
 def _inner_value(value: Any) -> Any:
-    """Convert what `orjson` cannot; it occurs only inside lists and objects, since such columns are cast before."""
+    """Convert values that `orjson` cannot. They occur only inside lists and objects, since columns of such values are
+    cast before.
+    """
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value))
-    if isinstance(value, datetime):  # a subclass: pandas has one, for nanoseconds
+    if isinstance(value, datetime):  # a subclass, such as the one of pandas for nanoseconds
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _json_column(column: pa.ChunkedArray, part: pa.Field) -> tuple[pa.ChunkedArray, bool]:
@@ -100,7 +104,7 @@ def _json_column(column: pa.ChunkedArray, part: pa.Field) -> tuple[pa.ChunkedArr
         return _json_column(_storage(column), part)
     if _holds(kind, _has_no_json):
         raise UsageError(
-            f"column {part.name!r} is {kind}, which has no form in JSON: leave it out with columns=[…], or write "
+            f"column {part.name!r} is {kind}, which cannot be written as JSON: leave it out with columns=[…], or write "
             "Parquet"
         )
     if _holds(kind, pa.types.is_map):
@@ -119,7 +123,7 @@ def _texts(column: pa.ChunkedArray, change: Callable[[Any], Any]) -> pa.ChunkedA
 
 
 def _objects(value: Any, kind: pa.DataType) -> Any:
-    """A map with keys of text as an object; others, and those that have a key twice, as pairs."""
+    """A map as an object if its keys are distinct texts, and otherwise as a list of pairs."""
     if value is None or not _holds(kind, pa.types.is_map):
         return value
     if pa.types.is_map(kind):

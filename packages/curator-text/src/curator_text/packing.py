@@ -1,4 +1,4 @@
-"""Packs files of text to a size: which parts go into which file, and how a file is made of them."""
+"""Packs files of text up to a size: assigns parts to files, and makes each file from its parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curator_core.model.task import FileRecord
 from curator_core.storage import packing
 
 _COPY_BYTES = 1 << 20
-# Each packs one file at a time and holds a row group in memory.
+# Each thread packs one file at a time and holds a row group in memory.
 _THREADS = 4
 
 
@@ -38,11 +38,11 @@ def pack(
     write: Callable[[Sequence[str], storage.AtomicFile], None],
     prepare: Callable[[Sequence[FileRecord], Sequence[FileRecord]], list[FileRecord]] | None = None,
 ) -> list[FileRecord]:
-    """Make files of at most ``limit`` bytes of ``outputs``, folder by folder; returns the files that remain.
+    """Make files of at most ``limit`` bytes from ``outputs``, folder by folder; returns the files that remain.
 
-    ``prepare`` gets the parts and the existing files before ``write`` makes a file of some parts, and returns the
-    records of the files that remain; ``settings`` are everything else that affects the files. A part is never divided:
-    one that is larger than the limit is a file by itself.
+    ``prepare`` gets the parts and the existing files before ``write`` makes files from parts, and returns the records
+    of files that remain; ``settings`` contains everything else that affects the files. A part is never divided: a part
+    that is larger than the limit becomes a file by itself.
     """
 
     def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
@@ -55,7 +55,7 @@ def pack(
 
 
 def copy_bytes(parts: Sequence[str], out: storage.AtomicFile) -> None:
-    """The parts end to end, byte by byte."""
+    """Concatenate the bytes of the parts."""
     for part in parts:
         with storage.open_input(part) as stream:
             while data := stream.read(_COPY_BYTES):
@@ -63,7 +63,9 @@ def copy_bytes(parts: Sequence[str], out: storage.AtomicFile) -> None:
 
 
 def repack_zstd(parts: Sequence[str], out: storage.AtomicFile) -> None:
-    """Make one zstd frame of several: common readers silently stop where the first frame of a file ends."""
+    """Make one zstd frame from several, because common readers silently stop at the end of the first frame of a
+    file.
+    """
     with pa.CompressedOutputStream(pa.PythonFile(out, mode="w"), "zstd") as target:
         for part in parts:
             with storage.open_input(part) as file, pa.CompressedInputStream(pa.PythonFile(file), "zstd") as stream:
@@ -89,7 +91,7 @@ def _files(
 
 
 def groups(records: Sequence[FileRecord], limit: int) -> Iterator[list[FileRecord]]:
-    """Consecutive parts in groups of at most ``limit`` bytes; a larger part is a group by itself."""
+    """Groups of consecutive parts with at most ``limit`` bytes; a larger part is a group by itself."""
     group: list[FileRecord] = []
     size = 0
     for record in records:

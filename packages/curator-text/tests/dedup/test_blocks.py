@@ -61,7 +61,7 @@ def test_the_size_of_blocks_makes_no_difference(
 
 
 @pytest.mark.parametrize("copies", [2000, 4000])
-def test_a_large_group_of_near_copies_is_compared_once_each(copies: int) -> None:
+def test_in_a_large_group_of_near_copies_each_is_compared_once(copies: int) -> None:
     text = " ".join(f"w{number}" for number in range(60))
     words = words_of(pa.array([text.replace("w30 ", f"x{number} ") for number in range(copies)]))
     found = decide_in_blocks(HeldTexts(words), np.zeros(copies, np.uint64), Rule(), size=3, block_words=6000)
@@ -71,7 +71,7 @@ def test_a_large_group_of_near_copies_is_compared_once_each(copies: int) -> None
 
 @pytest.mark.slow
 def test_a_group_of_any_size_needs_the_memory_of_a_block(tmp_path: Path) -> None:
-    """All of the words take 4.8 MB; comparing 3,000 at once takes about fifty bytes for each."""
+    """All words together take 4.8 MB; comparing 3,000 texts at once takes about fifty bytes per word."""
     copies = 10_000
     words = words_of(pa.array([" ".join(f"w{number}" for number in range(60))]))
     with StoredTexts(np.full(copies, 60), str(tmp_path), 3000) as texts:

@@ -1,10 +1,10 @@
-"""Runs one stage on a Ray dataset of your own, whose rows are tasks in the column ``item``.
+"""Runs one stage on a Ray dataset of your own, whose column ``item`` holds tasks.
 
     adapter = RayDataStageAdapter(stage)
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
     rows = adapter.process_dataset(dataset).take_all()
 
-`RayDataExecutor` does not use it: it moves encoded tasks and keeps accounts of them.
+`RayDataExecutor` does not use this adapter: it moves encoded tasks and keeps accounts of them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ Batch = Mapping[str, Any]
 
 
 class RayDataStageAdapter(BaseStageAdapter):
-    """A stage on Ray Data. In the driver it adds the stage to a dataset; in a worker it runs the stage, like its
-    base.
+    """A stage on Ray Data. In the driver, it adds the stage to a dataset; in a worker, it runs the stage, as its base
+    class does.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RayDataStageAdapter(BaseStageAdapter):
         warning. ``context`` holds the error policy; by default the first error is raised.
         """
         planned = stage if isinstance(stage, PlannedStage) else PlannedStage(stage, stage.name)
-        # The memory of a GPU is looked up where it matters, in process_dataset().
+        # process_dataset() looks up the memory of a GPU, because only it needs the number.
         _, notes = describe_group(_alone(planned), gpu_memory_gb=float("inf"))
         for note in notes:
             warnings.warn(note, stacklevel=2)
@@ -59,7 +59,7 @@ class RayDataStageAdapter(BaseStageAdapter):
 
     @property
     def batch_size(self) -> int:
-        """How many tasks the stage gets at most."""
+        """The largest number of tasks that the stage gets in one call."""
         return self.stage.batch_size
 
     def process_dataset(self, dataset: Any, ignore_head_node: bool = False) -> Any:
@@ -73,11 +73,11 @@ class RayDataStageAdapter(BaseStageAdapter):
         return split_blocks(dataset, 1) if self.group.is_fanout else dataset
 
     def work(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        """Run the stage on a batch of rows with one task each; yield its results as rows of the same kind."""
+        """Run the stage on a batch of rows with one task each; yield its results in the same form."""
         for task in self.stream(iter(batch[ITEM])):
             yield {ITEM: _column([task])}
         if isinstance(self.sink, MemorySink):
-            self.sink.take()  # nobody collects the accounts here, so they must not pile up
+            self.sink.take()  # nothing collects the accounts here, so they must not pile up
 
     @contextlib.contextmanager
     def set_up(self, token: str) -> Iterator[None]:
@@ -89,7 +89,7 @@ class RayDataStageAdapter(BaseStageAdapter):
             self.teardown()
 
     def start(self, token: str) -> None:
-        """Set the stage up; the first worker on a machine with this ``token`` also sets up the machine."""
+        """Set the stage up; the first worker with this ``token`` on a machine also runs `setup_on_node`."""
         node, worker = this_worker()
         if overrides(self.stage, "setup_on_node"):
             once_per_node(token, node.node_id, lambda: self.setup_on_node(node, worker))
@@ -97,7 +97,9 @@ class RayDataStageAdapter(BaseStageAdapter):
 
 
 def create_actor_from_stage(stage: Stage | PlannedStage) -> type:
-    """A class for `map_batches` that keeps the stage set up, named after it: ``MyStage`` makes ``MyStageActor``."""
+    """A class for `map_batches` that keeps the stage set up. It is named after the stage: ``MyStage`` makes
+    ``MyStageActor``.
+    """
     token = _token()
 
     def __init__(self: Any) -> None:  # noqa: N807
@@ -135,8 +137,8 @@ def create_task_from_stage(stage: Stage | PlannedStage) -> Callable[[Batch], Ite
 
 
 def _token() -> str:
-    """Name the marks of `setup_on_node`. Those on this machine are removed with the driver, since no run clears
-    them.
+    """Make a token for the marker files of `setup_on_node`. Those on this machine are removed when the driver ends,
+    since no run removes them.
     """
     token = uuid.uuid4().hex[:16]
     atexit.register(clean_node, token)
@@ -149,7 +151,7 @@ def _alone(planned: PlannedStage) -> Group:
 
 def _adapter(stage: Stage | PlannedStage) -> RayDataStageAdapter:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the driver has given them
+        warnings.simplefilter("ignore")  # the driver has already reported them
         return RayDataStageAdapter(stage)
 
 

@@ -28,20 +28,20 @@ logger = logging.getLogger(__name__)
 
 # A block of results is passed on when it reaches this size, or earlier.
 BLOCK_BYTES = 32 << 20
-# Ray Data passes on what a reader lists once it has gathered a block. Names of sources are small, so a block of the
-# usual size would hold all of them, and nothing would start before the last was listed.
+# Ray Data passes on listed sources once they fill a block. Names of sources are small, so a block of the usual size
+# would hold all of them, and no work would start until the last source was listed.
 LISTED_BLOCK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayDataOptions(RayOptions):
-    """Options of `RayDataExecutor`, beside those that say which cluster.
+    """Options of `RayDataExecutor`, in addition to those of the cluster.
 
-    ``tasks_per_block``: how many sources travel together; by default so many that each worker gets about eight blocks.
-    ``tasks_in_flight``: how many blocks are at an actor or on their way to it; by default four where it uses a GPU, and
-    Ray Data's own number elsewhere.
-    ``poll_interval_s``: how long Ray Data waits at most before it looks at its running tasks and hands out more. Its
-    own 0.1 s is long for small tasks; a shorter wait costs the driver CPU time.
+    ``tasks_per_block``: how many sources travel together; by default, enough that each worker gets about eight blocks.
+    ``tasks_in_flight``: how many blocks may be at an actor or on their way to it; by default four if the actor uses a
+    GPU, and otherwise Ray Data's own number. ``poll_interval_s``: how long Ray Data waits, at most, before it checks
+    its running tasks and hands out more. Ray Data's default of 0.1 s is long for small tasks; a shorter wait costs the
+    driver CPU time.
     """
 
     tasks_per_block: int | None = None
@@ -56,7 +56,7 @@ class RayDataOptions(RayOptions):
 
 
 class RayDataExecutor(RayExecutor[RayDataOptions]):
-    """Runs pipelines on Ray Data; see `RayDataOptions` for what ``config`` takes."""
+    """Runs pipelines on Ray Data; `RayDataOptions` describes the keys of ``config``."""
 
     options_type = RayDataOptions
     driver_modules = ("curator_backends.ray_data.guard", "curator_backends.ray_data.services")
@@ -130,7 +130,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
             for reference in bundle.block_refs:
                 table = self.ray.get(reference)
                 for buffer in unpack(table) if table.num_rows else ():
-                    # A copy: results outlive the object store.
+                    # Copy the results, because they outlive the object store.
                     yield decode_task(buffer.to_pybytes())
             self.supervisor.hand_over()
         if self.feeder is not None and self.feeder.failure is not None:
@@ -156,7 +156,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
         return split_blocks(source_dataset(self.link, remote), self.blocks.per_block)
 
     def _offer(self, tables: list[pa.Table], last: bool) -> Standing:
-        # Pass references: Ray does not look into a list, so they stay references, and the object store may spill them.
+        # Pass references inside a list: Ray does not resolve them there, so the object store may spill their content.
         references = [self.ray.put(table) for table in tables]
         standing: Standing = self.link.call("offer", references, last)
         return standing
@@ -172,7 +172,8 @@ class RayDataSegment(RaySegment[RayDataOptions]):
             "log_internal_stack_trace": False,
             "enable_auto_log_stats": False,
             "target_max_block_size": BLOCK_BYTES if self.blocks.complete else LISTED_BLOCK_BYTES,
-            # A task may take any time: our supervisor sees whether a worker is busy, which Ray Data's check does not.
+            # A task may take any amount of time: our supervisor knows whether a worker is busy, and Ray Data's check
+            # does not.
             "execution_no_progress_timeout_s": -1,
             "enable_fallback_to_arrow_object_ext_type": False,
         }
@@ -199,14 +200,14 @@ def _elsewhere(cluster: Cluster) -> dict[str, str]:
 
 
 def _first_workers(placement: Placement, cluster: Cluster) -> int:
-    """How many workers the first group may have at once."""
+    """The largest number of workers that the first group may have at once."""
     by_cpu = cluster.cpus / placement.num_cpus if placement.num_cpus else cluster.cpus
     return max(1, int(min(by_cpu, placement.max_workers or by_cpu)))
 
 
 @contextlib.contextmanager
 def _silence_logs(verbose: bool) -> Iterator[None]:
-    """Ray Data writes plans and progress to the terminal: only where ``verbose`` asks for it."""
+    """Keep Ray Data from writing plans and progress to the terminal, unless ``verbose`` is set."""
     if verbose:
         yield
         return
@@ -219,5 +220,5 @@ def _silence_logs(verbose: bool) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        with contextlib.suppress(ValueError):  # the filters have been reset meanwhile
+        with contextlib.suppress(ValueError):  # something has reset the filters in the meantime
             warnings.filters.remove(entry)  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""Polls a running dataset now and then from inside Ray Data's own loop: does anything move, has a worker reported?
+"""Polls a running dataset from inside Ray Data's own loop, to detect stalls and to collect the workers' reports.
 
-Ray Data waits for ever for resources that it cannot get. The guard ends such a run and says what it was waiting for.
+Ray Data waits forever for resources that it cannot get. The guard ends such a run and reports what it was waiting for.
 This module imports Ray Data, so it is imported when a run starts.
 """
 
@@ -16,7 +16,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 POLL_SECONDS = 1.0
 
-# Guards by token: Ray Data makes the callback itself and sends its class to workers, which have nothing to guard.
+# Guards by token: Ray Data creates the callback itself and sends its class to workers, where there is nothing to guard.
 _polls: dict[str, Callable[[], None]] = {}
 
 
@@ -29,7 +29,7 @@ class GuardCallback(ExecutionCallback):
         self._next = 0.0
 
     def on_execution_step(self, executor: Any) -> None:
-        """Poll if it is time; an error from that ends the run."""
+        """Poll if it is time; an error from the poll ends the run."""
         now = time.monotonic()
         poll = _polls.get(self.token)
         if poll is not None and now >= self._next:
@@ -39,7 +39,7 @@ class GuardCallback(ExecutionCallback):
 
 @contextlib.contextmanager
 def guarded(token: str, poll: Callable[[], None]) -> Iterator[type]:
-    """A class of callbacks that call ``poll``, valid for the length of a ``with`` block."""
+    """A callback class that calls ``poll``, valid for the length of a ``with`` block."""
     _polls[token] = poll
     try:
         yield type("CuratorGuard", (GuardCallback,), {"token": token})
@@ -51,9 +51,9 @@ def guarded(token: str, poll: Callable[[], None]) -> Iterator[type]:
 def polling_every(seconds: float) -> Iterator[None]:
     """For the length of a ``with`` block, let Ray Data's loop wait at most this long for its running tasks.
 
-    The loop waits until all of them are done or the time is over, so on a machine with few CPUs every block costs a
-    part of the wait: with Ray Data's own 0.1 s on two CPUs, 20 ms, mostly idle. A version without this number keeps its
-    own pace.
+    The loop waits until all of them are done or the time is up, so on a machine with few CPUs every block costs a part
+    of the wait: 20 ms, mostly idle, with Ray Data's default of 0.1 s on two CPUs. A Ray version without this setting
+    keeps its own pace.
     """
     name = "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S"
     before = getattr(streaming_executor_state, name, None)

@@ -1,4 +1,4 @@
-"""Translates a group into an operator of a Ray dataset: where and how it runs, and nothing else."""
+"""Translates a group into an operator of a Ray dataset, which defines only where and how the group runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from curator_backends.worker import Job
 
 _turns = itertools.count()
 
-# Blocks that are at a worker on a GPU or on their way to it. Ray Data's own two are the block that is being computed
-# and one more, and the driver may take longer to send another than a small block takes to compute. Ray Data itself
+# How many blocks may be at a GPU worker or on their way to it. Ray Data's default of two means one block in work and
+# one waiting, and the driver may take longer to send another than a small block takes to compute. Ray Data itself
 # limits how many bytes wait for all workers.
 IN_FLIGHT_ON_GPU = 4
 
-# How many tasks may split blocks at the same time where they hold no CPU.
+# How many tasks may split blocks at the same time if they reserve no CPU.
 SPLITTING_TASKS = 4
 
 
 def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in_flight: int | None = None) -> Any:
     """The dataset of encoded tasks with a group applied; after a fan-out each task is a block, so that workers share them."""
     if placement.max_calls is not None:
-        # A worker is called with a block, so a block has as many tasks as one call takes.
+        # A worker processes one block per call, so a block has as many tasks as one call takes.
         dataset = split_blocks(dataset, placement.batch_size or 1)
     make = group_actor if placement.mode == "actor" else group_task
     options = {
@@ -37,15 +37,15 @@ def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in
 
 
 def operator_options(placement: Placement, tasks_in_flight: int | None = None) -> dict[str, Any]:
-    """The arguments of `map_batches` for a placement, except for the batch size. ``tasks_in_flight`` is for each
+    """The arguments of `map_batches` for a placement, except the batch size. ``tasks_in_flight`` counts blocks for each
     actor.
     """
     options: dict[str, Any] = {"num_cpus": placement.num_cpus, **placement.remote_args}
     if placement.num_gpus:
         options["num_gpus"] = placement.num_gpus
     # Ray Data (2.60) fuses neighbours with equal requests, even a fan-out with its successor, and then one worker does
-    # it all. The plan has already fused whatever may share a worker. So neighbours get requests that differ slightly in
-    # form and mean the same: both numbers are Ray Data's own.
+    # all the work. The plan has already fused all stages that may share a worker. So the requests of neighbours differ
+    # slightly in form but mean the same: both numbers are Ray Data's defaults.
     if placement.mode == "actor":
         options.setdefault("max_restarts", -1)
         options["compute"] = _actor_pool(placement, tasks_in_flight)
@@ -59,11 +59,12 @@ def operator_options(placement: Placement, tasks_in_flight: int | None = None) -
 
 
 def split_blocks(dataset: Any, rows: int) -> Any:
-    """Blocks of ``rows`` tasks. The tasks before it do the splitting where they can; otherwise it holds no CPU.
+    """Split into blocks of ``rows`` tasks. The operator before it does the splitting if it can; otherwise the splitting
+    reserves no CPU.
 
-    Ray Data gives the splitting a CPU of its own, and fuses it with the operator before it only if that requests one
-    CPU and nothing else. On a machine that actors have filled, a separate splitting then never runs. Where it holds no
-    CPU, nothing else would keep Ray from starting a process for each block.
+    By default, the splitting requests one CPU, and Ray Data fuses it with the operator before it only if that operator
+    requests one CPU and nothing else. A separate splitting would then never run on a machine that is full of actors.
+    Without a CPU request, only the limit set here keeps Ray from starting a process for each block.
     """
     before = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
     dataset = dataset.repartition(target_num_rows_per_block=rows)

@@ -1,4 +1,6 @@
-"""Decides, before anything starts, what runs where on Ray Data: tasks or actors, how many, with which CPUs and GPUs."""
+"""Decides, before anything starts, how each group runs on Ray Data: as tasks or actors, how many, with which CPUs and
+GPUs.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,18 @@ from curator_core.planning.plan import Group
 
 Mode = Literal["actor", "task"]
 
-# So many workers of a pool start at once where there is room for them. Ray Data requests a second one only when the
-# first is ready and has too much to do, and its start (importing torch takes a quarter of a minute) then takes CPUs
-# from the work. But each may hold a model, so a small run does not fill a large machine with them.
+# How many workers of a pool start at once if there is room for them. Ray Data requests a second worker only when the
+# first is ready and overloaded, and its start (importing torch takes 15 s) then takes CPU time from the work. The
+# number is limited because each worker may hold a model, and a small run should not fill a large machine.
 FIRST_WORKERS = 8
 
-# What `ray_remote_args` must not name: these have keys and attributes of their own, and the two could disagree.
+# Keys that `ray_remote_args` must not contain: each has a key or attribute of its own, and the two could disagree.
 MANAGED = ("compute", "concurrency", "max_calls", "num_cpus", "num_gpus", "runtime_env")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What Ray Data gets for one group."""
+    """The settings that Ray Data gets for one group."""
 
     mode: Mode
     num_cpus: float
@@ -44,7 +46,7 @@ class Placement:
 
 
 def describe_group(group: Group, gpu_memory_gb: float | None, card: str = "a GPU") -> tuple[Placement, list[str]]:
-    """A group's own requests, checked but not yet fitted to a cluster, and warnings about them."""
+    """The group's requests, checked but not yet fitted to a cluster, and warnings about them."""
     warnings: list[str] = []
     spec = _spec(group)
     mode = _mode(group, spec)
@@ -91,8 +93,8 @@ def describe_group(group: Group, gpu_memory_gb: float | None, card: str = "a GPU
         max_workers=workers if workers is not None else high,
         initial_workers=first,
         max_calls=calls,
-        # None leaves a block whole. With a GPU, Ray Data demands a number; and where calls are counted, each call is a
-        # block.
+        # None keeps a block whole. Ray Data requires a number if the group uses a GPU; and where calls are counted,
+        # each call is a block.
         batch_size=batch if batch > 1 else 1 if calls is not None or group.resources.requires_gpu else None,
         remote_args=_remote_args(group, spec),
     )
@@ -100,7 +102,7 @@ def describe_group(group: Group, gpu_memory_gb: float | None, card: str = "a GPU
 
 
 def _names_batch_size(stage: ProcessingStage[Any, Any]) -> bool:
-    """Whether the stage, its class, or `with_` says how many tasks it takes at a time."""
+    """Whether the stage, its class, or `with_` sets how many tasks the stage takes at a time."""
     named = next(kind for kind in type(stage).__mro__ if "batch_size" in vars(kind))
     return bool(stage.batch_size) and ("batch_size" in vars(stage) or named is not ProcessingStage)
 
@@ -108,8 +110,8 @@ def _names_batch_size(stage: ProcessingStage[Any, Any]) -> bool:
 def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], list[str]]:
     """Fit the groups of a segment to a cluster, so that none can keep another from ever starting.
 
-    All groups hold their workers at once. Actors keep their CPUs to the end, so their growth is limited to leave room
-    for one task of the groups that run as tasks.
+    All groups have workers at the same time. Actors keep their CPUs to the end, so their number is limited to leave
+    room for at least one task of the groups that run as tasks.
     """
     decisions: list[str] = []
     places = []
@@ -126,10 +128,10 @@ def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], l
 
 
 def start_no_more(places: Sequence[Placement], groups: Sequence[Group], sources: int) -> list[Placement]:
-    """The same pools, with no more workers at the start than there are sources.
+    """The same placements, with no more workers at the start than there are sources.
 
-    A pool after a fan-out stays as it is, because the number of its tasks shows only as it runs; so does a number that
-    the stage requests.
+    A pool after a fan-out is not changed, because the number of its tasks is unknown; nor is a number that the stage
+    requests.
     """
     fewer = []
     countable = True
@@ -172,8 +174,8 @@ def _remote_args(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
     taken = [key for key in arguments if key in MANAGED]
     if taken:
         raise PlanError(
-            f"stage {group.name!r}: ray_remote_args must not name {', '.join(taken)}: resources, num_workers, "
-            "max_calls_per_worker and runtime_env of the stage say that"
+            f"stage {group.name!r}: ray_remote_args must not name {', '.join(taken)}: set resources, num_workers, "
+            "max_calls_per_worker and runtime_env on the stage instead"
         )
     arguments = dict(arguments)
     environment = spec.get(RayStageSpecKeys.RUNTIME_ENV)
@@ -204,7 +206,7 @@ def _gpus(group: Group, gpu_memory_gb: float | None, card: str) -> float:
 
 
 def _least(placement: Placement) -> int:
-    """The least number of workers that are there from start to end."""
+    """The number of workers that run from start to end."""
     return (placement.min_workers or 1) if placement.mode == "actor" else 0
 
 
@@ -254,8 +256,8 @@ def _fit_gpus(groups: Sequence[Group], places: list[Placement], cluster: Cluster
         placement = places[index]
         if placement.mode == "actor" and placement.max_workers is None:
             most = _least(placement) + int((spare + 1e-9) / placement.num_gpus)
-            # GPU workers are slow to start and idle GPUs cost money: unless the stage says otherwise, they all start at
-            # once.
+            # GPU workers are slow to start, and idle GPUs cost money, so all of them start at once unless the stage
+            # says otherwise.
             first = placement.initial_workers or most
             places[index] = replace(placement, max_workers=most, initial_workers=first)
     return places
@@ -269,12 +271,12 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
         return places
     task = _room_for_a_task(places, cluster)
     spare = max(0.0, cluster.cpus - held - task)
-    # Beside tasks, the growth of all pools together must leave room for one task. Without tasks, each pool keeps at
-    # least its first workers, and one pool may use what another leaves.
+    # If some groups run as tasks, all pools together must leave room for one task. Otherwise, each pool keeps at least
+    # its first workers, and a pool may use CPUs that another leaves free.
     share = spare / len(growing)
     each = share if task else spare
-    # On several nodes free CPUs may be scattered, and other jobs may hold some: pools that start whole could leave
-    # nothing for another pool's first worker, or for a task.
+    # On several nodes, free CPUs may be scattered, and other jobs may hold some. If pools started at full size, nothing
+    # might be left for another pool's first worker, or for a task.
     at_once = cluster.ours and len(cluster.nodes) == 1
     for index in growing:
         placement = places[index]
@@ -283,7 +285,7 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
             most = max(_least(placement), min(most, placement.max_workers))
         first = placement.initial_workers
         if first is None and at_once:
-            # No more than its share: a pool that waits for its first worker would hold up everything before it.
+            # Start no more than the pool's share: a pool that waits for its first worker holds up all groups before it.
             room = _least(placement) + int((share + 1e-9) / placement.num_cpus)
             first = max(_least(placement), min(FIRST_WORKERS, room))
         places[index] = replace(placement, max_workers=most, initial_workers=first and min(first, most))
@@ -291,11 +293,11 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
 
 
 def _room_for_two(places: list[Placement], cluster: Cluster) -> list[Placement]:
-    """On a small machine, request less CPU for each worker, so that a pool can have a second one while another pool
-    idles.
+    """On a small machine, request less CPU for each worker, so that a pool can have a second worker while another pool
+    is idle.
     """
     if len(places) > cluster.cpus:
-        return places  # there is more than enough to run already
+        return places  # there are already more groups than CPUs
     wanted = _room_for_a_task(places, cluster)
     for placement in places:
         workers = _least(placement)
@@ -313,9 +315,10 @@ def _grows(placement: Placement) -> bool:
 
 
 def _room_for_a_task(places: Sequence[Placement], cluster: Cluster) -> float:
-    """The CPUs that actors must leave free so that a task fits on some node wherever Ray puts the actors.
+    """The number of CPUs that actors must leave free so that a task fits on some node, wherever Ray places the actors.
 
-    Free CPUs may be scattered: one node is sure to have enough only if they add up to a task's CPUs for every node.
+    Free CPUs may be scattered: some node certainly has enough only if their sum is at least a task's CPUs times the
+    number of nodes.
     """
     largest = max((placement.num_cpus for placement in places if placement.mode == "task"), default=0.0)
     return largest * max(1, sum(node.cpus > 0 for node in cluster.nodes))

@@ -1,9 +1,8 @@
-"""Leaves out actors of Ray Data that serve a dashboard, a node autoscaler, usage statistics, and larger clusters.
+"""Starts datasets without the actors that Ray Data uses for a dashboard, a node autoscaler, usage statistics and larger
+clusters.
 
-On a local Ray of ours they are of no use, and each is a process. They start with the first dataset, on the CPUs that
-its workers are waiting for. This module imports
-Ray Data, so it is
-imported when a run starts.
+These actors are useless on a local Ray that we start, and each is a process. They start with the first dataset and take
+CPU time that its workers need. This module imports Ray Data, so it is imported when a run starts.
 """
 
 from __future__ import annotations
@@ -22,15 +21,16 @@ from ray.data._internal.execution.operators import actor_pool_map_operator
 from curator_backends.environment import environment
 from curator_backends.minimal import NULL_ACTOR, replaced
 
-# Tasks that Ray gets for each CPU: one that runs, and one that follows it.
+# How many tasks Ray gets for each CPU: one that runs, and one that waits.
 TASKS_PER_CPU = 2.0
 
 
 @contextlib.contextmanager
 def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
-    """For the length of a ``with`` block, datasets start no actors but their own. With ``tasks_only`` they have none.
+    """For the length of a ``with`` block, datasets start only their own actors. ``tasks_only`` says that they have
+    none.
 
-    Attributes of Ray Data are replaced by name: a version with other names starts its actors, and works.
+    Attributes of Ray Data are replaced by name: a Ray version with other names starts its actors, and still works.
     """
     if not minimal:
         yield
@@ -41,7 +41,7 @@ def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
             (stats, "get_or_create_stats_actor", lambda: NULL_ACTOR),
             (stats._StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid.uuid4().hex)),
             (streaming_executor, "create_cluster_autoscaler", lambda *_, **__: _FixedCluster(tasks_only)),
-            # There is one machine, so the location of actors never changes.
+            # There is only one machine, so actors never change their location.
             (actor_pool_map_operator, "get_or_create_actor_location_tracker", lambda: NULL_ACTOR),
             (actor_pool_map_operator, "get_actor_locations", lambda _: {}),
         ),
@@ -50,12 +50,13 @@ def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
 
 
 class _FixedCluster:
-    """A cluster of fixed size; Ray Data's own class asks an actor, which requests more machines."""
+    """A cluster of fixed size; Ray Data's own class uses an actor that requests more machines."""
 
     def __init__(self, tasks_only: bool) -> None:
         total = ExecutionResources.from_resource_dict(ray.cluster_resources())
-        # With as many tasks as CPUs, the CPU of a finished task idles until the driver has looked and hands out another. So Ray
-        # gets more tasks than it can run at once. Actors would wait for CPUs that do not exist.
+        # If Ray gets only as many tasks as CPUs, the CPU of a finished task is idle until the driver hands out another.
+        # So Ray gets more tasks than it can run at once. This is not done for actors: they would wait for CPUs that do
+        # not exist.
         self._total = total.copy(cpu=total.cpu * TASKS_PER_CPU) if tasks_only else total
 
     def try_trigger_scaling(self) -> None:

@@ -1,4 +1,4 @@
-"""A dataset of sources that the driver is still listing: one task fetches them in order from the coordinator."""
+"""A dataset of sources that the driver is still listing: one task fetches the sources in order from the coordinator."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MOST_PAUSE = 0.2
 
 
 def source_dataset(link: Link, remote_args: dict[str, Any]) -> Any:
-    """A dataset of all sources, from a task that holds no CPU.
+    """A dataset of all sources, made by a task that reserves no CPU.
 
-    Sources are requested by number, so a task that replaces a dead one gives the same again. The dataset is a map over
-    one row rather than a datasource, because Ray Data splits blocks within a map, but splits after a reader in separate
-    tasks, each with a process where they hold no CPU.
+    Sources are requested by number, so a task that replaces a dead one yields the same sources again. The dataset is a
+    map over one row rather than a datasource, because Ray Data splits blocks within a map, but splits after a reader in
+    separate tasks, and starts a process for each if they reserve no CPU.
     """
     from ray import data
 
-    def Sources(_: pa.Table) -> Iterator[pa.Table]:  # noqa: N802 - shown by Ray Data
+    def Sources(_: pa.Table) -> Iterator[pa.Table]:  # noqa: N802 - Ray Data shows this name
         yield from _read(link)
 
     start = data.from_blocks([pa.table({"start": [0]})])
@@ -42,7 +42,8 @@ def _read(link: Link) -> Iterator[pa.Table]:
     while True:
         table = link.call("source", index)
         if isinstance(table, str) and table == NOT_YET:
-            # The listing is held back until the workers have caught up, and these requests must not slow them down.
+            # The driver lists no further until the workers have caught up, and these requests must not slow the workers
+            # down.
             time.sleep(pause)
             pause = min(2 * pause, MOST_PAUSE)
             continue

@@ -27,12 +27,12 @@ def group_actor(job: Job, link: Link) -> type:
         try:
             yield from encode_stream(self._worker.run(decode(batch)))
         except Exception:
-            # The run is over, and the error's frames keep this object alive past the end of the actor.
+            # The run is over, and the error's frames would keep this object alive beyond the end of the actor.
             self._worker.close()
             raise
 
     def __del__(self: Any) -> None:  # noqa: N807
-        # Ray Data drops the object when the pool releases the actor: an actor gets no other notice of its end.
+        # Ray Data deletes the object when the pool releases the actor: an actor gets no other notice of its end.
         worker = self.__dict__.pop("_worker", None)
         if worker is not None:
             worker.close()
@@ -43,7 +43,7 @@ def group_actor(job: Job, link: Link) -> type:
 
 def group_task(job: Job, link: Link) -> Callable[[pa.Table], Iterator[pa.Table]]:
     """A function for `map_batches`."""
-    # Where a stage with a setup must run as tasks, every call sets up and tears down.
+    # If a stage with a setup must run as tasks, every call sets it up and tears it down.
     stateful = any(overrides(planned.stage, hook) for planned in job.group.stages for hook in ("setup", "teardown"))
 
     def work(batch: pa.Table) -> Iterator[pa.Table]:
@@ -59,13 +59,13 @@ def group_task(job: Job, link: Link) -> Callable[[pa.Table], Iterator[pa.Table]]
 
 
 def this_worker() -> tuple[NodeInfo, WorkerMetadata]:
-    """The node and the worker of this process, which from now on sees no GPU but its own."""
+    """The node and the worker of this process. From here on, the process sees only its own GPUs."""
     import ray
 
     context = ray.get_runtime_context()
     gpus = context.get_accelerator_ids().get("GPU", [])
     if gpus and not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        # A cluster that was started for Xenna leaves this to whatever places the workers.
+        # A cluster that was started for Xenna does not set the visible GPUs itself.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     worker_id = context.get_actor_id() or context.get_worker_id()
     numbers = tuple(int(gpu) for gpu in gpus if str(gpu).isdigit())
@@ -73,7 +73,7 @@ def this_worker() -> tuple[NodeInfo, WorkerMetadata]:
 
 
 def _kept_worker(job: Job, link: Link) -> GroupWorker:
-    """The worker of a stateless group in this process; made once, since a process serves many calls."""
+    """The worker of a stateless group in this process; it is made once, since a process serves many calls."""
     worker = _kept.get((job.token, job.index))
     if worker is None:
         for key in [key for key in _kept if key[0] != job.token]:

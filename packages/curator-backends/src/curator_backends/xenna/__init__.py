@@ -1,6 +1,7 @@
-"""Runs on Cosmos-Xenna through its public interface only; all that is specific to it is in this folder.
+"""Runs pipelines on Cosmos-Xenna; all code that is specific to Xenna is in this folder.
 
-Xenna is in maintenance upstream, so start with Ray Data. A cluster that is tuned for Xenna can stay on it.
+Xenna is in maintenance mode upstream, so new users should choose Ray Data. A cluster that is tuned for Xenna can stay
+on it.
 """
 
 from __future__ import annotations

@@ -31,34 +31,33 @@ from curator_core.planning.plan import Group
 
 Mode = Literal["streaming", "batch"]
 
-# Without these every run fails as soon as Xenna asks for the state of its actors. The cluster's own processes read them
-# when they start, so the owner of an existing cluster has to set them.
+# Without these variables, every run fails as soon as Xenna requests the state of its actors. The cluster's own
+# processes read them when they start, so the owner of an existing cluster has to set them.
 CLUSTER_ENVIRONMENT = {
     "RAY_MAX_LIMIT_FROM_API_SERVER": "40000",
     "RAY_MAX_LIMIT_FROM_DATA_SOURCE": "40000",
     "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
 }
 LEAST_VERSION = (0, 5, 12)
-# The largest number of sources that are listed and not yet through the first group, in blocks for each of its workers.
+# The largest number of sources that are listed and have not left the first group, in blocks for each of its workers.
 BLOCKS_AHEAD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class XennaOptions(RayOptions):
-    """Options of `XennaExecutor`, beside those that say which cluster. Xenna's own option names are in parentheses.
+    """Options of `XennaExecutor`, in addition to those of the cluster. Xenna's own option names are in parentheses.
 
-    ``mode``: ``streaming`` runs all groups at once and balances their workers; ``batch`` runs one group after the other.
-    ``cpu_allocation``: the part of each node's CPUs that workers get (cpu_allocation_percentage, there 0.95).
-    ``autoscale_interval_s``: how often workers are rebalanced (same name).
-    ``slots_per_worker``: tasks that wait in a worker while it works (slots_per_actor).
-    ``setup_attempts``, ``run_attempts``: how often a failing set-up or call is tried (num_setup_attempts_python,
-    num_run_attempts_python). ``max_setup_failure_percentage``: how many workers may fail to set up (same name).
-    ``worker_lifetime_m``: minutes after which a worker is replaced, 0 for never (worker_max_lifetime_m).
-    ``worker_restart_interval_m``: minutes between two such replacements (same name).
-    ``work_stealing``: idle workers take waiting tasks from busy ones (enable_work_stealing).
-    ``queue_factor``, ``queue_least``: how much waits between groups (max_queued_multiplier, max_queued_lower_bound).
-    ``logging_interval_s``: seconds between Xenna's status reports, seen with ``verbose`` (same name).
-    ``tasks_per_block``: how many sources travel together; by default it depends on how many there are.
+    ``mode``: ``streaming`` runs all groups at once and balances their workers; ``batch`` runs one group after the
+    other. ``cpu_allocation``: the fraction of each node's CPUs that workers get (cpu_allocation_percentage, by default
+    0.95 in Xenna). ``autoscale_interval_s``: how often workers are rebalanced (same name). ``slots_per_worker``: tasks
+    that wait in a worker while it works (slots_per_actor). ``setup_attempts``, ``run_attempts``: how often a failing
+    set-up or call is tried (num_setup_attempts_python, num_run_attempts_python). ``max_setup_failure_percentage``: how
+    many workers may fail to set up (same name). ``worker_lifetime_m``: minutes after which a worker is replaced, or 0
+    for never (worker_max_lifetime_m). ``worker_restart_interval_m``: minutes between two such replacements (same name).
+    ``work_stealing``: idle workers take waiting tasks from busy ones (enable_work_stealing). ``queue_factor``,
+    ``queue_least``: how many tasks wait between groups (max_queued_multiplier, max_queued_lower_bound).
+    ``logging_interval_s``: seconds between Xenna's status reports, which ``verbose`` shows (same name).
+    ``tasks_per_block``: how many sources travel together; by default, this depends on the number of sources.
     """
 
     mode: Mode = "streaming"
@@ -100,7 +99,7 @@ class XennaOptions(RayOptions):
 
 
 class XennaExecutor(RayExecutor[XennaOptions]):
-    """Runs pipelines on Cosmos-Xenna; see `XennaOptions` for what ``config`` takes."""
+    """Runs pipelines on Cosmos-Xenna; `XennaOptions` describes the keys of ``config``."""
 
     options_type = XennaOptions
     driver_modules = ("curator_backends.xenna.stage", "curator_backends.xenna.services")
@@ -109,7 +108,7 @@ class XennaExecutor(RayExecutor[XennaOptions]):
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(config, **options)
         if self.settings.mode == "batch":
-            # Groups run one after the other, so each may have the whole machine.
+            # Groups run one after the other, so each may use the whole machine.
             self.__dict__["simultaneous"] = False
 
     def require_engine(self) -> None:
@@ -118,7 +117,9 @@ class XennaExecutor(RayExecutor[XennaOptions]):
         _require_real_gpus(self.settings.num_gpus, len(visible_gpus()))
 
     def connect(self, meanwhile: Callable[[], None]) -> AbstractContextManager[Cluster]:
-        """A local Ray starts with what Xenna needs: higher limits, and a dashboard where Xenna cannot do without."""
+        """A local Ray starts with the settings that Xenna needs: higher limits, and a dashboard if Xenna requires
+        one.
+        """
         return connect(
             self.settings,
             extra_environment=self._environment(),
@@ -130,7 +131,7 @@ class XennaExecutor(RayExecutor[XennaOptions]):
         return {**CLUSTER_ENVIRONMENT, **environment_for([*self.worker_modules, *self._modules])}
 
     def machine(self) -> Machine:
-        """The part of the cluster that Xenna may use; before `open`, the part that it would have of a local one."""
+        """The part of the cluster that Xenna may use; before `open`, the part of a local cluster that it would get."""
         machine = super().machine()
         if self._cluster is not None:
             return replace(machine, cpus=_allocated(self._cluster, self.settings))
@@ -155,17 +156,19 @@ class XennaSegment(RaySegment[XennaOptions]):
         self.found: list[Task[Any]] = []
 
     def stream(self) -> Iterator[Task[Any]]:
-        """Xenna returns to the driver only when the pipeline is done: until then results are gathered."""
+        """Run the pipeline and yield its results at the end: Xenna returns to the driver only when the pipeline is
+        done.
+        """
         from curator_backends.xenna.services import balanced_when_there_is_news, no_services
 
         with (
             _silence_logs(self.settings.verbose),
             same_environment(),
-            no_services(self.cluster.minimal),
+            no_services(self.cluster.minimal, self.cluster.dashboard),
             balanced_when_there_is_news(lambda: self.supervisor.emptied + self.supervisor.rated),
         ):
-            # Xenna asks for the state of its workers at the address in a file of this machine's last cluster, which may
-            # not be ours.
+            # By default, Xenna requests the state of its workers from the last cluster that was started on this
+            # machine, which may not be ours.
             os.environ["RAY_ADDRESS"] = self.ray.get_runtime_context().gcs_address
             self._run()
         yield from self.found
@@ -224,8 +227,8 @@ class XennaSegment(RaySegment[XennaOptions]):
 
         settings = self.settings
         level = xenna.VerbosityLevel.INFO if settings.verbose else xenna.VerbosityLevel.NONE
-        # Serving streams from a queue to a queue: sources are listed as they are needed, and results arrive as they are
-        # made. Plain streaming takes a list and returns a list.
+        # The mode SERVING streams from a queue to a queue: sources are listed as they are needed, and results arrive as
+        # they are made. The mode STREAMING takes a list and returns a list.
         streaming = settings.mode == "streaming"
         return xenna.PipelineConfig(
             execution_mode=xenna.ExecutionMode.SERVING if streaming else xenna.ExecutionMode.BATCH,
@@ -239,8 +242,8 @@ class XennaSegment(RaySegment[XennaOptions]):
             worker_restart_interval_m=settings.worker_restart_interval_m,
             logging_interval_s=settings.logging_interval_s,
             cpu_allocation_percentage=settings.cpu_allocation,
-            # Hiding GPUs needs a separate environment, for which Ray starts new workers, so it is skipped where there
-            # are no GPUs.
+            # Hiding GPUs needs a separate environment, for which Ray starts new workers, so it is skipped if there are
+            # no GPUs.
             clear_cuda_visible_devices_on_cpu_actors=bool(self.cluster.gpus),
             actor_pool_verbosity_level=level,
             monitoring_verbosity_level=level,
@@ -256,7 +259,7 @@ class XennaSegment(RaySegment[XennaOptions]):
         )
 
     def _lost_nodes(self) -> list[str]:
-        """Nodes that the run had at its start and that are gone."""
+        """Nodes that were there when the run started and are gone now."""
         with contextlib.suppress(Exception):  # the cluster itself may be gone, and then the original error is reported
             alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
             return [node.node_id for node in self.cluster.nodes if node.node_id not in alive]
@@ -264,7 +267,7 @@ class XennaSegment(RaySegment[XennaOptions]):
 
 
 class _Source:
-    """Gives Xenna its items in place of a queue, made from the sources as they are listed."""
+    """Stands in for Xenna's input queue and supplies items as sources are listed."""
 
     def __init__(self, segment: XennaSegment) -> None:
         self._segment = segment
@@ -274,7 +277,7 @@ class _Source:
         self._ahead = BLOCKS_AHEAD * max(1, int(segment.cluster.cpus)) * segment.blocks.per_block
 
     def get(self, block: bool = False) -> pa.Table | None:
-        """The next table of sources; None once, after the last."""
+        """The next table of sources; after the last table, None once."""
         self._segment.poll()
         if not self._segment.blocks.complete and self._given - self._segment.supervisor.sources >= self._ahead:
             raise queue.Empty
@@ -290,7 +293,7 @@ class _Source:
 
 
 class _Sink:
-    """Where Xenna puts its results."""
+    """Stands in for Xenna's output queue and passes its results to the segment."""
 
     def __init__(self, segment: XennaSegment) -> None:
         self._segment = segment
@@ -300,7 +303,9 @@ class _Sink:
 
 
 def needs_dashboard() -> bool:
-    """Whether Xenna cannot run without Ray's dashboard; imports Xenna, so it is asked only where a Ray is to be started."""
+    """Whether Xenna requires Ray's dashboard. This function imports Xenna, so it is called only if a Ray is to be
+    started.
+    """
     from curator_backends.xenna.services import needs_dashboard
 
     return needs_dashboard()
@@ -328,14 +333,14 @@ def import_xenna() -> None:
 def _require_real_gpus(asked: float | None, here: int) -> None:
     if asked and (asked > here or asked != int(asked)):
         raise UsageError(
-            f"num_gpus={asked:g}, but this machine has {here}: Xenna detects GPUs itself and cannot be made to see "
-            "others, nor a part of one. Leave num_gpus out, or use the ray_data executor, which takes the number as "
-            "it is given"
+            f"num_gpus={asked:g}, but this machine has {here}: Xenna detects GPUs itself, and cannot be given "
+            "simulated or partial ones. Leave num_gpus out, or use the ray_data executor, which uses the number as "
+            "given"
         )
 
 
 def _allocated(cluster: Cluster, settings: XennaOptions) -> float:
-    """The CPUs that Xenna counts: it rounds down node by node."""
+    """The CPUs that Xenna uses; it rounds down for each node."""
     return max(1.0, sum(float(int(node.cpus * settings.cpu_allocation)) for node in cluster.nodes))
 
 
@@ -343,8 +348,8 @@ def _require_cpus(cluster: Cluster) -> None:
     without = [node.node_id for node in cluster.nodes if node.cpus < 1]
     if without:
         raise PlanError(
-            f"Xenna asks every node what it has with a task of one CPU, and node {without[0][:12]} has none: start it with "
-            "`ray start --num-cpus=1`, and give cpu_allocation=0.99 to keep workers off it (Xenna rounds down node by "
+            f"Xenna measures every node with a task that needs one CPU, and node {without[0][:12]} has none: start it "
+            "with `ray start --num-cpus=1`, and give cpu_allocation=0.99 to keep workers off it (Xenna rounds down node by "
             "node), or use the ray_data executor"
         )
 
@@ -359,7 +364,7 @@ def _shape(group: Group, cluster: Cluster) -> tuple[float, float]:
     gpus = need.gpu_share(cluster.gpu_memory_gb or 0.0, cluster.machine().gpu_card) if need.requires_gpu else 0.0
     if gpus > 1 and gpus != int(gpus):
         raise PlanError(f"stage {group.name!r} asks for gpus={gpus:g}: above one, GPUs come in whole numbers only")
-    # Xenna accepts no worker that needs nothing.
+    # Xenna rejects a worker that needs no resources.
     return max(need.cpus, 0.001 if not gpus else 0.0), gpus
 
 
@@ -374,7 +379,7 @@ def _check_gpus(groups: list[Group], shapes: list[tuple[float, float]], cluster:
 
 
 def _stage_options(group: Group) -> dict[str, Any]:
-    """A stage's own facts for Xenna, under Xenna's names."""
+    """A stage's own settings for Xenna, under Xenna's names."""
     keys = XennaStageSpecKeys
     names = {
         keys.NUM_WORKERS_PER_NODE: "num_workers_per_node",
@@ -401,7 +406,7 @@ def _stage_options(group: Group) -> dict[str, Any]:
 def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseException:
     text = str(error)
     if lost_nodes and _of_the_engine(error):
-        # Xenna ties the replacement of a lost worker to the same node.
+        # Xenna starts the replacement of a lost worker only on the same node.
         return WorkerDied(
             f"{', '.join(node[:12] for node in lost_nodes)} left the cluster, and Xenna does not move its work to another "
             "node. Complete work is kept: continue with --resume (resume=True) and the same run_dir, or "
@@ -409,21 +414,22 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
         )
     if "ServerUnavailable" in text or "RayStateApiException" in text:
         return UsageError(
-            "Xenna asks Ray's dashboard for the state of its workers, and this cluster does not answer: start it with its "
-            f"dashboard (ray[default]), and with {', '.join(f'{k}={v}' for k, v in CLUSTER_ENVIRONMENT.items())} in "
+            "Xenna requests the state of its workers from Ray's dashboard, and this cluster does not answer: start "
+            f"it with its dashboard (ray[default]), and with "
+            f"{', '.join(f'{k}={v}' for k, v in CLUSTER_ENVIRONMENT.items())} in "
             f"the environment of `ray start` on every node ({text.splitlines()[0]})"
         )
     return error
 
 
 def _of_the_engine(error: BaseException) -> bool:
-    """Whether the error is about workers rather than about a stage's data."""
+    """Whether the error concerns workers rather than a stage's data."""
     return isinstance(error, (EngineError, Stalled, WorkerDied))
 
 
 @contextlib.contextmanager
 def _silence_logs(verbose: bool) -> Iterator[None]:
-    from loguru import logger  # a dependency of Xenna
+    from loguru import logger  # Xenna depends on it
 
     if not verbose:
         logger.disable("cosmos_xenna")

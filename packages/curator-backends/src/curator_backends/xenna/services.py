@@ -1,10 +1,9 @@
-"""Saves time that Xenna's own ways cost a run: what it does without on a local Ray, and when it balances workers.
+"""Makes Xenna faster: leaves out services that a local Ray does not need, and balances workers sooner.
 
-It does without the monitor on each node and the list of actors from Ray's dashboard. Both serve status reports and
-metrics that are shown with ``verbose`` alone; they cost an actor and the ten processes of the dashboard. Attributes of
-Xenna are replaced by name; a version with other names gets the dashboard, as `needs_dashboard` says. This module
-imports Xenna, so it is
-imported when a run starts.
+It leaves out the monitor on each node and the list of actors from Ray's dashboard. Both serve status reports and
+metrics that only ``verbose`` shows; they cost an actor and the ten processes of the dashboard. Attributes of Xenna are
+replaced by name; a version with other names gets the dashboard (see `needs_dashboard`). This module imports Xenna, so
+it is imported when a run starts.
 """
 
 from __future__ import annotations
@@ -29,25 +28,24 @@ def needs_dashboard() -> bool:
 
 
 @contextlib.contextmanager
-def no_services(minimal: bool) -> Iterator[None]:
-    """For the length of a ``with`` block, pipelines measure no node and request no list of actors."""
-    if not minimal:
-        yield
-        return
-    with replaced(
-        (monitoring, _NAMES[0], _NoMonitor),
-        (monitoring, _NAMES[1], lambda *_: []),
-        (resources, "_get_node_info_from_current_node", _AskedHere(resources)),
-    ):
+def no_services(minimal: bool, dashboard: bool) -> Iterator[None]:
+    """For the length of a ``with`` block, pipelines work without a ``dashboard``, and on a ``minimal`` Ray they measure no
+    node.
+    """
+    changes: list[tuple[Any, str, Any]] = [(monitoring, _NAMES[1], _ActorsIfListed(minimal or not dashboard))]
+    if minimal:
+        changes.append((monitoring, _NAMES[0], _NoMonitor))
+        changes.append((resources, "_get_node_info_from_current_node", _AskedHere(resources)))
+    with replaced(*changes):
         yield
 
 
 @contextlib.contextmanager
 def balanced_when_there_is_news(news: Callable[[], int]) -> Iterator[None]:
-    """Let Xenna balance its workers whenever ``news`` has grown, and not only at its interval.
+    """Let Xenna balance its workers whenever the number from ``news`` has increased, and not only at its interval.
 
-    Otherwise a slow stage keeps its first number of workers for three minutes, although its rate is measured, and the CPUs of
-    a finished reader stay idle: in a short run, to its end.
+    Otherwise a slow stage keeps its initial number of workers for three minutes, although its rate is known, and the
+    CPUs of a finished reader stay idle, in a short run until its end.
     """
 
     class OrAtNews(timing.RateLimitChecker):
@@ -65,11 +63,30 @@ def balanced_when_there_is_news(news: Callable[[], int]) -> Iterator[None]:
         yield
 
 
-class _AskedHere:
-    """Stands in for the Ray task that measures a node's resources, where that node is this machine.
+class _ActorsIfListed:
+    """Lists the actors of a cluster as Xenna does, and none where they cannot be listed.
 
-    The task would hold one of the workers that Ray has started, so Ray would start another, with all its imports, for a
-    stage.
+    Xenna shows the list in its status reports alone, but a dashboard that is missing, or cannot list actors, would end
+    the run; one that is missing is waited for 40 seconds.
+    """
+
+    def __init__(self, missing: bool) -> None:
+        self._list: Callable[..., list[Any]] | None = None if missing else vars(monitoring).get(_NAMES[1])
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        if self._list is not None:
+            try:
+                return self._list(*arguments)
+            except Exception:  # errors of any kind, and none that concerns the run
+                self._list = None
+        return []
+
+
+class _AskedHere:
+    """Stands in for the Ray task that measures a node's resources, if that node is this machine.
+
+    The task would occupy one of the workers that Ray has started, so Ray would start another one for a stage, with all
+    its imports.
     """
 
     def __init__(self, module: Any) -> None:

@@ -17,13 +17,13 @@ from curator_backends.worker import GroupWorker, Job
 from curator_core.model.codec import encode_task
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 
-# An item costs Xenna some tens of milliseconds of waiting in each stage, whatever its size, so tasks that arrived
-# together stay together.
+# In each stage, an item costs Xenna tens of milliseconds of waiting, whatever its size, so tasks that arrive together
+# stay together.
 ITEM_BYTES = 16 << 20
 
 
 class GroupStage(xenna.Stage):
-    """The stage that Xenna sends to its workers. Items are tables of encoded tasks; a fan-out makes a table for each
+    """The stage that Xenna sends to its workers. Items are tables of encoded tasks; a fan-out makes one table for each
     child.
     """
 
@@ -50,13 +50,14 @@ class GroupStage(xenna.Stage):
         return {**self.__dict__, "_poll": None, "_worker": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GroupStage:
-        # Xenna copies what it gets. Nothing here changes in the driver, and a link's end must not be copied.
+        # Xenna copies the stages that it gets. Nothing in this object changes in the driver, and its link must not be
+        # copied.
         return self
 
     @property
     def stage_batch_size(self) -> int:
-        """How many items a call takes. Xenna's loop reads it at every step, so this is also where the driver polls its
-        workers.
+        """How many items a call takes. Xenna's loop reads this property at every step, so the driver polls its workers
+        here.
         """
         if self._poll is not None:
             self._poll()
@@ -83,7 +84,7 @@ class GroupStage(xenna.Stage):
             NodeInfo(context.get_node_id()),
             WorkerMetadata(worker_metadata.worker_id, tuple(sorted({gpu.index for gpu in allocation.gpus}))),
         )
-        # After an error in batch mode Xenna does not call destroy(): its workers are released and end on their own.
+        # After an error in batch mode, Xenna does not call destroy(): its workers are released and end on their own.
         atexit.register(self.destroy)
 
     def process_data(self, in_data: list[pa.Table]) -> list[pa.Table]:
@@ -101,15 +102,15 @@ class GroupStage(xenna.Stage):
             worker.close()
 
 
-@attrs.define  # declared like its base: Xenna copies environments, and attrs copies only declared fields
+@attrs.define  # an attrs class like its base: Xenna copies environments, and attrs copies only declared fields
 class StageEnvironment(xenna.RuntimeEnv):
-    """A runtime environment of Ray's, in the form that Xenna takes."""
+    """A Ray runtime environment in the form that Xenna takes."""
 
     fields: dict[str, Any] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, environment: dict[str, Any]) -> StageEnvironment:
-        """``env_vars`` are merged with those of Xenna; the rest goes to Ray as it is."""
+        """``env_vars`` are merged with those of Xenna; the rest goes to Ray unchanged."""
         rest = {key: value for key, value in environment.items() if key != "env_vars"}
         variables = dict(environment.get("env_vars", {}))
         return cls(extra_env_vars=variables, fields=rest)  # type: ignore[call-arg]  # of the untyped base
@@ -119,7 +120,7 @@ class StageEnvironment(xenna.RuntimeEnv):
 
 
 def named_stage(label: str, **arguments: Any) -> GroupStage:
-    """A stage whose class carries the group's name: that is what Xenna's logs and dashboard show."""
+    """A stage whose class has the group's name, since Xenna's logs and dashboard show the name of the class."""
     kind = type(label, (GroupStage,), {"__module__": __name__})
     stage = kind(**arguments)
     assert isinstance(stage, GroupStage)

@@ -30,18 +30,15 @@ class Drops:
     rows: list[Sample] = field(default_factory=list)
 
 
-def drops_of(run_dir: str, *, stage: str | None = None, reason: str | None = None, near: int = 20) -> list[Drops]:
+def drops_of(run_dir: str, *, near: int = 20) -> list[Drops]:
     """Up to ``near`` of the dropped rows for each stage and reason, the ones with a score nearest to the limit
     first.
     """
     seen = read_seen(run_dir)
     found = []
     for entry in seen.stages.values():
-        if stage not in (None, entry.name) or entry.mode == "annotate":
-            continue
-        for why, rows in entry.of["dropped"].items():
-            if reason in (None, why):
-                found.append(_drops(entry, why, rows, near))
+        if entry.mode != "annotate":
+            found += [_drops(entry, reason, rows, near) for reason, rows in entry.of["dropped"].items()]
     return found
 
 

@@ -35,9 +35,12 @@ from curator_core.model.task import StagePerfStats
 # The tasks at the end of a pipeline without a writer are stored, so that a resumed run can return them.
 RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
 
-# A flush waits for a disk. It is due when it takes a small part of the time since the last one, or after this time.
-FLUSH_SECONDS = 1.0
+# A flush waits for a disk, and prepares counts and samples. It is due when it takes a small part of the time since the last
+# one, or after this time.
+FLUSH_SECONDS = 5.0
 FLUSH_SHARE = 250
+# The seconds that a flush is assumed to take until one was measured.
+_FIRST_FLUSH = 0.01
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 # The counts of up to this many calls are passed on one by one; those of more calls are summed by stage.
@@ -100,7 +103,7 @@ class LedgerWriter:
         # The files of this writer, by folder and by how often they were packed.
         self._levels: dict[str, list[list[str]]] = {}
         self._flushed = time.monotonic()
-        self._flush_seconds = 0.002
+        self._flush_seconds = _FIRST_FLUSH
         self._tally = Tally()  # what `take_counts` has not reported yet
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []

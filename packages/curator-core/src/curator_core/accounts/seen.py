@@ -43,6 +43,7 @@ _ROWS_AT_ONCE = 50_000
 _SUM = 1 << 62
 # Sample rows are read until this many wait; then the best of them are chosen.
 _SAMPLES_WAITING = 20_000
+_DECODER = json.JSONDecoder()
 
 
 @dataclass
@@ -510,7 +511,7 @@ def _put_samples(seen: Seen, run_dir: str, accounts: Accounts) -> None:
             waiting = [_first_rows(pa.concat_tables(waiting), samples, mapped)]
     if not waiting:
         return
-    for row in _first_rows(pa.concat_tables(waiting), samples, mapped).to_pylist():
+    for row in _rows(_first_rows(pa.concat_tables(waiting), samples, mapped)):
         if row["vector"] is not None:
             seen.map.append(_map_row(row))
         else:
@@ -541,6 +542,15 @@ def _first_rows(table: pa.Table, samples: int, mapped: int) -> pa.Table:
     return table.take(array(order[at < np.where(of_map[order], mapped, samples)]))
 
 
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table; words are taken out of their dictionaries first, which is ten times as fast."""
+    columns = [
+        (column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column).to_pylist()
+        for column in table.columns
+    ]
+    return (dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
 def _ranks(columns: Sequence[tuple[list[str], np.ndarray]], key: Callable[[tuple[str, ...]], Any]) -> np.ndarray:
     """The place of each row among the different ones, sorted by ``key`` of its texts and then by the texts."""
     codes = np.zeros(len(columns[0][1]), np.int64)
@@ -561,7 +571,7 @@ def _map_row(row: dict[str, Any]) -> MapRow:
         source=row["source"],
         position=row["position"],
         text=row["text"],
-        scores=json.loads(row["scores"]),
+        scores=_decoded(row["scores"]),
         vector=row["vector"],
     )
 
@@ -576,7 +586,7 @@ def _sample(row: dict[str, Any]) -> Sample:
         limit=limit,
         score_name=score_name,
         score=row["score"],
-        scores=json.loads(row["scores"]),
+        scores=_decoded(row["scores"]),
         id=row["id"],
         source=row["source"],
         position=row["position"],
@@ -586,9 +596,15 @@ def _sample(row: dict[str, Any]) -> Sample:
         cut=row["cut"],
         length=row["length"],
         spans=[spans[at : at + 2] for at in range(0, len(spans), 2)],
-        columns=json.loads(row["columns"]),
+        columns=_decoded(row["columns"]),
         picture=row["picture"],
     )
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    """What `as_json` has encoded."""
+    found: dict[str, Any] = _DECODER.raw_decode(text)[0]
+    return found
 
 
 def data_uri(picture: bytes | None) -> str | None:

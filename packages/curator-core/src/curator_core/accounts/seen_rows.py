@@ -23,10 +23,11 @@ from curator_core.formatting import plain
 from curator_core.model.scores import bins_of
 from curator_core.model.task import Task
 
-# kind: "score" (keys: bins, see `bin_codes`), "side" (names: reasons; name: kept or dropped), "in" and "out" (rows, their
-# bytes in `kept`, their tokens in `free`; name: the file), "by in", "by out" and "by dropped" (the same for values of the column
-# `name`), "overlap" (name: "": the rows that the filter alone would drop, that it drops first, and that would be
-# dropped anyway; "with": the rows that other filters would drop as well; "unmeasured").
+# kind: "score" (keys: bins, see `bins_of`; two more for nulls and for values that are not numbers), "side" (names: reasons;
+# name: kept or dropped), "in" and "out" (rows, their bytes in `kept`, their tokens in `free`; name: the file), "by in",
+# "by out" and "by dropped" (the same for values of the column `name`), "overlap" (name: "": the rows that the filter alone
+# would drop, that it drops first, and that would be dropped anyway; "with": the rows that other filters would drop as well;
+# "unmeasured").
 SEEN_SCHEMA = pa.schema(
     [
         ("run_source", WORD),
@@ -78,6 +79,8 @@ MOST_VALUES = 1_000
 OTHERS = "(others)"
 # The scores of at most this many rows wait before they are put into bins.
 WAITING = 200_000
+# So many bins of all tasks for one row are still counted faster than the rows are sorted.
+_SPARSE = 4
 
 
 class TaskKey(NamedTuple):
@@ -98,10 +101,10 @@ class _Waiting:
     edges: np.ndarray[Any, Any]
     scale: str
     tasks: list[TaskKey] = field(default_factory=list)
-    codes: list[np.ndarray[Any, Any]] = field(default_factory=list)
     values: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    nulls: list[np.ndarray[Any, Any] | None] = field(default_factory=list)
     kept: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    free: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    free: list[np.ndarray[Any, Any] | None] = field(default_factory=list)
 
 
 class SeenRows:
@@ -135,9 +138,11 @@ class SeenRows:
         values: np.ndarray[Any, Any],
         nulls: np.ndarray[Any, Any] | None,
         kept: np.ndarray[Any, Any],
-        free: np.ndarray[Any, Any],
+        free: np.ndarray[Any, Any] | None,
     ) -> None:
-        """The scores of a task's rows: floats, which of them are null, which rows stay, and which pass all other tests."""
+        """The scores of a task's rows: floats, which of them are null, which rows stay, and which pass all other tests (all
+        if it is None).
+        """
         if not len(values):
             return
         waiting = self._scores.get((stage, name))
@@ -145,7 +150,7 @@ class SeenRows:
             waiting = self._scores[stage, name] = _Waiting(edges, scale)
         waiting.tasks.append(task)
         waiting.values.append(values)
-        waiting.codes.append(np.zeros(0, bool) if nulls is None else nulls)
+        waiting.nulls.append(nulls)
         waiting.kept.append(kept)
         waiting.free.append(free)
         self._waiting += len(values)
@@ -214,34 +219,39 @@ class SeenRows:
         self._scores, self._waiting = {}, 0
 
 
-def bin_codes(
-    values: np.ndarray[Any, Any], nulls: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    """The bin of each number (see `bins_of`); ``len(edges) + 1`` for a null, and one more for a value that is not a
-    number.
-    """
-    codes = bins_of(values, edges)
-    codes[np.isnan(values)] = len(edges) + 2
-    codes[nulls] = len(edges) + 1
-    return codes
-
-
 def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     lengths = np.array([len(values) for values in waiting.values], np.int64)
     values = np.concatenate(waiting.values)
-    pieces = [given if len(given) else np.zeros(size, bool) for given, size in zip(waiting.codes, lengths, strict=True)]
-    nulls = np.concatenate(pieces)
-    codes = bin_codes(values, nulls, waiting.edges)
-    width = len(waiting.edges) + 3
-    cells = np.repeat(np.arange(len(lengths)) * width, lengths) + codes
-    found, place = np.unique(cells, return_inverse=True)
-    rows = np.bincount(place, minlength=len(found))
-    kept = np.bincount(place[np.concatenate(waiting.kept)], minlength=len(found))
-    free = np.bincount(place[np.concatenate(waiting.free)], minlength=len(found))
     starts = np.cumsum(lengths) - lengths
-    known = ~(nulls | np.isnan(values))
-    low = np.minimum.reduceat(np.where(known, values, np.inf), starts)
-    high = np.maximum.reduceat(np.where(known, values, -np.inf), starts)
+    codes = bins_of(values, waiting.edges)
+    # Two more bins: one for nulls, and one for what is not a number.
+    last, width = len(waiting.edges), len(waiting.edges) + 3
+    low = high = values
+    unknown = np.isnan(values)
+    if unknown.any() or any(nulls is not None for nulls in waiting.nulls):
+        codes[unknown] = last + 2
+        for start, nulls in zip(starts.tolist(), waiting.nulls, strict=True):
+            if nulls is not None:
+                unknown[start : start + len(nulls)] |= nulls
+                codes[start : start + len(nulls)][nulls] = last + 1
+        low, high = np.where(unknown, np.inf, values), np.where(unknown, -np.inf, values)
+    cells = codes + np.repeat(np.arange(len(lengths)) * width, lengths)
+    place, size = cells, len(lengths) * width
+    sparse = size > _SPARSE * len(cells)  # many small tasks: there are more bins than rows
+    if sparse:
+        found, place = np.unique(cells, return_inverse=True)
+        size = len(found)
+    rows = kept = free = np.bincount(place, minlength=size)
+    stays = np.concatenate(waiting.kept)
+    if not stays.all():
+        kept = np.bincount(place[stays], minlength=size)
+    if any(passes is not None for passes in waiting.free):
+        pairs = zip(waiting.free, lengths.tolist(), strict=True)
+        passing = [np.ones(number, bool) if passes is None else passes for passes, number in pairs]
+        free = np.bincount(place[np.concatenate(passing)], minlength=size)
+    if not sparse:
+        found = rows.nonzero()[0]
+        rows, kept, free = rows[found], kept[found], free[found]
     offsets = np.searchsorted(found, np.arange(len(lengths) + 1) * width).astype(np.int32)
     lists = [
         pa.ListArray.from_arrays(array(offsets), array(column))
@@ -262,8 +272,8 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
         lists[0],
         pa.nulls(size, pa.list_(pa.string())),
         *lists[1:],
-        array(low),
-        array(high),
+        array(np.minimum.reduceat(low, starts)),
+        array(np.maximum.reduceat(high, starts)),
     ]
     return _table(columns, SEEN_SCHEMA)
 

@@ -45,7 +45,7 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.stored_vectors import StoredVectors
-from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
+from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, unpacked_pieces, vectors_of
 from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
@@ -168,12 +168,11 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         preference = self.preference()
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
-        vectors = unpacked(table[VECTOR])
-        found, _ = nearest(vectors, self._whole, self.visits + 1, self._products)
-        self.record_metric("products", float(len(vectors) * len(self._centres)))
+        found, _ = nearest(unpacked_pieces(table[VECTOR]), self._whole, self.visits + 1, self._products)
+        self.record_metric("products", float(table.num_rows * len(self._centres)))
         # Of no use to pairs that chance or `keep` decides about.
         towards = (
-            cosines(vectors, self._centres, other_rows=found[:, 0])
+            cosines(unpacked(table[VECTOR]), self._centres, other_rows=found[:, 0])
             if self.order in ("hard", "easy") or not self.with_vectors
             else None
         )

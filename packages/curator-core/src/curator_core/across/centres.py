@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.shuffle import Manifest, read_manifest, require_complete, rows_between
-from curator_core.across.vectors import Vectors, Whole, as_lists, packed, unpacked, vectors_of
+from curator_core.across.vectors import Vectors, Whole, as_lists, packed, unpacked, vectors_of, whole_blocks
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import check_whole
 from curator_core.model.lineage import source_id
@@ -44,26 +44,32 @@ def default_clusters(vectors: int) -> int:
 
 
 def nearest(
-    vectors: Whole | Vectors, centres: Whole, count: int = 1, products: Products | None = None
+    vectors: Whole | Sequence[Vectors], centres: Whole, count: int = 1, products: Products | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each of
     them.
 
-    Equally near centres keep their order. Vectors that are used only once should be passed as floats: each block is
-    converted to whole numbers while it is in the cache.
+    Equally near centres keep their order. Vectors that are used only once should be passed as floats, in the pieces in
+    which they lie: each block is converted to whole numbers in memory that stays in the cache.
     """
     products = products or NumpyProducts()
     count = min(count, len(centres.numbers))
-    there = vectors.numbers if isinstance(vectors, Whole) else vectors
-    found = np.empty((len(there), count), np.int64)
-    best = np.empty((len(there), count), np.float32)
-    across = products.put(np.ascontiguousarray(centres.numbers.T))
     rows = max(1, products.block // max(1, len(centres.numbers)))
-    for start in range(0, len(there), rows):
-        part = slice(start, start + rows)
-        numbers = there[part] if isinstance(vectors, Whole) else Whole.of(there[part]).numbers
+    there = len(vectors.numbers) if isinstance(vectors, Whole) else sum(map(len, vectors))
+    found = np.empty((there, count), np.int64)
+    best = np.empty((there, count), np.float32)
+    across = products.put(np.ascontiguousarray(centres.numbers.T))
+    blocks = _blocks(vectors.numbers, rows) if isinstance(vectors, Whole) else whole_blocks(vectors, rows)
+    start = 0
+    for numbers in blocks:
+        part = slice(start, start + len(numbers))
         found[part], best[part] = products.nearest(numbers, across, count)
+        start += len(numbers)
     return found, best
+
+
+def _blocks(numbers: Vectors, rows: int) -> Iterator[Vectors]:
+    return (numbers[start : start + rows] for start in range(0, len(numbers), rows))
 
 
 def train(

@@ -57,7 +57,7 @@ class NumpyProducts:
     """Products by numpy. The memory of blocks is used again: allocating it for each block takes a tenth of the time."""
 
     # The products of a block stay in the cache until the nearest are found.
-    block = 1 << 20
+    block = 1 << 19
 
     def __init__(self) -> None:
         self._products = np.empty(0, np.float32)
@@ -67,7 +67,8 @@ class NumpyProducts:
         return numbers
 
     def nearest(self, vectors: Vectors, across: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        made = vectors @ across
+        made = self._memory((len(vectors), across.shape[1]))
+        np.matmul(vectors, across, out=made)
         at = np.arange(len(made))
         found, products = np.empty((len(made), count), np.int64), np.empty((len(made), count), np.float32)
         for turn in range(count):
@@ -92,13 +93,18 @@ class NumpyProducts:
 
     def _multiplied(self, mine: Any, theirs: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The products of a block, and memory for the mask of large ones."""
-        shape = len(mine), len(theirs)
+        products = self._memory((len(mine), len(theirs)))
+        np.matmul(mine, theirs.T, out=products)
+        if products.size > len(self._large):
+            self._large = np.empty(products.size, np.bool_)
+        return products, self._large[: products.size].reshape(products.shape)
+
+    def _memory(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """Memory for the products of a block, which the next one uses again."""
         size = shape[0] * shape[1]
         if size > len(self._products):
-            self._products, self._large = np.empty(size, np.float32), np.empty(size, np.bool_)
-        products = self._products[:size].reshape(shape)
-        np.matmul(mine, theirs.T, out=products)
-        return products, self._large[:size].reshape(shape)
+            self._products = np.empty(size, np.float32)
+        return self._products[:size].reshape(shape)
 
 
 def _places(large: NDArray[np.bool_]) -> Pairs:

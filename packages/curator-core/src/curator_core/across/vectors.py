@@ -10,7 +10,7 @@ more digits are made from the vectors themselves, in float64 and in a fixed orde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import JSON, values_of
 from curator_core.errors import UsageError
 
 type Vectors = NDArray[np.float32]
 
+_LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
 _BLOCK = 256  # rows at a time that stay in the cache
 
@@ -34,6 +36,8 @@ def vectors_of(
 
     A null, a vector of zeros, and one with a null, NaN or infinity have no direction, so these rows have no vector.
     """
+    if values.type == JSON:
+        values, _ = lists_in(values)
     kind = values.type
     if pa.types.is_null(kind):
         return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
@@ -54,7 +58,8 @@ def vectors_of(
         one, other = int(there[0]), int(others[0])
         raise two_lengths(what, (size, name(one)), (int(lengths[other]), name(other)))
     flat = wide.values
-    numbers = to_numpy(flat.cast(pa.float32(), safe=False).fill_null(float("nan")))
+    floats = flat if flat.type == pa.float32() else flat.cast(pa.float32(), safe=False)
+    numbers = to_numpy(floats.fill_null(float("nan")) if floats.null_count else floats)
     if len(there) == len(lengths):
         found = numbers[offsets[0] : offsets[-1]].reshape(-1, size)
     else:
@@ -66,6 +71,25 @@ def vectors_of(
         part = slice(start, start + _BLOCK)
         good[part] = _unit(found[part], made[part], memory)
     return (made, there) if good.all() else (made[good], there[good])
+
+
+def lists_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
+    """A column of JSON as lists of numbers, null where a value is something else; and the rows of those values."""
+    values = values_of(column)
+    found = [_numbers(value) for value in values]
+    others = [
+        row for row, (value, made) in enumerate(zip(values, found, strict=True)) if made is None and value is not None
+    ]
+    return pa.chunked_array([array(found, pa.list_(pa.float64()))]), others
+
+
+def _numbers(value: Any) -> list[float | None] | None:
+    if not isinstance(value, list) or not all(
+        number is None or (isinstance(number, int | float) and not isinstance(number, bool)) for number in value
+    ):
+        return None
+    # No vector has a number that float32 cannot hold, such as an integer of forty digits.
+    return [None if number is None or abs(number) > _LARGEST else float(number) for number in value]
 
 
 def _unit(block: Vectors, made: Vectors, memory: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -158,6 +182,27 @@ class Whole:
         return float(np.floor((cosine - wrong) * self.scale * other.scale))
 
 
+def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
+    """The whole numbers of vectors that lie in pieces, ``rows`` vectors at a time, in memory that the next block uses again."""
+    left = sum(map(len, pieces))
+    if not left:
+        return
+    size = pieces[0].shape[1]
+    scale = np.float32(scale_of(size))
+    memory, filled = np.empty((min(rows, left), size), np.float32), 0
+    for piece in pieces:
+        done = 0
+        while done < len(piece):
+            stop = min(len(piece), done + len(memory) - filled)
+            np.multiply(piece[done:stop], scale, out=memory[filled : filled + stop - done])
+            filled, done = filled + stop - done, stop
+            if filled == len(memory):
+                yield np.rint(memory, out=memory)
+                filled = 0
+    if filled:
+        yield np.rint(memory[:filled], out=memory[:filled])
+
+
 def scale_of(size: int) -> float:
     """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little
     longer.
@@ -178,20 +223,27 @@ def packed(vectors: Vectors) -> pa.Array:
 
 def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Vectors:
     """The vectors that `packed` has put into a column; they must all have the same length."""
+    parts = unpacked_pieces(column, what)
+    if not parts:
+        return np.zeros((0, 1), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors") -> list[Vectors]:
+    """The same in the pieces in which they lie, without a copy."""
     parts, sizes = [], set()
     for chunk in column.chunks:
         if not len(chunk):
             continue
         _, bounds, data = chunk.buffers()
         offsets = np.frombuffer(bounds, np.int64, len(chunk) + 1, chunk.offset * 8)
-        sizes |= set(np.unique(np.diff(offsets)).tolist())
+        widths = np.diff(offsets)
+        sizes |= {int(widths.min()), int(widths.max())}
         if len(sizes) > 1:
             raise two_lengths(what, (min(sizes) // 4, ""), (max(sizes) // 4, ""))
         numbers = np.frombuffer(data, "<f4", int(offsets[-1] - offsets[0]) // 4, int(offsets[0]))
         parts.append(numbers.reshape(len(chunk), -1))
-    if not parts:
-        return np.zeros((0, 1), np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts
 
 
 def two_lengths(what: str, one: tuple[int, str], other: tuple[int, str]) -> UsageError:

@@ -44,11 +44,15 @@ def lineage_numbers(task_id: str, rows: int, seed: int) -> np.ndarray[Any, np.dt
     """A pseudo-random 64-bit number for each row of a task, from the task's id, the row's place and a seed."""
     base = int.from_bytes(hashlib.blake2b(f"{seed}\0{task_id}".encode(), digest_size=8).digest(), "little")
     # SplitMix64: a bijection that spreads consecutive numbers over the whole range.
-    with np.errstate(over="ignore"):
-        value = np.uint64(base) + np.arange(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return value ^ (value >> np.uint64(31))
+    value = np.arange(rows, dtype=np.uint64)
+    value *= np.uint64(0x9E3779B97F4A7C15)
+    value += np.uint64(base)
+    value ^= value >> np.uint64(30)
+    value *= np.uint64(0xBF58476D1CE4E5B9)
+    value ^= value >> np.uint64(27)
+    value *= np.uint64(0x94D049BB133111EB)
+    value ^= value >> np.uint64(31)
+    return value
 
 
 def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:

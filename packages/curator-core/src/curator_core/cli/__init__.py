@@ -87,7 +87,7 @@ class _Commands(click.Group):
 def curate() -> None:
     """Turn raw text and images into training data.
 
-    Start with `curate init text > clean.yaml`, look at what would happen with `curate plan clean.yaml`, and do it with
+    Start with `curate init text > clean.yaml`, see what would happen with `curate plan clean.yaml`, and run it with
     `curate run clean.yaml`.
     """
 

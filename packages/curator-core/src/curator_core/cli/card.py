@@ -10,13 +10,13 @@ import click
 @click.command("card", short_help="Make a dataset card for the output of a run.")
 @click.argument("run_dir", type=click.Path())
 @click.option("--output", metavar="STAGE", help="The writer, if the run has several.")
-@click.option("--license", "license_", metavar="NAME", help="The licence, which only you can know: cc-by-4.0, …")
+@click.option("--license", "license_", metavar="NAME", help="The licence, which you have to choose: cc-by-4.0, …")
 @click.option("--creator", metavar="NAME", help="Who made the data.")
 @click.option("--url", help="Where the data are published.")
 @click.option("--write", "write", is_flag=True, help="Write README.md and croissant.jsonld beside the data.")
 @click.option("--replace", is_flag=True, help="With --write: replace files that exist.")
-@click.option("--croissant", is_flag=True, help="Print croissant.jsonld in place of the card.")
-@click.option("--json", "as_json", is_flag=True, help="Print both as JSON, with the facts that are left to you.")
+@click.option("--croissant", is_flag=True, help="Print croissant.jsonld instead of the card.")
+@click.option("--json", "as_json", is_flag=True, help="Print both as JSON, with the facts that you have to add.")
 def card_command(
     run_dir: str,
     output: str | None,

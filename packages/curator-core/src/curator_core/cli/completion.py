@@ -23,7 +23,9 @@ fish  curate completion fish > ~/.config/fish/completions/curate.fish
 @click.command("completion", short_help="Print a completion script for a shell.", epilog=_HOW)
 @click.argument("shell", type=click.Choice(_SHELLS), required=False)
 def completion_command(shell: str | None) -> None:
-    """Print the completion of commands, options, names of stages and files for SHELL; left out, for the one in use."""
+    """Print a script that completes commands, options, stages and files in a shell. By default, it is for the shell in
+    use.
+    """
     from curator_core.cli import curate  # it names this module
 
     name = shell or Path(os.environ.get("SHELL", "")).name

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _COLUMN_WIDTH = 24
 _THUMBNAIL_SIDE = 160
+_SAMPLES, _PAGE_SAMPLES = 3, 24
 # `inspect` examines every row of up to this many bytes of files, and this many rows of larger data.
 _ALL_BYTES = 64_000_000
 _SOME_ROWS = 10_000
@@ -83,7 +84,13 @@ def head_command(
         if len(shown) >= wanted:
             break
     if html is not None:
-        _write_page(html, f"The first {formatting.count(len(shown), 'row')} of {data}", shown)
+        _write_page(
+            html,
+            f"The first {formatting.count(len(shown), 'row')} of {data}",
+            shown,
+            [],
+            "\n".join(_reject_lines(rows, "among them")),
+        )
         for row in shown:
             row["columns"].pop("thumbnail", None)
         schema.pop("thumbnail", None)
@@ -102,7 +109,8 @@ def head_command(
     for row in shown:
         click.echo("")
         _echo_row(row)
-    _echo_rejects(rows, "among them")
+    for line in _reject_lines(rows, "among them"):
+        click.echo(line)
     if not shown:
         click.echo("there are no rows")
     if html is not None:
@@ -112,7 +120,7 @@ def head_command(
 @click.command("show", short_help="Show one whole row of data.")
 @click.argument("data", type=click.Path())
 @click.argument("row_id", metavar="[ID]", required=False)
-@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url and the like]")
+@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url or similar]")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
 @click.option("--mark", metavar="REGEX", help="Mark matches in the text.")
 @click.option(
@@ -120,7 +128,7 @@ def head_command(
     "filters",
     multiple=True,
     metavar="FILTER",
-    help="Show the decision of this filter about the row; --set gives it parameters.",
+    help="Show the decision of this filter about the row; --set sets its parameters.",
 )
 @click.option("--every", is_flag=True, help="Show every row with the id, not only the first.")
 @click.option(
@@ -234,8 +242,10 @@ def _refuse_missing(data: str) -> None:
 @click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Read about this many rows.")
 @click.option("--all", "everything", is_flag=True, help="Read every row.")
 @click.option("--text", "text_column", metavar="NAME", help="The column with the text. [default: the likely one]")
-@click.option("--tokenizer", metavar="NAME", help="Count tokens with it: a tokenizer.json, or a name on the hub.")
-@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, on a page 24]")
+@click.option(
+    "--tokenizer", metavar="NAME", help="Count tokens with a tokenizer: a tokenizer.json, or a name on the hub."
+)
+@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, or 24 on a page]")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Also write it as a page, with images as thumbnails.")
 @_reading
 def inspect_command(
@@ -266,13 +276,20 @@ def inspect_command(
         with_thumbnails(rows, _THUMBNAIL_SIDE)
     if wanted is None and not everything and rows.found.bytes > _ALL_BYTES:
         wanted = _SOME_ROWS
+    asked = samples
     if samples is None:
-        samples = 3 if html is None else 24
+        samples = _SAMPLES if html is None else _PAGE_SAMPLES
     found = make_profile(rows, wanted, samples=samples, text_column=text_column, tokenizer=tokenizer)
     found.columns.pop("thumbnail" if html is not None else "", None)
     lines = profile_lines(found, _width())
     if html is not None:
-        _write_page(html, f"What {data} holds", found.samples, [_heading(data, rows)], "\n".join(lines))
+        _write_page(
+            html,
+            f"What {data} holds",
+            found.samples,
+            [_heading(data, rows)],
+            "\n".join([*lines, *_reject_lines(rows, "among them")]),
+        )
         for row in found.samples:
             row["columns"].pop("thumbnail", None)
     if as_json:
@@ -298,10 +315,13 @@ def inspect_command(
     click.echo(_heading(data, rows))
     for line in lines:
         click.echo(line)
-    _echo_rejects(rows, "among them")
-    if found.samples:
-        click.echo(f"\n{formatting.count(len(found.samples), 'row')} of them:")
-    for row in found.samples:
+    for line in _reject_lines(rows, "among them"):
+        click.echo(line)
+    # A page has more rows, which a terminal need not repeat.
+    shown = found.samples if asked is not None else found.samples[:_SAMPLES]
+    if shown:
+        click.echo(f"\n{formatting.count(len(shown), 'row')} of them:")
+    for row in shown:
         click.echo("")
         _echo_row(row)
     if html is not None:
@@ -418,15 +438,14 @@ def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return "".join([*parts, formatting.printable(text[end:], one_line=False)])
 
 
-def _echo_rejects(rows: Rows, where: str) -> None:
+def _reject_lines(rows: Rows, where: str) -> list[str]:
     if not rows.rejected:
-        return
+        return []
     from curator_core.cli.runs import example_line
 
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(rows.rejected.items()))
-    click.echo(f"\nnot read {where}: {formatting.printable(reasons)}")
-    for reject in rows.examples:
-        click.echo(f"    {example_line(_as_example(reject))}")
+    examples = (f"    {example_line(_as_example(reject))}" for reject in rows.examples)
+    return ["", f"not read {where}: {formatting.printable(reasons)}", *examples]
 
 
 def _echo_reject(reject: Reject, as_json: bool) -> None:

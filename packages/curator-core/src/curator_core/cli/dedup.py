@@ -24,7 +24,7 @@ _TIMES_PEERS = 3
 _MANY_FOLDERS = 16
 
 
-@click.group("dedup", short_help="Remove duplicates, and show which document stays for each.")
+@click.group("dedup", short_help="Remove duplicates, and show which document stays in place of each.")
 def dedup_command() -> None:
     """Remove duplicates from a folder of files, and see what was removed, and for which document.
 
@@ -66,30 +66,37 @@ _RUN = [
     click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
     click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process."),
     click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
-    click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
+    click.option("--fresh", is_flag=True, help="Discard the run in the run directory and start over."),
     click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     click.option("--quiet", is_flag=True, help="Show no progress."),
 ]
-_of_documents = _with(
-    [
-        *_ends(
-            "The column to compare. [default: text; semantic: embedding; image: bytes]",
-            "Column that names documents in the table. [default: id; image: key]",
-            "Which document stays, by rules separated by commas: longest, shortest, first, highest:COLUMN, "
-            "lowest:COLUMN, rank:A>B>C (of "
-            "collections). [default: longest,first; semantic: first]",
-        ),
-        click.option(
-            "--collection-column", help="Column that names the collection. [default: the first folder below INPUT]"
-        ),
-        click.option("--per-collection", is_flag=True, help="Compare only documents of the same collection."),
-        click.option("--removed", metavar="DIR", help="Write the removed documents to this folder, with the reasons."),
-        click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
-        click.option("--dry-run", is_flag=True, help="Estimate time and disk space, and stop."),
-        *_RUN,
-    ]
-)
+
+
+def _of_documents(*, column: str, id_column: str, keep: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator with the options of a command that removes documents; the parameters are its defaults."""
+    return _with(
+        [
+            *_ends(
+                f"The column to compare. [default: {column}]",
+                f"Column that names documents in the table. [default: {id_column}]",
+                "Which document stays, by rules separated by commas: longest, shortest, first, highest:COLUMN, "
+                f"lowest:COLUMN, rank:A>B>C (of collections). [default: {keep}]",
+            ),
+            click.option(
+                "--collection-column", help="Column that names the collection. [default: the first folder below INPUT]"
+            ),
+            click.option("--per-collection", is_flag=True, help="Compare only documents of the same collection."),
+            click.option(
+                "--removed", metavar="DIR", help="Write the removed documents and the reasons to this folder."
+            ),
+            click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
+            click.option("--dry-run", is_flag=True, help="Estimate time and disk space, and stop."),
+            *_RUN,
+        ]
+    )
+
+
 _of_parts = _with(
     [
         *_ends(
@@ -124,8 +131,8 @@ _indexed = _with(
 )
 
 
-@dedup_command.command("exact", short_help="Remove documents that equal another.")
-@_of_documents
+@dedup_command.command("exact", short_help="Remove documents that are equal to another.")
+@_of_documents(column="text", id_column="id", keep="longest,first")
 @_indexed
 @click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
 def exact_command(normalize: bool, **given: Any) -> int:
@@ -136,8 +143,8 @@ def exact_command(normalize: bool, **given: Any) -> int:
     return _run("exact", "ExactDedup", given, {"normalize": normalize})
 
 
-@dedup_command.command("fuzzy", short_help="Remove documents whose content is nearly all in another.")
-@_of_documents
+@dedup_command.command("fuzzy", short_help="Remove documents whose content is almost completely in another.")
+@_of_documents(column="text", id_column="id", keep="longest,first")
 @_indexed
 @click.option(
     "--rule",
@@ -150,7 +157,7 @@ def exact_command(normalize: bool, **given: Any) -> int:
 @click.option(
     "--max-new-words",
     type=click.IntRange(min=0),
-    help="The most new words among 25 in a row (nothing_new). [default: 12]",
+    help="The highest number of new words among 25 in a row, for the rule nothing_new. [default: 12]",
 )
 @click.option("--unit", type=click.Choice(["words", "characters"]), help="What shingles are made of. [default: words]")
 @click.option(
@@ -159,7 +166,7 @@ def exact_command(normalize: bool, **given: Any) -> int:
 @click.option("--bands", type=click.IntRange(min=1), help="Keys per document. [default: 26]")
 @click.option("--rows", type=click.IntRange(min=1), help="Hashes per key. [default: 5]")
 def fuzzy_command(**given: Any) -> int:
-    """Remove documents of INPUT whose content is nearly all in one that stays; write the others to OUTPUT.
+    """Remove documents of INPUT whose content is almost completely in one that stays; write the others to OUTPUT.
 
     INPUT is one or more files, folders or patterns of any format that an installed reader knows.
     """
@@ -168,19 +175,19 @@ def fuzzy_command(**given: Any) -> int:
 
 
 @dedup_command.command("semantic", short_help="Remove documents whose vectors have nearly the same direction.")
-@_of_documents
+@_of_documents(column="embedding", id_column="id", keep="first")
 @click.option("--eps", type=click.FloatRange(0, 1, max_open=True), help="The lowest cosine is 1 - eps. [default: 0.05]")
 @click.option("--clusters", type=click.IntRange(min=1), help="[default: the square root of the number of documents]")
 @click.option("--visits", type=click.IntRange(min=0), help="Neighbouring clusters to compare with. [default: 2]")
 @click.option(
     "--order",
     type=click.Choice(["keep", "hard", "easy", "random"]),
-    help="Which one stays; takes precedence over --keep: the one farther from the centre of its cluster (hard), "
-    "the nearer one (easy), or either (random).",
+    help="Which document stays: the one farther from the centre of its cluster (hard), the nearer one (easy), or a "
+    "random one. Takes precedence over --keep.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of --order random. [default: 0]")
 def semantic_command(**given: Any) -> int:
-    """Remove documents of INPUT whose vector is near that of one that stays; write the others to OUTPUT.
+    """Remove documents of INPUT whose vector is close to that of one that stays; write the others to OUTPUT.
 
     INPUT has a column of vectors, which a stage such as TextEmbedding or ImageEmbedding adds.
     """
@@ -189,7 +196,7 @@ def semantic_command(**given: Any) -> int:
 
 
 @dedup_command.command("image", short_help="Remove images that show the same picture.")
-@_of_documents
+@_of_documents(column="bytes", id_column="key", keep="longest,first")
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="The lowest correlation. [default: 0.9]")
 @click.option(
     "--radius", type=click.IntRange(0, 11), help="The highest number of bits in which hashes may differ. [default: 10]"
@@ -209,7 +216,7 @@ def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
 @_of_parts
 @click.option("--words", type=click.IntRange(min=1), help="The lowest number of words in a run. [default: 50]")
 @click.option(
-    "--characters", type=click.IntRange(min=1), help="The lowest number of characters in a run, in place of --words."
+    "--characters", type=click.IntRange(min=1), help="The lowest number of characters in a run, instead of --words."
 )
 def substring_command(**given: Any) -> int:
     """Cut runs of words that are repeated in INPUT; write the rest to OUTPUT. One occurrence of each run stays."""
@@ -233,7 +240,7 @@ def lines_command(**given: Any) -> int:
     return _run("lines", "LineDedup", given, {name: given.pop(name) for name in names})
 
 
-@dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
+@dedup_command.command("show", short_help="Show a removed document beside the one that stays in its place.")
 @click.argument("run_dir")
 @click.argument("id")
 @click.option("--html", metavar="FILE", help="Write a page with both side by side, images included.")
@@ -339,7 +346,7 @@ def _figures(decision: dict[str, Any]) -> str:
     return f"{decision['rule']}: {', '.join(figures)}"
 
 
-@dedup_command.command("index", short_help="Show the content of an index.")
+@dedup_command.command("index", short_help="Show what an index contains.")
 @click.argument("folder", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def index_command(folder: str, as_json: bool) -> int:
@@ -367,7 +374,7 @@ def index_command(folder: str, as_json: bool) -> int:
     return DONE
 
 
-@dedup_command.command("compact", short_help="Compact the runs of an index into few folders.")
+@dedup_command.command("compact", short_help="Join the runs of an index into a few folders.")
 @click.argument("folder", metavar="DIR")
 @click.option(
     "--folders",

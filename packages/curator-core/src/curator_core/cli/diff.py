@@ -28,9 +28,9 @@ _SHOWN_SCORES = 8
 @click.command("diff", short_help="Compare two runs.")
 @click.argument("run_a", type=click.Path())
 @click.argument("run_b", type=click.Path())
-@click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare configuration and counts alone.")
+@click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare only configuration and counts.")
 @click.option(
-    "--id-column", metavar="NAME", help="The column with the ids. [default: id, key and the like, or the text]"
+    "--id-column", metavar="NAME", help="The column with the ids. [default: id, key or similar, otherwise the text]"
 )
 @click.option(
     "--examples", type=click.IntRange(min=0), default=3, show_default=True, help="How many rows of each kind to show."
@@ -209,14 +209,16 @@ def _echo_values(what: str, number: int, values: Sequence[SourceCounts]) -> None
 
 
 def _echo_scores(found: Comparison) -> None:
-    if not found.scores:
+    # Where only the number of rows differs, the counts by stage say so.
+    scores = [score for score in found.scores if score.share]
+    if not scores:
         return
-    moved = sorted(found.scores, key=lambda score: (-score.share, score.stage, score.score))
+    moved = sorted(scores, key=lambda score: (-score.share, score.stage, score.score))
     click.echo("\nscores with other distributions, and the share of rows in other bins")
     for score in moved[:_SHOWN_SCORES]:
         before = f"{score.rows_a:,} → " if score.rows_a != score.rows_b else ""
         rows = f"{before}{formatting.count(score.rows_b, 'row')}"
-        share = formatting.percent(score.share, 1) if score.share else "0 %"
+        share = formatting.percent(score.share, 1)
         click.echo(f"  {formatting.printable(score.stage)}  {formatting.printable(score.score)}  {share} of {rows}")
     if len(moved) > _SHOWN_SCORES:
         click.echo(f"  and {len(moved) - _SHOWN_SCORES:,} more, see --json")

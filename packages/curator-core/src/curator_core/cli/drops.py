@@ -28,7 +28,7 @@ _SHOWN = 300  # the number of characters shown of a text
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="The number of rows of each stage and reason, those nearest to the limit first.",
+    help="The number of rows for each stage and reason, those nearest to the limit first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all of the stored text.")
 def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int, as_json: bool) -> None:
@@ -40,17 +40,21 @@ def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int
     from curator_core.accounts.drops import drops_of, written_drops  # these import pyarrow
     from curator_core.accounts.seen import read_seen
     from curator_core.data.fates import dropped_tables
+    from curator_core.data.values import json_value
     from curator_core.running.directory import RunDirectory
     from curator_core.worker.dropped_rows import output_name
 
     found: list[tuple[str, Drops, str]] = []
     stages: dict[str, None] = {}
+    reasons: dict[str, None] = {}
     for step, place in runs_in(run_dir).items():
         outputs = (RunDirectory(place).read_json("run.json") or {}).get("outputs") or {}
-        for drops in drops_of(place, reason=reason, near=near):
+        for drops in drops_of(place, near=near):
             stages[drops.stage] = None
-            folder = (outputs.get(output_name(drops.stage)) or {}).get("folder", "")
             if stage in (None, drops.stage):
+                reasons[drops.reason] = None
+            folder = (outputs.get(output_name(drops.stage)) or {}).get("folder", "")
+            if stage in (None, drops.stage) and reason in (None, drops.reason):
                 if folder and near > len(drops.rows) and len(drops.rows) < drops.of:
                     entry = read_seen(place).stages[drops.stage]
                     drops.rows += _beyond(
@@ -61,8 +65,13 @@ def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int
         raise UsageError(
             f"no rows were dropped by {stage!r}{nearest(stage, stages)}; stages that dropped some: {', '.join(stages)}"
         )
+    if reason is not None and not found and reasons:
+        by = f" by {stage!r}" if stage is not None else ""
+        raise UsageError(
+            f"no rows were dropped{by} for {reason!r}{nearest(reason, reasons)}; reasons in this run: {', '.join(reasons)}"
+        )
     if as_json:
-        click.echo(json.dumps(_values(found), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(json_value(_values(found)), ensure_ascii=False, indent=1))
         return
     if not found:
         click.echo("no dropped rows were kept for viewing")
@@ -96,6 +105,8 @@ def _beyond(rows: Sequence[dict[str, Any]], drops: Drops, near: int) -> list[Any
 
 
 def _values(found: Sequence[tuple[str, Drops, str]]) -> dict[str, Any]:
+    from curator_core.accounts.seen import data_uri
+
     rows: list[dict[str, Any]] = []
     stages: dict[tuple[str, str], dict[str, Any]] = {}
     for step, drops, folder in found:
@@ -107,7 +118,7 @@ def _values(found: Sequence[tuple[str, Drops, str]]) -> dict[str, Any]:
             entry["step"] = step
         entry["dropped"][drops.reason] = drops.of
         for sample in drops.rows:
-            row = {"stage": drops.stage, **asdict(sample), "marked": sample.marked}
+            row = {"stage": drops.stage, **asdict(sample), "marked": sample.marked, "picture": data_uri(sample.picture)}
             rows.append({"step": step, **row} if step else row)
     return {"stages": list(stages.values()), "rows": rows}
 

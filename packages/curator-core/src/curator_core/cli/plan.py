@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("plan", short_help="Show what a pipeline file would do, and why.")
 @click.argument("file", type=click.Path())
-@click.option("--executor", metavar="NAME", help="Plan for this executor, not for that of the file.")
+@click.option("--executor", metavar="NAME", help="Plan for this executor instead of the one in the file.")
 @click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
 @click.option(
     "--rows",

@@ -43,26 +43,32 @@ _COMMAND_FILE = "command.json"
     "--seen/--no-seen", default=None, help="Keep samples and histograms in the run directory. [default: seen]"
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
-@click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
-@click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
+@click.option("--fresh", is_flag=True, help="Discard the run in the run directory and start over.")
+@click.option("--allow-changed", is_flag=True, help="Resume even if the stages have changed.")
 @click.option(
-    "--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises. [default: fail]"
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    help="What to do if a stage raises an error. [default: fail]",
 )
 @click.option("--retries", type=click.IntRange(min=0), help="How often to retry a failing stage first. [default: 0]")
-@click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option(
+    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop if a larger share of the rows is set aside."
+)
 @click.option(
     "--max-reject-fraction",
     type=click.FloatRange(0, 1),
-    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+    help="Exit with code 3 if a larger share of a source's rows is rejected. [default: 0.05]",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Lowest level of stages' log messages to keep in log.txt. [default: warning]",
 )
-@click.option("--metrics-file", metavar="FILE.prom", help="Keep the numbers of the run in a file for Prometheus.")
+@click.option("--metrics-file", metavar="FILE.prom", help="Write the numbers of the run to a file for Prometheus.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve the numbers at 127.0.0.1:PORT/metrics.")
-@click.option("--spans", is_flag=True, default=None, help="OpenTelemetry spans of the run, its steps and stages.")
+@click.option(
+    "--spans", is_flag=True, default=None, help="Write OpenTelemetry spans of the run, its steps and its stages."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the engine's own messages.")
@@ -80,17 +86,19 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
 
 @click.command("retry", short_help="Run the sources with quarantined work again.")
 @click.argument("run_dir", type=click.Path())
-@click.option("--allow-changed", is_flag=True, help="Retry although the stages have changed since, as after a fix.")
+@click.option("--allow-changed", is_flag=True, help="Retry even if the stages have changed, for example after a fix.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process.")
-@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises again.")
-@click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that.")
 @click.option(
-    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when a larger share of rows than this is set aside."
+    "--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do if a stage raises an error again."
+)
+@click.option("--retries", type=click.IntRange(min=0), help="How often to retry a failing stage first.")
+@click.option(
+    "--max-error-fraction", type=click.FloatRange(0, 1), help="Stop if a larger share of the rows is set aside."
 )
 @click.option(
     "--max-reject-fraction",
     type=click.FloatRange(0, 1),
-    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+    help="Exit with code 3 if a larger share of a source's rows is rejected. [default: 0.05]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")

@@ -21,7 +21,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
     from curator_core.running.directory import RunDirectory
     from curator_core.running.log import write_log
     from curator_core.running.report import write_report
-    from curator_core.running.so_far import so_far
+    from curator_core.running.so_far import settled, so_far
     from curator_core.running.steps import pipelines_in
 
     path = write_report(run_dir)
@@ -34,7 +34,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(RunDirectory(run_dir).read_json("report.json"), indent=1))
         return
-    record = RunDirectory(run_dir).read_json("run.json")
+    record = settled(RunDirectory(run_dir).read_json("run.json"), run_dir)
     if "summary" in record:
         click.echo(summary_text(record["summary"]))
         if record["state"] == "failed":
@@ -53,9 +53,9 @@ def report_command(run_dir: str, as_json: bool) -> None:
 @click.option("--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Examples of each reason.")
 @click.option("--stage", help="Only rows of this stage.")
 @click.option("--reason", help="Only rows with this reason.")
-@click.option("--json", "as_json", is_flag=True, help="Print all of them, each as a line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of these rows, each as a line of JSON.")
 def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str | None, as_json: bool) -> None:
-    """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
+    """Show the rows that the run in RUN_DIR could not read, and those on which a stage failed, by reason."""
     from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
 
     places = runs_in(run_dir)

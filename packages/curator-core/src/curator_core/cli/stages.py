@@ -31,7 +31,7 @@ def _names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> l
 def stages_command(name: str | None, as_json: bool) -> None:
     """List all registered stages and workflows by package; with NAME (or a dotted path) show its parameters, columns and needs.
 
-    NAME may also be in a module in the working folder, as in a pipeline file it may be in one beside the file.
+    NAME may also be in a module in the working folder.
     """
     if name is None:
         _list(as_json)

@@ -115,7 +115,7 @@ def _text_file(name: str, reader: str, params: Mapping[str, Any], found: Data, p
     lines += [
         "",
         "  # A filter scores each document and keeps those whose score is in range; the report says what it dropped.",
-        "  # `mode: annotate` keeps all documents and adds the score as a column, to look before you cut.",
+        "  # `mode: annotate` keeps all documents and adds the score as a column, so you can look before you drop.",
         f"  - WordCountFilter: {inline({'min_words': 50, 'max_words': 100000, **own})}",
         f"  - SymbolsToWordsFilter: {inline(own)}",
         f"  - GopherRepetitionFilter: {inline(own)}",
@@ -141,7 +141,7 @@ def _image_file(name: str, params: Mapping[str, Any], found: Data, preview: Prev
         *_parameters(params),
         "",
         "  # These need only the header of an image, so they come first: images that they drop are not decoded.",
-        "  # `mode: annotate` keeps all rows and adds the score as a column, to look before you cut.",
+        "  # `mode: annotate` keeps all rows and adds the score as a column, so you can look before you drop.",
         "  - ResolutionFilter: {min_width: 256, min_height: 256}",
         "  - AspectRatioFilter: {min_ratio: 0.4, max_ratio: 2.5}",
     ]
@@ -149,7 +149,7 @@ def _image_file(name: str, params: Mapping[str, Any], found: Data, preview: Prev
         lines.append("  - CaptionLengthFilter: {}")
     lines += [
         "",
-        "  # From here on stages look at the picture. It is decoded once, at the sizes that they need.",
+        "  # The following stages look at the picture. It is decoded once, at the sizes that they need.",
         "  - ImageDecode",
         "  - UniformFilter: {}",
         "  - BlurFilter: {}",
@@ -183,7 +183,7 @@ def _tail(name: str) -> list[str]:
         "",
         "executor: local # every core of this machine; or {local: {workers: 2}}, ray_data, xenna",
         f"run_dir: runs/{name} # ledger, rejects and report; --resume continues from there",
-        "on_error: fail # when a stage raises; quarantine sets the offending rows aside and continues (exit code 3)",
+        "on_error: fail # if a stage raises an error; quarantine sets the rows at fault aside and continues (exit code 3)",
         "",
     ]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="STAGE.PARAM=VALUE",
-    help="Another value of a limit, such as WordCountFilter.min_words=80.",
+    help="The new value of a limit, such as WordCountFilter.min_words=80.",
 )
 @click.option("--step", metavar="NAME", help="For a workflow, the step of the stage.")
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="How many rows to show.")
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 def whatif_command(run_dir: str, settings: tuple[str, ...], step: str | None, examples: int, as_json: bool) -> None:
     """Recompute the funnel of the run in RUN_DIR with other limits, from the histograms of scores that it has stored.
 
-    Nothing is read or run again. The number of rows that the filter itself would keep is exact if the limit is on the
-    edge of a bin, and given as a range otherwise. Later stages would get other rows than they did; their numbers are
-    bounded and estimated. The output says what cannot be known.
+    No data are read and nothing is run. The number of rows that the filter itself would keep is exact if the limit is
+    on the edge of a bin, and otherwise given as a range. Later stages would get different rows, so their numbers are
+    given as bounds with an estimate. The output says what cannot be computed.
     """
     from curator_core.accounts.seen import read_seen  # these import pyarrow
     from curator_core.config.build import build_stage

@@ -60,14 +60,14 @@ def judge(name: str, params: Mapping[str, Any], row: DocumentBatch) -> Judgement
             reason = _reason(stage, scores)
         parts = {part: values[0].as_py() for part, values in stage.score_parts(scores).items()}
         text = row.to_pyarrow().column(stage.column)[0].as_py()
-        spans = stage.at_fault(text, reason) if not kept and isinstance(text, str) else []
+        spans = sorted(stage.at_fault(text, reason)) if not kept and isinstance(text, str) else []
     except CuratorError:
         raise
     except Exception as error:
         raise UsageError(f"{name} failed on this row: {type(error).__name__}: {error}") from error
     finally:
         stage.teardown()
-    return Judgement(name, stage.describe(), kept, reason, parts, stage.column, sorted(spans))
+    return Judgement(name, stage.describe(), kept, reason, parts, stage.column, spans)
 
 
 def _reason(stage: ColumnFilter, scores: Any) -> str:

@@ -8,6 +8,7 @@ around it.
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import json
 import math
@@ -96,6 +97,7 @@ def fractions() -> tuple[float, ...]:
     return (*(place / 100 for place in range(101)), math.nextafter(1.0, 2.0))
 
 
+@functools.cache
 def whole_numbers() -> tuple[float, ...]:
     """Edges for counts: each number up to 64, then eight bins per octave."""
     found = {float(value) for value in range(65)}
@@ -104,6 +106,7 @@ def whole_numbers() -> tuple[float, ...]:
     return tuple(sorted(found))
 
 
+@functools.cache
 def magnitudes() -> tuple[float, ...]:
     """Edges for any number: eight bins per octave on either side of 0, and 0 in the middle."""
     positive = [_power(step) for step in range(_SMALLEST * _PER_OCTAVE, _LARGEST * _PER_OCTAVE + 1)]
@@ -112,7 +115,8 @@ def magnitudes() -> tuple[float, ...]:
 
 def merged(edges: Iterable[float], more: Iterable[float]) -> tuple[float, ...]:
     """All finite edges of both, in order and without repeats."""
-    return tuple(sorted({float(edge) + 0.0 for edge in (*edges, *more) if math.isfinite(edge)}))
+    found = np.array([*edges, *more], np.float64) + 0.0  # no negative zero
+    return tuple(np.unique(found[np.isfinite(found)]).tolist())
 
 
 def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:
@@ -120,9 +124,15 @@ def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:
     if integers:
         return whole_numbers()
     if limits and all(0 <= value <= 1 for value in limits):
-        outside = (edge for edge in magnitudes() if edge < 0 or edge > 1)
-        return merged(fractions(), (edge for edge in outside if abs(edge) >= 2**-4))
+        return _shares()
     return magnitudes()
+
+
+@functools.cache
+def _shares() -> tuple[float, ...]:
+    """Edges for shares, and some for the numbers outside of 0 to 1."""
+    outside = (edge for edge in magnitudes() if edge < 0 or edge > 1)
+    return merged(fractions(), (edge for edge in outside if abs(edge) >= 2**-4))
 
 
 def bins_of(values: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -25,7 +25,7 @@ from curator_core.running.directory import RunDirectory
 from curator_core.running.duplicates import duplicates_of
 from curator_core.running.embedding_map import map_of
 from curator_core.running.repeats import repeats_of
-from curator_core.running.so_far import so_far
+from curator_core.running.so_far import settled, so_far
 from curator_core.running.steps import counting_folder, pipelines_in, workflows_in
 from curator_core.running.work import work_of
 
@@ -57,6 +57,7 @@ def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]
     record = directory.read_json("run.json")
     if record is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
+    record = settled(record, directory.url)
     plan = directory.read_json("plan.json") or {}
     steps = {name: place for name, place in pipelines_in(directory.url).items() if RunDirectory(place).exists()}
     groups = group_rejects(directory.url, _EXAMPLES, accounts)
@@ -155,7 +156,11 @@ def make_numbers(
     work = work_of(times, [stage["name"] for stage in stages], None if found["steps"] else found["started"])
     found["time"] = _time(found, summary, last, work, step)
     found["alarms"] = alarms_of(found)
-    plain: dict[str, Any] = _plain(found)
+    # Samples are plain as they were read, and they are most of all that there is.
+    samples = [stage["samples"] for stage in stages]
+    plain: dict[str, Any] = _plain({**found, "stages": [{**stage, "samples": []} for stage in stages]})
+    for stage, mine in zip(plain["stages"], samples, strict=True):
+        stage["samples"] = mine
     return plain
 
 

@@ -1,7 +1,8 @@
-"""What a pipeline would do: its sources counted, the first rows read, each stage tried on them; nothing is written.
+"""What would a pipeline do? Its sources are counted, the first rows are read, and each stage is tried on them; nothing
+is written.
 
 `curate plan` shows it and `curate init --data` builds on it. The rows come from the first, a middle and the last
-source, so that files which differ in their columns are noticed. Nothing here touches a run directory.
+source, so that differences between the columns of files are noticed. Nothing here touches a run directory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from curator_core.worker.context import RunContext
 from curator_core.worker.group import GroupRunner
 
 ROWS = 1000
-# The number of sources that are read, spread over all.
+# The number of sources that are read, spread over all sources.
 SOURCES = 3
 # A text column is guessed by its name before its content.
 TEXT_NAMES = ("text", "content", "body", "raw_content", "document", "page", "article", "markdown", "abstract")
@@ -36,20 +37,20 @@ TEXT_NAMES = ("text", "content", "body", "raw_content", "document", "page", "art
 
 @dataclass(frozen=True)
 class Preview:
-    """The sources of a pipeline, and what its stages made of some of their rows."""
+    """The sources of a pipeline, and the results of its stages for some of their rows."""
 
     sources: int = 0
     files: int = 0
     bytes: int = 0
-    rows: int = 0  # how many were read
+    rows: int = 0  # the number of rows read
     sampled_sources: int = 0
     columns: dict[str, str] = field(default_factory=dict)
     text_column: str | None = None
-    captions: bool = False  # whether there is a caption among the rows
+    captions: bool = False  # whether any row has a caption
     stages: tuple[StageTotals, ...] = ()
     not_tried: tuple[str, ...] = ()  # the first stage that was not tried, and those after it
     why_not: str = ""
-    problem: str = ""  # what a run would fail with
+    problem: str = ""  # the error that a run would fail with
 
     def describe(self) -> str:
         """The preview for a person to read."""
@@ -125,8 +126,7 @@ def stage_text(stage: StageTotals) -> str:
 def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
     """Read about ``rows`` rows of the plan's sources and try its stages on them.
 
-    A path that is missing, a column that a stage does not find, and what a stage raises become ``problem``: the plan can
-    still be shown beside it.
+    A missing path, a missing column and an error of a stage become ``problem``, so that the plan can still be shown.
     """
     if plan.source is None:
         return Preview()
@@ -141,7 +141,7 @@ def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
 
 
 def survey(sources: Iterable[Task[Any]]) -> tuple[Preview, list[Task[Any]]]:
-    """How many sources and files there are, and the first, a middle and the last source; the others are not kept."""
+    """Count the sources and files, and return the first, a middle and the last source; the others are not kept."""
     middle = length_hint(sources, 0) // 2
     count = files = size = 0
     chosen: dict[int, Task[Any]] = {}
@@ -197,7 +197,7 @@ class _Trial:
         )
 
     def _try(self, planned: PlannedStage) -> str:
-        """Replace the tasks by what the stage makes of them; returns what it raised, if it did."""
+        """Replace the tasks by the stage's results; return the error if it raised one."""
         sink = MemorySink()
         runner = GroupRunner([planned], RunContext(on_error="fail", writes=False), sink=sink)
         reads = not any(isinstance(task, DocumentBatch) for task in self.tasks)
@@ -214,7 +214,7 @@ class _Trial:
                 runner.teardown()
         except CuratorError as error:
             return str(error)
-        # What is cut off here is not counted: a reader's rows are those that continue.
+        # Rows that are cut off here are not counted: a reader's rows are those that go to the next stage.
         counts = [count for event in sink.take() for count in event.counts]
         for task in results:
             counts += task._pending
@@ -239,7 +239,7 @@ class _Trial:
         self.captions = any(t[name].null_count < len(t) for t in tables for name in t.column_names if name == "caption")
 
     def _missing(self, planned: PlannedStage) -> str:
-        """A column that the stage reads and the data lack, with the column that may have been meant."""
+        """The error for a column that the stage reads and the data lack, with the column that may have been meant."""
         batches = [task for task in self.tasks if isinstance(task, DocumentBatch)]
         for batch in batches:
             names = batch.column_names
@@ -279,7 +279,7 @@ def _first_rows(tasks: Iterator[Task[Any]], rows: int) -> list[Task[Any]]:
     try:
         for task in islice(tasks, SOURCES * rows):
             if isinstance(task, DocumentBatch) and task.num_rows > left:
-                task = task.with_data(task.to_pyarrow().slice(0, left))  # noqa: PLW2901 - the same task, shorter
+                task = task.with_data(task.to_pyarrow().slice(0, left))  # noqa: PLW2901 - the same task with fewer rows
             found.append(task)
             left -= task.num_items if isinstance(task, DocumentBatch) else 0
             if left <= 0:
@@ -296,7 +296,9 @@ def _kind(column: pa.Field) -> str:
 
 
 def likely_text(tables: Sequence[pa.Table]) -> str | None:
-    """The column that most likely holds the text of the documents: by name, else the longest texts on average."""
+    """The column that most likely contains the text of the documents: chosen by its name, or else by the highest
+    average length.
+    """
     lengths: dict[str, list[float]] = {}
     for table in tables:
         for column in table.schema:
@@ -307,5 +309,5 @@ def likely_text(tables: Sequence[pa.Table]) -> str | None:
     if named:
         return named[0]
     longest = max(lengths, key=lambda name: sum(lengths[name]) / len(lengths[name]), default=None)
-    # A column of codes or names is no text.
+    # Columns of codes or names do not count as text.
     return longest if longest is not None and max(lengths[longest]) >= 40 else None

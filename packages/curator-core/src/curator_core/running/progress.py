@@ -1,4 +1,4 @@
-"""What is there to say of a run while it runs? The same numbers for a terminal, a notebook and metrics, on every executor."""
+"""What is the progress of a run? The numbers are the same for a terminal, a notebook and metrics, on every executor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STARTING, RUNNING = "starting", "running"
 
 @dataclass
 class RunProgress:
-    """What a progress display may show; one object, updated as the run goes."""
+    """The state of a run for progress displays; one object, which is updated during the run."""
 
     name: str
     total_sources: int | None = None
@@ -26,32 +26,33 @@ class RunProgress:
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
     state: str = RUNNING
-    # In a workflow: which step this is, of how many where that is known from the start, and the name of the step.
+    # In a workflow, the number of the step, the number of steps if it is known from the start, and the name of the
+    # step.
     step: int = 0
     steps: int | None = None
     step_name: str = ""
-    stages: tuple[str, ...] = ()  # of the plan, in its order
-    taken_sources: int = 0  # given to the executor; those that are not finished are in flight
-    workers: int | None = None  # that are set up; None where the executor does not say
-    waiting_for: str = ""  # in words, before there is work: "Ray is starting"
+    stages: tuple[str, ...] = ()  # the stages of the plan, in order
+    taken_sources: int = 0  # sources given to the executor; those that are not finished are in flight
+    workers: int | None = None  # workers that are set up; None if the executor does not report them
+    waiting_for: str = ""  # a text for the time before the work begins: "Ray is starting"
     begun: float | None = None  # by the monotonic clock
-    working_since: float | None = None  # when the first source was given to the executor, by the same clock
+    working_since: float | None = None  # the time at which the executor got the first source, by the same clock
 
     @property
     def title(self) -> str:
-        """What runs: the pipeline by its name, or which step of how many."""
+        """The name of the pipeline, or the number and name of the step."""
         if not self.step:
             return self.name
         return f"step {self.step}{f' of {self.steps}' if self.steps else ''}: {self.step_name}"
 
     @property
     def going(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the run has not ended."""
         return self.state in (STARTING, RUNNING)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began, those since the last news included."""
+        """Seconds since the run began, including those since the last update."""
         if self.begun is None or not self.going:
             return self.seconds
         return time.monotonic() - self.begun
@@ -63,18 +64,20 @@ class RunProgress:
 
     @property
     def in_flight(self) -> int:
-        """Sources that the executor has been given and has not finished."""
+        """Sources that the executor has got and not finished."""
         return max(0, self.taken_sources - self.finished_sources)
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds since there was work: the time that an executor takes to start says nothing about the speed."""
+        """Seconds since the work began, since the start of an executor must not count towards the speed."""
         if self.working_since is None or self.begun is None:
             return self.elapsed
         return max(0.0, self.elapsed - (self.working_since - self.begun))
 
     def stage_states(self) -> list[StageState]:
-        """Each stage of the plan with its numbers, in the order of the plan; including those with no news yet."""
+        """Each stage of the plan with its numbers, in the order of the plan, including stages that have not reported
+        yet.
+        """
         totals = dict(self.tally.stages)
         names = self.stages or tuple(totals)
         states: list[StageState] = []
@@ -92,7 +95,7 @@ Progress = Callable[[RunProgress], None]
 
 @dataclass(frozen=True)
 class StageState:
-    """One stage so far, and the rows that the stage before it has handed over and this one has not reported."""
+    """The state of one stage, with the rows that the stage before has passed on and this one has not reported."""
 
     totals: StageTotals
     waiting: int
@@ -104,14 +107,14 @@ class StageState:
 
 
 def time_left(progress: RunProgress) -> str:
-    """How long it will still take, judged by the sources that are done; where that is not known, why."""
+    """The time left, estimated from the finished sources, or the reason why it is unknown."""
     done, total = progress.done, progress.total_sources
     if not progress.going or progress.state == STARTING:
         return ""
     if not total:
-        return "time left unknown: it is not clear how many sources there are"
+        return "time left unknown: the number of sources is not known"
     if progress.segment:
-        return "time left unknown: what is merged has no count of its own"
+        return "time left unknown: merges cannot be counted in advance"
     if not progress.finished_sources:
         return "time left unknown until a source is done"
     if done >= total:
@@ -122,7 +125,7 @@ def time_left(progress: RunProgress) -> str:
         part = " in this part"
     elif progress.step:
         part = " in this step"
-    judged = f", judged by {formatting.count(progress.finished_sources, 'source')}"
+    judged = f", estimated from {formatting.count(progress.finished_sources, 'source')}"
     return f"about {formatting.duration(seconds)} left{part}{judged}"
 
 
@@ -165,7 +168,7 @@ def line(progress: RunProgress) -> str:
 
 
 def machine_text(use: Any) -> str:
-    """What this machine has in use: ``this machine: memory 5.2 of 16.0 GiB, GPU 97 % busy``."""
+    """The load of this machine: ``this machine: memory 5.2 of 16.0 GiB, GPU 97 % busy``."""
     parts = []
     if use.memory_gb:
         parts.append(f"memory {use.memory_used_gb:.1f} of {use.memory_gb:.1f} GiB")

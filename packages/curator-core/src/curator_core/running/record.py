@@ -1,4 +1,6 @@
-"""What ``run.json`` records about a run: how it was started, with what, on which machine."""
+"""What does ``run.json`` record about a run? How it was started, with which versions and options, and on which
+machine.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from curator_core.running.options import RunOptions
 
 
 def now() -> str:
-    """The present time in UTC, as ``run.json`` has it: ``2026-01-31T12:00:00.000Z``."""
+    """The present time in UTC in the format of ``run.json``: ``2026-01-31T12:00:00.000Z``."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -30,7 +32,7 @@ def run_record(
     machine: Machine,
     started: str,
 ) -> dict[str, Any]:
-    """The part of the record that is there from the start. It describes this attempt; no output depends on it."""
+    """The part of the record that exists from the start. It describes this attempt; no output depends on it."""
     return {
         "state": state,
         "attempt": attempt,

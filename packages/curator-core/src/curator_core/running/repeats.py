@@ -1,4 +1,4 @@
-"""Which parts of documents has a run found to repeat others? Read from the table of spans that it leaves."""
+"""Which parts of documents has a run found to be repeated? The answer is in its table of spans."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from curator_core.arrow.arrays import array, to_numpy
 SETTINGS = "_spans.json"
 _FOLDER = "spans"
 _SHOWN = 10
-# Beyond this many different parts the rarer half is forgotten, so memory does not grow with the table.
+# Beyond this many different parts, the rarer half is discarded, so that memory does not grow with the table.
 _MOST_PARTS = 100_000
 _COLUMNS = ["id", "source", "row", "start", "end", "witness_id", "witness_source", "witness_row", "text"]
 
 
 def repeats_of(run_dir: str) -> dict[str, Any]:
-    """How many spans there are, in how many documents, the longest ones, and the texts that occur most; nothing where there is
-    no such table.
+    """The numbers of spans and documents, the longest spans, and the most frequent texts; empty if there is no table of
+    spans.
     """
     spans = documents = characters = 0
     longest: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ def repeats_of(run_dir: str) -> dict[str, Any]:
 
 
 def repeats_in(run_dir: str, name: str) -> list[dict[str, Any]] | None:
-    """The spans of one document, named by its id or as SOURCE:ROW; None where the run has no table of spans."""
+    """The spans of one document, named by its id or as SOURCE:ROW; None if the run has no table of spans."""
     found: list[dict[str, Any]] = []
     source, _, row = name.rpartition(":")
     there = False
@@ -90,13 +90,13 @@ def _tables(run_dir: str) -> Iterator[pa.Table]:
     )
     if not files:
         return
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
+    import pyarrow.parquet as pq  # deferred: the import takes 30 ms, and most runs have no such table
 
     for path in files:
         with storage.open_arrow(path) as file:
             table = pq.ParquetFile(file).read()
         if not set(_COLUMNS) <= set(table.column_names):
-            return  # a folder of this name that is not ours
+            return  # a folder with this name that Curator did not write
         yield table
 
 

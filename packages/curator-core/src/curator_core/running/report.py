@@ -1,4 +1,6 @@
-"""Where is the report of a run? In ``report.json``, all of its numbers, and ``report.html``, a page that shows them."""
+"""Where is the report of a run? ``report.json`` contains all of its numbers, and ``report.html`` is a page that shows
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from curator_core.running.page.html import report_page
 
 
 def write_report(run_dir: str, accounts: Accounts | None = None) -> str:
-    """Write both into a run directory from its records, even while the run continues or after it was killed; returns
-    the page's path. ``accounts``: those of the run, where they have been read already.
+    """Write both to a run directory from its records, even while the run continues or after it was killed; return the
+    path of the page. ``accounts`` are the accounts of the run, if the caller has read them already.
     """
     directory = RunDirectory(run_dir)
     numbers = numbers_of(run_dir, accounts)
-    # Not durable: they are made from records that are, and `curate report` makes them again.
+    # They need not be durable: they are made from records that are, and `curate report` makes them again.
     content = json.dumps(numbers, ensure_ascii=False, allow_nan=False)
     storage.write_bytes_atomic(
         directory.path("report.json"), content.encode("utf-8", "backslashreplace"), durable=False

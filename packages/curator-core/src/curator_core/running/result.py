@@ -1,4 +1,4 @@
-"""The outcome of a run: summary, result."""
+"""The outcome of a run: its summary and its results."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepSummary:
-    """What came of one step of a workflow; ``steps`` are those of a step that is a workflow itself."""
+    """The outcome of one step of a workflow; ``steps`` are those of a step that is itself a workflow."""
 
     name: str
     state: str = "running"
     folder: str = ""  # its own run directory, relative to the workflow's
-    complete_before: bool = False  # an earlier attempt finished it, and this one had nothing to do
+    complete_before: bool = False  # an earlier attempt finished it, so this one had nothing to do
     sources: int = 0
     rows_in: int = 0
     rows_out: int = 0
@@ -37,10 +37,9 @@ class StepSummary:
 
 @dataclass
 class PlanShare:
-    """Which of the rows that count were made under one plan of a run directory: the plan of attempt ``since`` and those
-    after it.
+    """The rows that count and were made under one plan of a run directory, which applies from attempt ``since`` on.
 
-    ``changes`` say how it differs from the present plan; none for the present one.
+    ``changes`` are its differences from the present plan; empty for the present plan.
     """
 
     since: int
@@ -52,19 +51,19 @@ class PlanShare:
 
 @dataclass
 class RunSummary:
-    """What came of a run, in numbers."""
+    """The outcome of a run in numbers."""
 
     name: str
     state: Literal["done", "quarantined", "failed"] = "done"
     executor: str = ""
     attempt: int = 1
     seconds: float = 0.0
-    opened_after: float = 0.0  # seconds until the executor was ready: a cluster takes some to start
+    opened_after: float = 0.0  # seconds until the executor was ready; a cluster takes some time to start
     worked_after: float | None = None  # seconds until the first work was done
     sources: int = 0
     sources_skipped: int = 0
     sources_failed: int = 0
-    sources_rejecting: int = 0  # those that have lost more rows to rejects than max_reject_fraction
+    sources_rejecting: int = 0  # sources that have lost more rows to rejects than max_reject_fraction
     stages: list[StageTotals] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
@@ -74,12 +73,12 @@ class RunSummary:
     inputs: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what stages have to say when all is done
+    notes: list[str] = field(default_factory=list)  # notes of stages after they have finished
     decisions: list[str] = field(default_factory=list)
-    plans: list[PlanShare] = field(default_factory=list)  # empty where everything was made under the present one
+    plans: list[PlanShare] = field(default_factory=list)  # empty if all rows were made under the present plan
     steps: list[StepSummary] = field(
         default_factory=list
-    )  # of a workflow; everything else here is of the step that counts
+    )  # the steps of a workflow; all other fields are those of the step that counts
 
     @property
     def exit_code(self) -> int:
@@ -87,7 +86,7 @@ class RunSummary:
 
     @property
     def rows_in(self) -> int:
-        """Rows that were read: those of the stage that was given the most."""
+        """Rows that were read: the input of the stage with the largest input."""
         return max((stage.rows_in for stage in self.stages), default=0)
 
     @property
@@ -112,7 +111,9 @@ class RunSummary:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> RunSummary:
-        """The summary that `as_dict` made; what an earlier version did not record has its default."""
+        """The summary from a mapping that `as_dict` made; values that an earlier version did not record get their
+        defaults.
+        """
         known = {field.name for field in fields(cls)}
         found = cls(**{key: value for key, value in content.items() if key in known})
         found.stages = [StageTotals(**stage) for stage in content.get("stages", ())]
@@ -126,7 +127,7 @@ def _step(content: Mapping[str, Any]) -> StepSummary:
 
 
 class RunStream(Iterator[Task[Any]]):
-    """The tasks that reach the end, one by one. After the last one the accounts are closed and ``summary`` is
+    """Yields the tasks that reach the end, one by one. After the last one the accounts are closed and ``summary`` is
     available.
 
     Stopping early (``break``, `close`) stops the run; with a run directory it can be resumed.
@@ -140,7 +141,7 @@ class RunStream(Iterator[Task[Any]]):
         try:
             return next(self._tasks)
         except StopIteration as end:
-            if end.value is not None:  # a second call after the end brings nothing
+            if end.value is not None:  # a second call after the end yields nothing
                 self._result = end.value
             raise StopIteration from None
 
@@ -151,7 +152,7 @@ class RunStream(Iterator[Task[Any]]):
         return self._result.summary
 
     def close(self) -> None:
-        """Stop the run where it is."""
+        """Stop the run."""
         self._tasks.close()
 
     def __enter__(self) -> Self:
@@ -163,13 +164,14 @@ class RunStream(Iterator[Task[Any]]):
 
 @dataclass(frozen=True)
 class RunReport:
-    """Where the page of a run is; in a notebook, the page itself."""
+    """The path of the page of a run; a notebook shows the page itself."""
 
     path: str
 
     def _repr_html_(self) -> str:
         page = storage.read_bytes(self.path).decode("utf-8", "replace")
-        # In a frame of its own: its style must not reach the notebook, and nothing in it may run there.
+        # The page is in a frame of its own, so that its style does not affect the notebook and its script does not run
+        # there.
         return f'<iframe srcdoc="{escape(page)}" sandbox="" title="report" style="width:100%;height:640px;border:0"></iframe>'
 
 
@@ -198,7 +200,7 @@ class RunResult(Sequence[Task[Any]]):
         return summary_html(self.summary.as_dict(), repr(self))
 
     def to_arrow(self) -> pa.Table:
-        """The rows of all results as one table; columns that some of them lack are null there."""
+        """The rows of all results as one table; columns that some results lack are null for their rows."""
         return self._rows().to_pyarrow()
 
     def to_pandas(self) -> pd.DataFrame:
@@ -212,8 +214,7 @@ class RunResult(Sequence[Task[Any]]):
             there = f"files ({', '.join(map(repr, files[:2]))}, …)" if files else type(self.tasks[0]).__name__
             raise UsageError(
                 f"the results of {self.summary.name!r} are {there}, not rows: read the written files, or leave the "
-                "writer "
-                "out to have the rows here"
+                "writer out to get the rows here"
             )
         return DocumentBatch(data=pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({}))
 

@@ -1,4 +1,6 @@
-"""One run from plan to verdict: list sources, skip what is complete, run the rest, prove that nothing is missing."""
+"""How does a run proceed from plan to verdict? It lists the sources, skips complete ones, runs the rest, and verifies
+that nothing is missing.
+"""
 
 from __future__ import annotations
 
@@ -50,19 +52,19 @@ from curator_core.worker.context import RunContext, format_of_dropped
 from curator_core.worker.merge import store_task
 from curator_core.worker.tokens import token_counter
 
-# A run is not judged by max_error_fraction before it has seen this many rows.
+# max_error_fraction applies only after this many rows.
 ERROR_SAMPLE_ROWS = 100
-# When results are handed out one by one, those of an earlier attempt are loaded for this many sources at a time.
+# When results are yielded one by one, those of an earlier attempt are loaded for this many sources at a time.
 RESULTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run, and how.
+    """The stages to run, and the options.
 
-    ``opened``: the executor is already open and stays open, since the run is a step of a workflow. ``replaces``: output
-    that another run has finished may be overwritten, as after a fresh start of the whole workflow. ``own``: the success
-    files that earlier attempts at the workflow have written, by folder.
+    ``opened`` says that the executor is open and stays open, since the run is a step of a workflow. ``replaces`` says
+    that the finished output of another run may be overwritten, as after a fresh start of the whole workflow. ``own``
+    are the success files that earlier attempts of the workflow have written, by folder.
     """
 
     stages: Sequence[ProcessingStage[Any, Any]]
@@ -89,7 +91,7 @@ def run_stages(order: Order) -> RunResult:
 
 
 def iterate_stages(order: Order) -> RunStream:
-    """The same run; its results are handed out as they come and are not kept."""
+    """The same run, which yields its results as they arrive and does not keep them."""
     return RunStream(_running(order, keep=False))
 
 
@@ -102,11 +104,11 @@ def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResul
 def _in_its_directory(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
     directory = RunDirectory(order.options.run_dir) if order.options.run_dir else None
     started = time.monotonic()
-    begun = False  # whether the run directory is this run's: a failure before leaves it as it was
+    begun = False  # whether this run owns the run directory; a failure before that leaves it unchanged
     if directory is not None:
         directory.lock()
     try:
-        # An executor may take ten seconds to open: what can be refused without a plan is refused before that.
+        # An executor may take ten seconds to open, so everything that can be refused without a plan is refused before.
         earlier = attempts.look(directory, order.options)
         if not order.opened:
             order.executor.expect(order.stages)
@@ -123,13 +125,13 @@ def _in_its_directory(order: Order, *, keep: bool) -> Generator[Task[Any], None,
 
 
 def starting(name: str, executor: BaseExecutor, begun: float) -> RunProgress:
-    """A run whose executor is being opened."""
+    """The progress of a run whose executor is being opened."""
     return RunProgress(name, state=STARTING, waiting_for=executor.opening, begun=begun)
 
 
 @contextlib.contextmanager
 def opened(executor: BaseExecutor) -> Iterator[None]:
-    """The open executor; it is closed afterwards, whatever happens."""
+    """Open an executor, and close it afterwards, whatever happens."""
     executor.open()
     try:
         yield
@@ -138,9 +140,9 @@ def opened(executor: BaseExecutor) -> Iterator[None]:
 
 
 def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, started: float) -> _Run:
-    """The run, planned and not refused; nothing has been written."""
+    """Plan a run and check that it may begin; nothing is written."""
     if (seen := seen_options(order.options.seen)) is not None and directory is not None:
-        token_counter(seen)  # one that cannot be loaded is refused before anything runs
+        token_counter(seen)  # raises if the tokenizer cannot be loaded, before anything runs
     opened_after = round(time.monotonic() - started, 3)
     plan = _plan(order)
     _check_run_dir(plan, directory)
@@ -154,7 +156,7 @@ def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, st
 
 def _plan(order: Order) -> Plan:
     executor, initial_tasks = order.executor, order.initial_tasks
-    # An empty list of tasks says nothing of their type.
+    # An empty list of tasks does not reveal their type.
     nothing = EmptyTask if initial_tasks is None else Task
     plan = make_plan(
         order.stages,
@@ -170,7 +172,7 @@ def _plan(order: Order) -> Plan:
 
 
 def _check_run_dir(plan: Plan, directory: RunDirectory | None) -> None:
-    """Refuse a run directory whose files would be the input of the next run."""
+    """Raise if the run directory is inside the input: its files would be the input of the next run."""
     source = plan.source
     if directory is None or source is None or not isinstance(source.stage, SourceStage):
         return
@@ -184,7 +186,7 @@ def _check_run_dir(plan: Plan, directory: RunDirectory | None) -> None:
 
 
 class _Run:
-    """A run that has been planned and may begin. Its accounts are read again from the ledger after each segment."""
+    """A planned run that may begin. Its accounts are read again from the ledger after each segment."""
 
     def __init__(
         self,
@@ -258,7 +260,7 @@ class _Run:
                 del task
             result = self._conclude(results, keep=keep)
             if not keep:
-                # Those of sources that an earlier attempt finished, one at a time.
+                # The results of sources that an earlier attempt finished, one at a time.
                 yield from self._finished_before(handed_out)
             return result
         except BaseException as error:
@@ -278,14 +280,14 @@ class _Run:
             attempts.write_plan(directory, self.plan, self.attempt, self.earlier)
             write_declared(directory.url, self.plan, self.context.seen, self.attempt.number)
             self._write_record()
-        if self.attempt.number == 1:  # a resume does so when it has found something to run
+        if self.attempt.number == 1:  # a resumed run does this when it finds a source to run
             self.outputs.unmark()
-        self.report(self.progress)  # that it has begun: the first source may take a long time
+        self.report(self.progress)  # show that the run has begun: the first source may take a long time
 
     # The segments -------------------------------------------------------------------------------------------------
 
     def _segments(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
-        """Run one segment after the other; yields the tasks that leave the last one as they come."""
+        """Run one segment after the other; yield the tasks that leave the last one as they arrive."""
         waiting: list[Task[Any]] = []
         for number, segment in enumerate(self.plan.segments):
             self.progress.segment = number
@@ -301,8 +303,8 @@ class _Run:
                 waiting = list(self._segment(number, segment, tasks))
 
     def _segment(self, number: int, segment: Segment, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
-        """What leaves the segment: results from the last one; from others, what waits for the merge, if it is not
-        stored.
+        """Run a segment. The last one yields the results; the others yield the tasks that wait for the merge, unless
+        they are stored.
         """
         last = number == len(self.plan.segments) - 1
         folder = "" if last or self.directory is None else self.directory.path("spill", str(number))
@@ -317,7 +319,7 @@ class _Run:
             self._staffed,
         )
         stream = self.executor.run_segment(run) if segment.groups or segment.merge else self._pass_through(run)
-        # Closed here and now: on an error or Ctrl-C no worker outlives this line.
+        # The stream is closed at once, so that on an error or Ctrl-C no worker outlives this line.
         with _closing(stream):
             for task in stream:
                 if last or not folder:
@@ -327,9 +329,10 @@ class _Run:
             self.accounts = open_accounts(self.directory.url, self.earlier.listing)
 
     def _unmarked(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
-        """Sources that must run; only before the first of them does the output stop being finished.
+        """The sources that must run. The output is marked as unfinished only when there is one.
 
-        A damaged ledger may show only when a source is looked up, and a resume that is refused leaves what is finished as it is.
+        A damaged ledger may be detected only when a source is looked up, and a resumed run that is refused must not
+        change finished output.
         """
         for task in tasks:
             self.outputs.unmark()
@@ -339,7 +342,7 @@ class _Run:
             yield task
 
     def _pass_through(self, run: SegmentRun) -> Iterator[Task[Any]]:
-        """A segment with no stage in it: its sources are its results."""
+        """Run a segment without stages: its sources are its results."""
         sink = self.context.open_sink()
         for task in run.tasks:
             if run.ending == "merged" and run.folder:
@@ -419,14 +422,14 @@ class _Run:
         if self.directory is not None:
             self._write_record(summary.state, summary=summary.as_dict(), outputs=finished.written)
             if storage.is_local(self.directory.url):
-                self.directory.sweep()  # what workers that have died in this attempt had begun to write
+                self.directory.sweep()  # partial files of workers that have died in this attempt
             if self.context.seen is not None:
                 sum_counts(self.directory.url, self.accounts, self.attempt.number)
             self._write_report()
         return RunResult(tasks, summary, run_dir)
 
     def _share_by_plan(self) -> None:
-        """Report what was made under an earlier plan and is beside the output of the present one."""
+        """Report output of earlier plans that is beside that of the present one."""
         if self.directory is None:
             return
         plans = attempts.plans_of(self.directory)
@@ -443,7 +446,7 @@ class _Run:
         ]
 
     def _judge_rejects(self, rejects: Sequence[SourceRejects]) -> None:
-        """Name the sources that lost more rows to rejects than is allowed; those that gave nothing else come first."""
+        """Name the sources that lost more rows to rejects than allowed; those with nothing but rejects come first."""
         limit = self.options.max_reject_fraction
         see = (
             f"look at them with `curate rejects {self.directory.url}`"
@@ -485,13 +488,13 @@ class _Run:
         if isinstance(error, KeyboardInterrupt):
             text = "interrupted before it was done"
         elif isinstance(error, GeneratorExit):
-            text = "stopped before it was done: not all of its results were taken"
+            text = "stopped before it was done: not all of its results were requested"
         else:
             text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         summary.problems.append(text)
         summary.sources = self.progress.finished_sources + self.progress.skipped_sources
         position = {planned.name: number for number, planned in enumerate(self.plan.stages)}
-        stages = self.progress.tally.stages.values()  # in the order in which workers reported them
+        stages = self.progress.tally.stages.values()  # they are in the order in which workers reported them
         summary.stages = sorted(stages, key=lambda stage: position.get(stage.name, len(position)))
         with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self._write_record("failed", summary=summary.as_dict())
@@ -516,7 +519,7 @@ class _Run:
 
         assert self.directory is not None
         write_log(self.directory.url)
-        # A source that is no longer listed does not count; these accounts have been judged with it.
+        # Sources that are no longer listed do not count, but they are still part of these accounts.
         write_report(self.directory.url, None if "removed" in self.summary.inputs else self.accounts)
 
 
@@ -527,7 +530,7 @@ def _named(items: Sequence[SourceRejects]) -> str:
 
 @contextlib.contextmanager
 def _closing(stream: Iterator[Task[Any]]) -> Iterator[None]:
-    """Like `contextlib.closing`, for executors, which may return any iterator."""
+    """Like `contextlib.closing`, for the iterators of executors, which may have no `close`."""
     try:
         yield
     finally:

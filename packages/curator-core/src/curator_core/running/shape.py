@@ -1,4 +1,4 @@
-"""Whether a record read from a run directory holds what the code that reads it relies on.
+"""Does a record in a run directory contain what the code that reads it relies on?
 
 A shape is a type or several, a list of one shape, ``{"key": shape}`` for a record (a key with a question mark may be missing),
 or ``{...: shape}`` for a mapping from any text.
@@ -25,7 +25,8 @@ _STAGE = {
     "calls?": int,
 }
 
-# What a workflow has recorded of a step, and what came of one; a flag is any object, since a bool is no number here.
+# A workflow's record of a step, and the outcome of a step. Flags have the shape `object`, since a bool does not count
+# as a number here.
 _STEP = {"name": str, "folder": str, "state": str, "before": str, "left": str, "anew": object, "freed": [str]}
 _STEP_SUMMARY: dict[str, Shape] = {
     "name": str,
@@ -43,7 +44,7 @@ RUN: Shape = {
     "state": str,
     "attempt?": int,
     **{f"{name}?": str for name in ("started", "host", "executor", "python")},
-    "command?": (str, list),  # a list in records of earlier versions
+    "command?": (str, list),  # in records of earlier versions, this is a list
     "ended?": (str, type(None)),
     "marks?": {...: str},
     "outputs?": {...: {"folder": str, "files": int}},
@@ -100,7 +101,7 @@ COMMAND: Shape = {"file": str, "settings": [str], "folder": str, "flags": {...: 
 
 
 def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
-    """What is wrong with the first part of ``value`` that does not have this shape; None where all of it does."""
+    """The error for the first part of ``value`` that does not have this shape; None if all of it does."""
     if isinstance(shape, Mapping):
         return _misfit_of_mapping(value, shape, place)
     if isinstance(shape, list):

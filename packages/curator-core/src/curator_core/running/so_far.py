@@ -1,9 +1,11 @@
-"""How far has a run come that is running or was interrupted? Judged by what its workers have recorded as complete."""
+"""How far has a run got that is in progress or was interrupted? The answer is in the records of its workers about
+complete work.
+"""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,23 +13,22 @@ from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.source_list import GONE, SourceList
 from curator_core.accounts.tally import StageTotals, Tally
 from curator_core.errors import CuratorError
+from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.locks import owner_at_work
 
-# A writer puts its small files together while a run goes on: what was listed may be gone when it is read.
+# A ledger writer packs its small files during a run, so a listed file may be gone when it is read.
 _TRIES = 5
 
 
 @dataclass
 class SoFar:
-    """What is complete of a run. ``listed``: the sources that it has met so far, which need not be all that there
-    are.
-    """
+    """The complete part of a run. ``listed`` is the number of sources that it has listed so far, which need not be all."""
 
     name: str
-    state: str  # ``running``, ``interrupted``, or what its record says
+    state: str  # ``running``, ``interrupted``, or the state in its record
     owner: str | None
-    seconds: float | None  # since it began; None where no process is working on it
+    seconds: float | None  # seconds since it began; None if no process is working on it
     listed: int = 0
     complete: int = 0
     failed: int = 0
@@ -38,7 +39,7 @@ class SoFar:
 
 
 def so_far(run_dir: str) -> SoFar:
-    """How far the run in a run directory has come; the record of one that has ended says more."""
+    """How far the run in a run directory has got; if it has ended, its record says more."""
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json") or {}
     plan = directory.read_json("plan.json") or {}
@@ -62,6 +63,23 @@ def so_far(run_dir: str) -> SoFar:
             if not left or owner is None:
                 raise
     return found
+
+
+def settled(record: Mapping[str, Any], run_dir: str) -> dict[str, Any]:
+    """The record of a run. If a pipeline has failed, its counts are read from the ledger: workers complete some work after
+    the driver has stopped counting.
+    """
+    summary = record.get("summary")
+    if record.get("state") != "failed" or record.get("kind") == WORKFLOW or not summary:
+        return dict(record)
+    try:
+        found = so_far(run_dir)
+    except (CuratorError, OSError):
+        return dict(record)
+    if not found.stages:
+        return dict(record)
+    counts = {"stages": [asdict(stage) for stage in found.stages], "sources": found.complete}
+    return {**record, "summary": {**summary, **counts}}
 
 
 def _read(found: SoFar, run_dir: str, names: Sequence[str]) -> None:

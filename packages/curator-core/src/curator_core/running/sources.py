@@ -1,9 +1,9 @@
-"""The sources of a run on their way in: listed, named, recorded, and skipped where they are complete.
+"""How do sources enter a run? They are listed, named, recorded, and skipped if they are complete.
 
 Two laws depend on the order in which these generators run. The first source is listed before the run directory is touched
-(`Sources.listed`), so that after a wrong path there is nothing to resume or to replace. A source is noted in the run
-directory before it is handed out (`Sources.incomplete`), with the generation that its events will carry, so that whatever
-a killed attempt leaves can be distinguished from what counts.
+(`Sources.listed`), so that a wrong path leaves nothing to resume or to replace. A source is recorded in the run
+directory before it is handed out (`Sources.incomplete`), with the generation that its events will carry, so that
+leftovers of a killed attempt can be distinguished from events that count.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from curator_core.running.outputs import Outputs
 from curator_core.running.progress import RunProgress
 from curator_core.running.result import RunSummary
 
-# Sources are noted in the run directory before they are handed out: at once, as many as come in this time.
+# Sources are recorded in the run directory before they are handed out: together, all that arrive within this time.
 NOTE_SECONDS = 0.05
 NOTE_SOURCES = 10_000
 
@@ -46,13 +46,13 @@ def decide(
 ) -> Decision:
     """Whether a source has to run.
 
-    ``content`` says what is in the source now (the generation that it was listed with) and ``known`` the generation that
-    the run directory has noted, None where it has not met the source. ``complete``: every part of it has been accounted
-    for. ``intact``: nothing asks for it again, neither a file that is gone nor the user. ``pipeline_attempt`` is the attempt
-    that brought the present pipeline, 0 for the first.
+    ``content`` is the present generation of the source, with which it was listed. ``known`` is the generation in the
+    run directory, or None for a new source. ``complete`` says that every part of the source is accounted for, and
+    ``intact`` that nothing requires it to run again: neither a missing file nor the user. ``pipeline_attempt`` is the
+    attempt that introduced the present pipeline, 0 for the first.
 
-    A generation is the content and, after a ``+``, the attempt that began it anew: events of one content that must not be
-    mixed differ in that.
+    A generation is the content and, after a ``+``, the attempt that started the source again. The attempt distinguishes
+    events of the same content that must not be mixed.
     """
     if known is None:
         return Decision(True, _begun(content, pipeline_attempt), "new")
@@ -65,7 +65,7 @@ def decide(
     if complete:
         return Decision(False, known, "unchanged") if intact else Decision(True, _begun(content, attempt), "unfinished")
     if int(begun or 0) < pipeline_attempt:
-        # What this pipeline makes must not mix with what an earlier one made of the same source.
+        # Output of this pipeline must not be mixed with that of an earlier one for the same source.
         return Decision(True, _begun(content, pipeline_attempt), "unfinished")
     return Decision(True, known, "unfinished")
 
@@ -75,7 +75,7 @@ def _begun(content: str, attempt: int) -> str:
 
 
 class Sources:
-    """The sources of a run, segment by segment. ``listing`` is what the run directory knows; None if there is none."""
+    """The sources of a run, segment by segment. ``listing`` is the list in the run directory; None if there is none."""
 
     def __init__(
         self,
@@ -99,13 +99,13 @@ class Sources:
         self.pipeline_attempt = pipeline_attempt
         self.progress = progress
         self.summary = summary
-        self.by_segment: list[list[str]] = []  # the ids of those that were met, in order
-        self._several = False  # whether a source of several files has been met
+        self.by_segment: list[list[str]] = []  # the ids of the sources so far, in order
+        self._several = False  # whether there has been a source of several files
 
     # Listing ------------------------------------------------------------------------------------------------------
 
     def listed(self) -> Iterator[Task[Any]]:
-        """The sources of the first segment, the first of which is listed now."""
+        """The sources of the first segment; the first one is listed at once."""
         tasks = self._named()
         return chain(list(islice(tasks, 1)), tasks)
 
@@ -120,7 +120,9 @@ class Sources:
             if not task.validate():
                 raise UsageError(f"source {task.task_id!r} is not a valid {type(task).__name__}")
             task._source = task.task_id
-            task._generation = task._generation.replace("+", "_")  # what follows the plus is the attempt, see `decide`
+            task._generation = task._generation.replace(
+                "+", "_"
+            )  # the part after the plus is the attempt, see `decide"            task._generation = task._generation.replace("+", "_")  # the part after the plus is the attempt, see `decide`
             yield task
 
     def _from_stage(self) -> Iterator[Task[Any]]:
@@ -134,10 +136,12 @@ class Sources:
         members = self.listing.members() if self.listing is not None and self.attempt > 1 else {}
         start = EmptyTask(task_id="sources", _metadata={"earlier_members": members} if members else {})
         made = cast(Any, self.plan.source.stage).process(start)
-        # A source that knows how many it has says so; listing ahead only to count would hold them all.
+        # Some source stages report their number of sources. Listing all sources only to count them would hold them in
+        # memory.
         total = length_hint(made, 0)
         self.progress.total_sources = min(total, self.options.limit or total) if total else None
-        # In both spellings, as written and absolute: making the path of each source absolute would take seconds.
+        # Folders are looked up both as written and absolute, since making the path of each source absolute would take
+        # seconds.
         folders = {
             spelling.rstrip("/"): writer.name
             for writer in self.outputs.writers
@@ -153,7 +157,7 @@ class Sources:
                         f"{task.data[0]!r} is read from the folder that {folders[folder]} writes to: a run that finds "
                         "its input by that folder, or by a pattern, would read what this one has written"
                     )
-                    folders.clear()  # one is enough
+                    folders.clear()  # one warning is enough
             yield task
 
     # Handing out --------------------------------------------------------------------------------------------------
@@ -198,7 +202,7 @@ class Sources:
 
     def _decide(self, task: Task[Any], known: str | None, accounts: Accounts) -> Decision:
         content = task._generation
-        # Where the content has changed, what is complete is of no use, and takes a while to find out.
+        # If the content has changed, it does not matter whether the source is complete, and finding out takes time.
         same = known is not None and known.partition("+")[0] == content.partition("+")[0]
         complete = same and accounts.is_complete(task.task_id)
         again = complete and self.options.retry and accounts.has_failures(task.task_id)
@@ -219,7 +223,7 @@ class Sources:
             self.summary.sources_skipped += 1
 
     def _members_of(self, task: Task[Any]) -> str:
-        """The files of a source that has several, so that a resumed run puts the same ones together."""
+        """The files of a source that has several, so that a resumed run groups the same files."""
         if not isinstance(task, FileGroupTask):
             return ""
         self._several = self._several or len(task.data) > 1
@@ -232,11 +236,11 @@ class Sources:
         return {source for ids in self.by_segment for source in ids}
 
     def known(self) -> set[str]:
-        """Also those that the run directory knows from earlier: files that are named after them are this run's."""
+        """All sources of this run and earlier attempts: files that are named after them belong to this run."""
         return self.met() if self.listing is None else set(self.listing.rows)
 
     def note_removed(self, accounts: Accounts) -> None:
-        """Forget sources that are no longer listed, before their files are removed."""
+        """Mark sources that are no longer listed as gone, before their files are removed."""
         if self.listing is None:
             return
         present = self.met()
@@ -249,7 +253,7 @@ class Sources:
 
 
 def _batches(tasks: Iterator[Task[Any]]) -> Iterator[list[Task[Any]]]:
-    """Tasks as they come, many at once where they come quickly."""
+    """Batches of tasks as they arrive; batches are large if tasks arrive quickly."""
     while True:
         batch: list[Task[Any]] = []
         started = time.monotonic()

@@ -1,7 +1,7 @@
-"""The spans of a run for OpenTelemetry: the run, its steps, and their stages with what they did.
+"""Which OpenTelemetry spans does a run have? The run, its steps, and their stages with their counts.
 
-They go to the tracer provider that the program has set up. Where it has none they go to the OTLP endpoint that the environment
-names, if its exporter is installed; otherwise they are written to ``spans.jsonl`` in the run directory, so that no collector is
+They go to the tracer provider of the program if it has one, or else to the OTLP endpoint that the environment names, if
+its exporter is installed. Otherwise they are written to ``spans.jsonl`` in the run directory, so that no collector is
 needed.
 """
 
@@ -22,7 +22,9 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 
 
 class Spans:
-    """One run. Stages work at the same time, so the span of one is from its first count to its last."""
+    """The spans of one run. Stages work at the same time, so the span of a stage is from its first count to its
+    last.
+    """
 
     def __init__(self, name: str, run_dir: str | None) -> None:
         try:
@@ -30,8 +32,8 @@ class Spans:
         except ImportError as error:
             raise MissingDependency("metrics.spans needs OpenTelemetry: pip install 'curator-core[otel]'") from error
         self._trace = trace
-        self._own: Any = None  # a provider that ends with the run
-        self._kept: Any = None  # finished spans, where they are written to a file
+        self._own: Any = None  # the provider, if it ends with the run
+        self._kept: Any = None  # finished spans, if they are written to a file
         self._run_dir = run_dir
         provider = trace.get_tracer_provider()
         if isinstance(provider, trace.ProxyTracerProvider):
@@ -39,7 +41,9 @@ class Spans:
         self._tracer = provider.get_tracer("curator")
         self._run = self._tracer.start_span(f"run {name}", attributes={"curator.run": name})
         self._steps: dict[str, Any] = {}
-        self._seen: dict[tuple[str, str], list[int]] = {}  # first and last time and calls, by step and stage
+        self._seen: dict[
+            tuple[str, str], list[int]
+        ] = {}  # the first time, the last time and the calls, by step and stage
         self._looked = float("-inf")
 
     def _provider(self) -> Any:
@@ -65,7 +69,7 @@ class Spans:
         return provider
 
     def look(self, progress: RunProgress) -> None:
-        """Take in what has happened; whether stages have worked is checked now and then, and at the end of a step."""
+        """Process the state of a run; the work of stages is checked now and then, and at the end of a step."""
         if progress.step and progress.step_name not in self._steps:
             self._steps[progress.step_name] = self._tracer.start_span(
                 f"step {progress.step_name}",
@@ -82,7 +86,7 @@ class Spans:
             calls = state.totals.calls
             seen = self._seen.get((progress.step_name, state.totals.name))
             if calls and seen is None:
-                # It was at work before its first count came.
+                # The stage was working before its first count arrived.
                 begun = max(0, at - int(state.totals.seconds / max(1, progress.workers or 1) * 1e9))
                 self._seen[progress.step_name, state.totals.name] = [begun, at, calls]
             elif seen is not None and seen[2] != calls:
@@ -124,7 +128,7 @@ class Spans:
         span.end()
 
     def end(self, state: str, error: BaseException | None) -> None:
-        """The run is over: end what is open, and deliver the spans."""
+        """End all open spans after the run, and deliver them."""
         for span in self._steps.values():
             if span.is_recording():
                 self._finish(span, state, None)

@@ -1,6 +1,4 @@
-"""The run directory of a workflow: which steps there are, the state of each, and what each has left for those after
-it.
-"""
+"""The run directory of a workflow: its steps, the state of each, and the output that each has left for later ones."""
 
 from __future__ import annotations
 
@@ -32,11 +30,11 @@ STEPS, WORK = "steps", "work"
 
 @dataclass
 class StepRecord:
-    """What the run directory remembers of a step.
+    """The record of a step in the run directory.
 
-    ``before`` is the fingerprint of what the steps before it had left when it began, and ``left`` of what it has left
-    itself. ``anew``: it must start afresh and has not begun yet. ``freed``: the folders, relative to the run directory,
-    that were removed when it was complete.
+    ``before`` is the fingerprint of the output of earlier steps when it began, and ``left`` that of its own output.
+    ``anew`` says that it must start afresh and has not begun yet. ``freed`` are the folders, relative to the run
+    directory, that were removed when it was complete.
     """
 
     name: str
@@ -54,9 +52,10 @@ class StepRecord:
 
 @dataclass
 class EarlierSteps:
-    """What a run directory holds of the attempts before: nothing, or how far a workflow has come.
+    """The records of earlier attempts of a workflow in a run directory, if any.
 
-    ``replaces``: the run began with a fresh start and is not complete, so it may still write over finished output.
+    ``replaces`` says that the run began with a fresh start and is not complete, so it may still overwrite finished
+    output.
     """
 
     attempt: int = 0
@@ -73,12 +72,12 @@ class EarlierSteps:
 
 
 def step_folder(number: int, name: str) -> str:
-    """Where the run directory of a step is, in that of its workflow."""
+    """The run directory of a step, relative to that of its workflow."""
     return f"{STEPS}/{number:02d}-{name}"
 
 
 def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
-    """How far a workflow has come here; refused where this run may not continue with it. Writes nothing."""
+    """Read how far a workflow has got here; raise if this run may not continue it. Nothing is written."""
     try:
         record = directory.read_json("run.json")
     except RunRefused:
@@ -89,9 +88,8 @@ def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
     for name in (STEPS, WORK):
         if not ours and not directory.is_empty(name):
             raise RunRefused(
-                f"{directory.path(name)!r} exists already, and no run of a workflow has made it: a workflow keeps its "
-                "own files "
-                "there, so choose another run directory"
+                f"{directory.path(name)!r} exists already, and no run of a workflow has made it. A workflow stores "
+                "its own files there, so choose another run directory"
             )
     if record is None:
         if options.retry:
@@ -149,7 +147,9 @@ def step_folders(run_dir: str) -> list[str]:
 
 
 def pipelines_in(run_dir: str, above: str = "") -> dict[str, str]:
-    """The run directories of all pipelines of a workflow by the names of their steps; none for the run of a pipeline."""
+    """The run directories of all pipelines of a workflow, by the names of their steps; empty for the run of a
+    pipeline.
+    """
     record = RunDirectory(run_dir).read_json("run.json") or {}
     found: dict[str, str] = {}
     for step in record.get("steps", ()):
@@ -168,7 +168,7 @@ def workflows_in(run_dir: str) -> list[str]:
 
 
 def marks_in(run_dir: str) -> dict[str, str]:
-    """By folder, the checksum of the success file that a run or one of its steps has put there."""
+    """The checksums of the success files that a run or one of its steps has written, by folder."""
     directory = RunDirectory(run_dir)
     found = dict((directory.read_json("run.json") or {}).get("marks", {}))
     for place in step_folders(run_dir):
@@ -177,13 +177,13 @@ def marks_in(run_dir: str) -> dict[str, str]:
 
 
 def left_by(directory: RunDirectory) -> str:
-    """A fingerprint of what a complete step has left: its files, or, where it writes none, what it was made of."""
+    """A fingerprint of the output of a complete step: of its files or, if it writes none, of its plan and sources."""
     record = directory.read_json("run.json") or {}
     if record.get("kind") == WORKFLOW:
         return _digest([step["left"] for step in record.get("steps", ())])
     marks = record.get("marks", {})
     if marks:
-        # Not the folders: a run directory may have moved.
+        # The folders are not included, since a run directory may have moved.
         return _digest(sorted(marks.values()))
     plan = directory.read_json("plan.json") or {}
     rows = SourceList(directory.url).rows.values()
@@ -193,9 +193,9 @@ def left_by(directory: RunDirectory) -> str:
 def stands(
     step: str, plan: Plan, directory: RunDirectory, options: RunOptions, *, outside: bool, freed: Iterable[str]
 ) -> bool:
-    """Whether a complete step has nothing to do: its stages, its sources and its output are as they were.
+    """Whether a complete step has nothing to do: its stages, its sources and its output have not changed.
 
-    ``outside``: its sources lie outside the run directory, so that others may have changed them. What was left in the
+    ``outside`` says that its sources are outside the run directory, so that others may have changed them. Output in the
     folders ``freed`` is not checked.
     """
     record, earlier = directory.read_json("run.json"), directory.read_json("plan.json")
@@ -208,8 +208,8 @@ def stands(
         listed = "\n".join(f"  {line}" for line in changes)
         raise RunRefused(
             f"step {step!r} has changed since the run in {directory.url!r} began:\n{listed}\nStart over with fresh=True "
-            "(--fresh), or keep what is done and run only the rest with the changed step, with allow_changed=True "
-            "(--allow-changed)"
+            "(--fresh), or keep the finished work and run only the rest with the changed step, with "
+            "allow_changed=True (--allow-changed)"
         )
     if options.retry and record["summary"].get("sources_failed"):
         return False
@@ -229,7 +229,7 @@ def is_marked(folder: str, mark: str) -> bool:
 
 
 def _same_sources(plan: Plan, directory: RunDirectory, options: RunOptions, number: int) -> bool:
-    """Whether the sources that a step would list are the ``number`` sources that it has met, with the same content."""
+    """Whether the sources that a step would list now are its ``number`` recorded sources, with the same content."""
     listing = SourceList(directory.url)
     sources = Sources(
         plan,
@@ -252,7 +252,7 @@ def _same_sources(plan: Plan, directory: RunDirectory, options: RunOptions, numb
 
 
 def summary_of(run_dir: str) -> RunSummary:
-    """What came of a run that is complete, and had nothing to do this time."""
+    """The summary of a run that was complete and had nothing to do this time."""
     record = RunDirectory(run_dir).read_json("run.json") or {}
     found = RunSummary.from_dict(record["summary"])
     found.sources_skipped, found.inputs = found.sources, {"unchanged": found.sources}
@@ -265,24 +265,24 @@ def summary_of(run_dir: str) -> RunSummary:
 
 
 def outputs_of(run_dir: str) -> dict[str, Any]:
-    """What a run has written, by stage: the folder and the number of files."""
+    """The output of a run by stage: the folder and the number of files."""
     return dict((RunDirectory(run_dir).read_json("run.json") or {}).get("outputs", {})) if run_dir else {}
 
 
 def results_of(run_dir: str) -> list[Task[Any]]:
-    """The results of a run that is complete."""
+    """The results of a complete run."""
     listing = SourceList(RunDirectory(run_dir).url)
     present = [row.source for row in listing.rows.values() if row.generation != GONE]
     return ordered_results(open_accounts(run_dir, listing), present, {}, run_dir)
 
 
 def fingerprint_of(lefts: Iterable[str]) -> str:
-    """A fingerprint of what several steps have left."""
+    """A fingerprint of the output of several steps."""
     return _digest(list(lefts))
 
 
 def as_values(records: Iterable[StepRecord]) -> list[dict[str, Any]]:
-    """The records as ``run.json`` holds them."""
+    """The records as values for ``run.json``."""
     return [asdict(record) for record in records]
 
 

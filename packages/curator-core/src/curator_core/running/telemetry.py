@@ -1,7 +1,6 @@
-"""What does a run give to monitoring systems while it goes? Metrics as a file, at an endpoint, or by its engine; and
-spans.
+"""What does a run export to monitoring systems? Metrics in a file, at an endpoint, or through its engine; and spans.
 
-All of it is off by default; when on, it costs a look at the counters every few seconds.
+All of it is off by default; if it is on, the counters are read every few seconds.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATES = (STARTING, RUNNING, "done", "quarantined", "failed")
-# A stage's reasons beyond this many are counted together: each is a series that a server keeps.
+# A stage's reasons beyond this many are counted together, because each is a series that a server stores.
 REASONS = 100
 OTHERS = "(others)"
 
 
 @dataclass(frozen=True)
 class MetricsOptions:
-    """Where metrics of a run go; see docs/metrics.md.
+    """The destinations of a run's metrics; see docs/metrics.md.
 
-    ``file``: a ``.prom`` file, renewed every ``every_seconds``, for node exporter's textfile collector. ``port``: an
-    endpoint ``/metrics`` on ``host``, which is this machine alone by default. ``engine``: as metrics of the engine too
-    (Ray's, which its dashboard shows). ``spans``: OpenTelemetry spans of the run, its steps and stages.
+    ``file``: a ``.prom`` file for node exporter's textfile collector, rewritten every ``every_seconds``. ``port``: an
+    endpoint ``/metrics`` on ``host``, which is this machine alone by default. ``engine``: also export as metrics of the
+    engine (Ray's, which its dashboard shows). ``spans``: OpenTelemetry spans of the run, its steps and stages.
     """
 
     file: str | None = None
@@ -71,7 +70,7 @@ class MetricsOptions:
 
 
 def metrics_options(given: MetricsOptions | Mapping[str, Any] | bool | None) -> MetricsOptions | None:
-    """The options as they are checked; None where there are no metrics. ``True`` is the engine's metrics alone."""
+    """The checked options; None if there are no metrics. ``True`` stands for the engine's metrics alone."""
     if given is None or given is False:
         return None
     if given is True:
@@ -93,7 +92,7 @@ def metrics_options(given: MetricsOptions | Mapping[str, Any] | bool | None) -> 
 def observed(
     options: MetricsOptions | None, progress: Progress | None, name: str, executor: BaseExecutor, run_dir: str | None
 ) -> Iterator[Progress | None]:
-    """What takes the progress of a run: the display, and what the options ask for beside it."""
+    """A function that passes the progress of a run to the display and to the destinations in the options."""
     if options is None:
         yield progress
         return
@@ -108,7 +107,7 @@ def observed(
 
 
 class Telemetry:
-    """Called with each `RunProgress`; a context manager for the time of the run."""
+    """Exports each `RunProgress` that it is called with; a context manager for the duration of the run."""
 
     def __init__(self, options: MetricsOptions, name: str, executor: BaseExecutor, run_dir: str | None) -> None:
         self.options = options
@@ -117,7 +116,7 @@ class Telemetry:
         self.begun = time.monotonic()
         self.progress: RunProgress | None = None
         self._state = STARTING
-        self._aside = False  # whether a step has set something aside
+        self._aside = False  # whether a step has set rows aside
         self._ended: dict[str, list[MetricSample]] = {}  # the totals of steps that have ended, by name
         self._use = MachineUse()
         self._stack = contextlib.ExitStack()
@@ -133,7 +132,7 @@ class Telemetry:
             if self.options.port is not None:
                 stack.enter_context(self._served(self.options.host, self.options.port))
             if self.options.file is not None:
-                self._write_file()  # one that cannot be written is an error now, and a warning later
+                self._write_file()  # a failure to write is an error now, and a warning later
             ticking = threading.Thread(target=self._tick, name="curator-metrics", daemon=True)
             ticking.start()
             stack.callback(ticking.join)
@@ -144,7 +143,7 @@ class Telemetry:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._state = "failed" if kind is not None else "quarantined" if self._aside else "done"
         self._stack.close()
-        self.renew(engine=False)  # which is closed by now
+        self.renew(engine=False)  # the file's folder is closed by now
         if self._spans is not None:
             with self._only_warned("spans"):
                 self._spans.end(self._state, error)
@@ -165,7 +164,7 @@ class Telemetry:
         return {"run": self.name, "step": progress.step_name}
 
     def samples(self) -> list[MetricSample]:
-        """All numbers as they are now."""
+        """The present values of all metrics."""
         progress = self.progress
         run = {"run": self.name, "step": ""}
         found = [MetricSample("curator_run_state", {**run, "state": state}, state == self._state) for state in STATES]
@@ -182,7 +181,7 @@ class Telemetry:
         return found
 
     def renew(self, *, engine: bool = True) -> None:
-        """Write the file again, and hand the numbers to the engine."""
+        """Rewrite the file, and pass the numbers to the engine."""
         if self.options.file is not None:
             with self._only_warned("file"):
                 self._write_file()
@@ -202,7 +201,7 @@ class Telemetry:
 
     @contextlib.contextmanager
     def _only_warned(self, what: str) -> Iterator[None]:
-        """A run does not fail if its metrics cannot be written; it says so once."""
+        """If metrics cannot be written, warn once; the run does not fail."""
         try:
             yield
         except Exception as error:
@@ -212,7 +211,7 @@ class Telemetry:
 
     @contextlib.contextmanager
     def _served(self, host: str, port: int) -> Iterator[None]:
-        import http.server  # with all of email: few runs are asked for their numbers
+        import http.server  # this loads all of email, and few runs serve their metrics
 
         telemetry = self
 
@@ -229,13 +228,13 @@ class Telemetry:
                 self.wfile.write(data)
 
             def log_message(self, *_: Any) -> None:
-                """A request every few seconds is no news."""
+                """Log nothing: there is a request every few seconds."""
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
 
             def handle_error(self, *_: Any) -> None:
-                """A client that goes away in the middle is no news either."""
+                """Ignore errors: a client may disconnect at any time."""
 
         try:
             server = Server((host, port), Handler)
@@ -288,7 +287,7 @@ def _stage_samples(labels: Mapping[str, str], progress: RunProgress) -> list[Met
 
 
 def _few(reasons: Mapping[str, int]) -> dict[str, int]:
-    # The first reasons met keep their own series, so that no series decreases.
+    # The first reasons keep their own series, so that no series ever decreases.
     names = list(reasons)
     found = {name: reasons[name] for name in names[:REASONS]}
     rest = sum(reasons[name] for name in names[REASONS:])
@@ -312,6 +311,6 @@ def _machine_samples(labels: Mapping[str, str], use: Use) -> Sequence[MetricSamp
 def _spans(options: MetricsOptions, name: str, run_dir: str | None) -> Spans | None:
     if not options.spans:
         return None
-    from curator_core.running.spans import Spans  # imports OpenTelemetry, which is an extra
+    from curator_core.running.spans import Spans  # this imports OpenTelemetry, which is an extra
 
     return Spans(name, run_dir)

@@ -28,7 +28,7 @@ from curator_core.running.result import PlanShare
 
 @dataclass(frozen=True, slots=True)
 class SourceRejects:
-    """How many rows of a source were read, and how many of these rejected."""
+    """The number of rows read from a source, and how many of them were rejected."""
 
     source: str
     read: int
@@ -41,7 +41,7 @@ class SourceRejects:
 
 @dataclass
 class Totals:
-    """What the events that count add up to: by stage, and the files of each stage in lineage order."""
+    """The sums of the events that count, by stage, and the files of each stage in lineage order."""
 
     tally: Tally
     outputs: dict[str, list[FileRecord]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Totals:
 
 
 def require_complete(accounts: Accounts, sources: Iterable[str]) -> None:
-    """Raise `AccountingError` if a part of a source is accounted for nowhere."""
+    """Raise `AccountingError` if a part of a source is not accounted for."""
     short = [accounts.settle(source) for source in sources if not accounts.is_complete(source)]
     short = [settlement for settlement in short if settlement.missing]
     if not short:
@@ -65,7 +65,7 @@ def require_complete(accounts: Accounts, sources: Iterable[str]) -> None:
 
 
 def settled_shares(accounts: Accounts, sources: Sequence[str]) -> dict[str, str]:
-    """Where the shares of all sources have ended, as exact fractions; `AccountingError` if they do not add up."""
+    """Where the shares of all sources have ended, as exact fractions; raise `AccountingError` if they do not add up."""
     ends = accounts.shares(sources)
     merged = ends.pop(MERGED)
     if merged or sum(ends.values()) != len(sources):
@@ -78,13 +78,13 @@ def settled_shares(accounts: Accounts, sources: Sequence[str]) -> dict[str, str]
 
 
 def totals(accounts: Accounts, plan: Plan, by_segment: Sequence[Sequence[str]]) -> Totals:
-    """What the stages did and wrote; a stage that had nothing to do is in it too."""
+    """The totals and files of all stages, including those that had nothing to do."""
     result = Totals(empty_tally(plan))
     rejected: dict[str, int] = {}
     for segment, sources in enumerate(by_segment):
         numbers = accounts.event_numbers(sources)
         found: dict[str, list[tuple[int, int, FileRecord]]] = {}
-        # What a segment after the first is given are merges, not sources.
+        # The input of later segments consists of merges, not of sources.
         columns = ["counts", "outputs"] if segment else ["counts", "outputs", "source"]
         for positions, table in accounts.tables(numbers, columns):
             result.tally.add_table(table["counts"])
@@ -100,10 +100,11 @@ def totals(accounts: Accounts, plan: Plan, by_segment: Sequence[Sequence[str]]) 
 
 
 def source_rejects(accounts: Accounts, rejected: Mapping[str, int], stages: Sequence[str]) -> list[SourceRejects]:
-    """The sources that have lost rows to rejects, by the rows that each has lost; those that lost the largest share first.
+    """The sources that have lost rows to rejects (``rejected`` gives the number for each), those with the largest share
+    first.
 
-    A source has as many rows as the stage that was given the most of it, which is its reader. Only the events of these
-    sources are read, so what is held does not grow with the others.
+    The rows of a source are those of the stage with the largest input from it, which is its reader. Only the events of
+    these sources are read, so memory does not grow with the others.
     """
     read: dict[tuple[str, str], int] = {}
     for _, table in accounts.tables(accounts.event_numbers(list(rejected)), ["source", "counts"]):
@@ -123,7 +124,7 @@ def source_rejects(accounts: Accounts, rejected: Mapping[str, int], stages: Sequ
 
 
 def _add_rejected(rejected: dict[str, int], table: pa.Table) -> None:
-    """Add up how many rows each source has lost to rejects, from the counts of its events."""
+    """Add the rows that each source has lost to rejects, from the counts of its events."""
     if not _any_rejected(table["counts"]):
         return
     names, codes, values = _counts_by_source(table)
@@ -139,7 +140,7 @@ def _any_rejected(counts: pa.ChunkedArray) -> bool:
 
 
 def _counts_by_source(table: pa.Table) -> tuple[list[str], np.ndarray, pa.StructArray]:
-    """The counts of some events, one by one, each with the number of its source, and the names of the sources."""
+    """The names of the sources of some events, and the counts of these events, each with the number of its source."""
     counts = table["counts"].combine_chunks()
     owners = table["source"].dictionary_encode().combine_chunks()
     codes = np.repeat(to_numpy(owners.indices), to_numpy(counts.value_lengths())).astype(np.int64)
@@ -147,7 +148,7 @@ def _counts_by_source(table: pa.Table) -> tuple[list[str], np.ndarray, pa.Struct
 
 
 def empty_tally(plan: Plan) -> Tally:
-    """A tally that has every stage except the source, in the order of the plan."""
+    """An empty tally with every stage except the source, in the order of the plan."""
     tally = Tally()
     for planned in plan.stages:
         if planned is not plan.source:
@@ -158,7 +159,7 @@ def empty_tally(plan: Plan) -> Tally:
 def shares_by_plan(
     accounts: Accounts, plans: Sequence[dict[str, Any]], by_segment: Sequence[Sequence[str]]
 ) -> list[PlanShare]:
-    """What was made under which plan, in the order of ``plans``, the present one last; see `attempt.plans_of`.
+    """The rows made under each of the ``plans``, the present one last; see `attempt.plans_of`.
 
     The generation of a source says which attempt began it, and so under which plan it was processed.
     """
@@ -193,9 +194,7 @@ def ordered_results(
     *,
     without: Set[str] = frozenset(),
 ) -> list[Task[Any]]:
-    """``results`` in lineage order; those of sources that an earlier attempt finished are loaded, except those of
-    ``without``.
-    """
+    """``results`` in lineage order, with the results of earlier attempts loaded, except those in ``without``."""
     numbers = accounts.event_numbers(sources, DONE)
     ids = [task for task, _ in accounts.tasks(numbers)]
     if without and all(task_id in without for task_id in ids):
@@ -217,14 +216,14 @@ def ordered_results(
 
 
 def count_results(accounts: Accounts, sources: Sequence[str]) -> int:
-    """How many tasks of these sources have reached the end."""
+    """The number of tasks of these sources that have reached the end."""
     return len(accounts.event_numbers(sources, DONE))
 
 
 def _add_outputs(
     found: dict[str, list[tuple[int, int, FileRecord]]], positions: np.ndarray, outputs: pa.ListArray
 ) -> None:
-    """Add the outputs of events to those of each stage, with the position of the event and their number there."""
+    """Add the outputs of events to ``found`` by stage, each with the position of its event and its number there."""
     if isinstance(outputs, pa.ChunkedArray):
         outputs = pa.concat_arrays(outputs.chunks)
     values = outputs.flatten()
@@ -236,7 +235,7 @@ def _add_outputs(
 
 
 def _file_group(task_id: str, row: dict[str, Any]) -> FileGroupTask:
-    """The result of an event that is held by the event itself."""
+    """The result of a task from its event, which contains the result."""
     if row["result"] == "outputs":
         records = [FileRecord(o["path"], o["rows"], o["bytes"], o["sha256"]) for o in row["outputs"]]
         paths = [record.path for record in records]

@@ -1,4 +1,4 @@
-"""Whether the output is still what the run wrote."""
+"""Is the output still as the run wrote it?"""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from curator_core.running.workflow_plan import is_within
 
 
 def verify(run_dir: str) -> list[str]:
-    """Recompute every file's size and checksum and compare with what the run recorded; the differences, one a line.
+    """Recompute the size and checksum of every file and compare them with the records of the run; return the
+    differences.
 
-    For a workflow, the files of all steps, without those that were given back.
+    For a workflow, all steps are checked, without the folders that were removed during the run.
     """
     if RunDirectory(run_dir).read_json("run.json") is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
@@ -27,7 +28,7 @@ def verify(run_dir: str) -> list[str]:
 
 
 def files_of(run_dir: str) -> int:
-    """How many files a run has recorded that have not been given back."""
+    """The number of files that a run has recorded, without those that it has removed."""
     return _files_of(RunDirectory(run_dir), [])
 
 
@@ -54,7 +55,7 @@ def _verify(directory: RunDirectory, freed: list[str]) -> list[str]:
             problems.append(f"{stage}: {mark!r} is missing")
             continue
         written = storage.read_bytes(mark)
-        recorded = record.get("marks", {}).get(folder)  # early runs did not record it
+        recorded = record.get("marks", {}).get(folder)  # records of early versions lack it
         if recorded is not None and checksum(written) != recorded:
             problems.append(
                 f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"
@@ -88,13 +89,13 @@ def _files_of(directory: RunDirectory, freed: list[str]) -> int:
     record = _record_of(directory)
     freed = [*freed, *_freed(directory, record)]
     inner = (_files_of(RunDirectory(directory.path(step["folder"])), freed) for step in record.get("steps", ()))
-    outputs = record.get("outputs", {}).values() if not record.get("steps") else ()  # those are of a step
+    outputs = record.get("outputs", {}).values() if not record.get("steps") else ()  # the file belongs to a step
     own = (int(o["files"]) for o in outputs if not any(is_within(o["folder"], place) for place in freed))
     return sum(inner) + sum(own)
 
 
 def _freed(directory: RunDirectory, record: Mapping[str, Any]) -> list[str]:
-    """The folders that the steps of a workflow have given back."""
+    """The folders that the steps of a workflow have removed."""
     return [directory.path(folder) for step in record.get("steps", ()) for folder in step.get("freed", ())]
 
 

@@ -1,8 +1,9 @@
-"""What would other limits of a filter have kept? From the histograms that a run has kept of its scores, without reading data.
+"""What would other limits of a filter have kept? The answer comes from the histograms of scores that a run has stored,
+without reading data.
 
-Counts are exact where a limit moves from one edge of a bin to another, and lie between two numbers where it moves to a
-place inside a bin. After the filter, later stages see different rows than they did. How many rows reach them follows
-from the counts; which of these they would have dropped does not, so it is given as bounds, with an estimate.
+Counts are exact if a limit moves from one edge of a bin to another, and bounded if it moves into a bin. After the
+filter, later stages get other rows than they did. The counts tell how many rows reach them, but not which of these they
+would drop, so that is given as bounds with an estimate.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from curator_core.formatting import count
 from curator_core.model.scores import Limit
 from curator_core.stages.column_filter import ColumnFilter
 
-# The name of a score that was judged by the limits of an earlier attempt.
+# The ending of the name of a score whose limits were those of an earlier attempt.
 EARLIER = " (earlier limits)"
 
-# A stage of a class with parameters, both as a plan has them.
+# A function that builds a stage from the name of a class and parameters, as in a plan.
 Build = Callable[[str, Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
 class Span:
-    """A number of rows that is known to lie between two, with an estimate where they differ."""
+    """Bounds of a number of rows, with an estimate if they differ."""
 
     low: int
     high: int
@@ -49,7 +50,9 @@ NOTHING = Span(0, 0, 0)
 
 @dataclass
 class StageThen:
-    """A stage as it was, and as it would have been; ``rows_in`` and ``rows_out`` are None where that is not known."""
+    """The numbers of a stage as they were, and as they would be; ``rows_in`` and ``rows_out`` are None if they are
+    unknown.
+    """
 
     name: str
     was_in: int
@@ -79,7 +82,7 @@ class StageThen:
 
 @dataclass
 class WhatIf:
-    """The funnel with other limits, rows of the samples that would change side, and what cannot be known."""
+    """The funnel with other limits, the samples that would change side, and sentences about what cannot be known."""
 
     stages: list[StageThen] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -90,8 +93,8 @@ class WhatIf:
 
 @dataclass(frozen=True)
 class _Bin:
-    """The rows whose score lies from ``low`` to less than ``high``: how many there were, how many were kept, and how many pass
-    all other tests of their filter (``free``).
+    """The rows with a score from ``low`` to less than ``high``: their number, how many were kept, and how many pass all
+    other tests of the filter (``free``).
     """
 
     low: float
@@ -110,12 +113,12 @@ def what_if(
 ) -> WhatIf:
     """The funnel with other parameters of filters.
 
-    ``steps`` are the stages of the plan, ``counts`` and ``seen`` what each did and what was kept of it, as in ``report.json``,
-    by name. ``changes``: the parameters that change, by stage.
+    ``steps`` are the stages of the plan. ``counts`` and ``seen`` are the counts and the samples of each by name, as in
+    ``report.json``. ``changes`` are the changed parameters by stage.
     """
     found = WhatIf()
     _check_changes(steps, changes)
-    # Of the rows that a stage was given: those that would be missing, and those that would be added.
+    # The rows of the stage's input that would be missing, and those that would be added.
     removed: Span | None = NOTHING
     added: Span | None = NOTHING
     for step in steps:
@@ -169,21 +172,21 @@ def _moved(
     build: Build,
     found: WhatIf,
 ) -> tuple[Span, Span]:
-    """Of the rows that a filter was given: how many kept ones it would drop, and how many dropped ones it would
-    keep.
-    """
+    """The number of kept rows that a filter would drop, and the number of dropped rows that it would keep."""
     stage.changed = {key: (step["params"][key], value) for key, value in given.items()}
     made = build(step["class"], {**step["params"], **given})
     if not isinstance(made, ColumnFilter):
         raise UsageError(f"{stage.name} is not a filter by one score: its result with other parameters is not known")
     if "mode" in given or "column" in given or "score_column" in given:
         raise UsageError(
-            f"{stage.name}: what changes with {', '.join(given)} is not in its scores; run the pipeline with it"
+            f"{stage.name}: its scores do not show the effect of {', '.join(given)}; run the pipeline with the "
+            f"other value"
         )
     scores = {score["name"]: score for score in seen.get("scores") or () if not score["name"].endswith(EARLIER)}
     if not scores:
         raise UsageError(
-            f"the run has kept no scores of {stage.name}: it ran with `seen: false`, or the filter has no scores that are "
+            f"the run has stored no scores of {stage.name}: it ran with `seen: false`, or the filter has no "
+            f"scores that are "
             "numbers; run the pipeline with the other value"
         )
     declared = {score.name: score.limits for score in made.declared_scores()}
@@ -250,7 +253,7 @@ def _bins(score: Mapping[str, Any]) -> list[_Bin]:
 
 
 def _share(each: _Bin, limits: Sequence[Limit]) -> float:
-    """The part of a bin that is within all limits: 1 or 0, or between these for a bin that a limit cuts."""
+    """The part of a bin that is within all limits: 1, 0, or a number between them for a bin that a limit cuts."""
     low, high = each.low, each.high
     for limit in limits:
         edge = limit.edge()
@@ -273,11 +276,12 @@ def _tells_others(bins: Sequence[_Bin], was: Sequence[Limit], invert: bool) -> b
 def _changes(
     bins: Sequence[_Bin], was: Sequence[Limit], then: Sequence[Limit], invert: bool, *, several: bool
 ) -> tuple[Span, Span]:
-    """How many kept rows would be dropped and how many dropped rows would stay if the limits of one score moved.
+    """The numbers of kept rows that would be dropped and of dropped rows that would stay if the limits of one score
+    moved.
 
-    ``several``: what is known of other tests does not hold, since they move too.
+    ``several`` says that other tests change as well, so the counts of rows that pass them do not apply.
     """
-    fails, passes = _Ends(), _Ends()  # rows that passed the filter and would fail it, and the other way round
+    fails, passes = _Ends(), _Ends()  # rows that passed and would fail the filter, and the other way round
     for each in bins:
         before, after = _share(each, was), _share(each, then)
         passed = each.rows - each.kept if invert else each.kept
@@ -292,7 +296,7 @@ def _changes(
 
 @dataclass
 class _Ends:
-    """A sum of rows, some of which are certain and others not."""
+    """A sum of rows, of which some are certain and others estimated."""
 
     low: int = 0
     high: int = 0
@@ -308,7 +312,9 @@ class _Ends:
 
 
 def _union(spans: Sequence[Span], most: int, *, mixed: bool) -> Span:
-    """How many rows are in at least one of several sets; ``mixed``: of several changes another may move them back."""
+    """The number of rows in at least one of several sets; ``mixed`` says that one change may undo the effect of
+    another.
+    """
     if not spans:
         return NOTHING
     low = 0 if mixed and len(spans) > 1 else max(span.low for span in spans)
@@ -317,7 +323,7 @@ def _union(spans: Sequence[Span], most: int, *, mixed: bool) -> Span:
 
 
 def _tell_bins(stage: str, bins: Sequence[_Bin], then: Sequence[Limit], was: Sequence[Limit], found: WhatIf) -> None:
-    """Note a limit that lies inside a bin, with the values beside it at which the numbers are exact."""
+    """Report a limit that is inside a bin, with the nearest values at which the numbers are exact."""
     for limit in then:
         edge = limit.edge()
         inside = next((each for each in bins if each.low < edge < each.high), None)
@@ -332,7 +338,7 @@ def _tell_bins(stage: str, bins: Sequence[_Bin], then: Sequence[Limit], was: Seq
 
 
 def _shown(value: float) -> str:
-    """As people write it, or with every digit where that would be a different number."""
+    """The short form of a number, or all of its digits if the short form is a different number."""
     short = f"{value:.12g}"
     return short if float(short) == value else repr(value)
 
@@ -344,7 +350,7 @@ def _changing(
     then: Mapping[str, Sequence[Limit]],
     invert: bool,
 ) -> list[dict[str, Any]]:
-    """Rows of the samples that would be on the other side."""
+    """The samples that would change side."""
     found = []
     for sample in samples:
         values = sample.get("scores") or {}
@@ -355,7 +361,7 @@ def _changing(
             for side in (was, then)
         )
         kept = sample["side"] == "kept"
-        # Where the limits do not say what happened to the row, another test has decided.
+        # If the limits do not explain what happened to the row, another test has decided.
         if before == after or (before != invert) != kept:
             continue
         found.append({"stage": stage, "was": sample["side"], "then": "dropped" if kept else "kept", **sample})
@@ -380,7 +386,7 @@ def _behind(
     gained: Span,
     found: WhatIf,
 ) -> tuple[Span | None, Span | None]:
-    """Of the rows that a stage let through: how many would be missing after it, and how many would be added."""
+    """The numbers of rows that would be missing, and that would be added, in the output of a stage."""
     if not (removed.high or added.high):
         return lost, gained
     if stage.was_out > stage.was_in:

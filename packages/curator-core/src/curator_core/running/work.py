@@ -1,4 +1,6 @@
-"""What were the workers of a run doing, and when? Their times on one axis, and by stage what they waited, read and held."""
+"""What did the workers of a run do, and when? Their times on one axis, and for each stage the time waited, the data
+read and the memory held.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-# At most this many workers are shown, those that worked longest; the others are counted.
+# At most this many workers are shown, those that worked longest; the others are only counted.
 MOST_WORKERS = 12
 SLOTS = 100
 
 
 def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: str | None) -> dict[str, Any]:
-    """The timeline, and for each stage what is known of it beyond its counts; nothing where no worker has recorded
-    anything.
-    """
+    """The timeline, and for each stage the workers' measurements; empty if no worker has recorded any."""
     workers = [entry for entry in found if _is_whole(entry)]
     if not workers:
         return {"workers": [], "of": 0, "begins": 0.0, "ends": 0.0, "by_stage": {}}
     zero = _seconds(started)
     first = min(entry["begun"] for entry in workers)
-    # Another machine's clock may say that a worker began before its run.
+    # By the clock of another machine, a worker may have begun before its run.
     zero = first if zero is None or zero > first else zero
     end = max(entry["begun"] - zero + entry["seconds"] for entry in workers)
     by_stage: dict[str, dict[str, Any]] = {}
@@ -37,7 +37,7 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
             stage["rows"] += rows
             stage["bytes"] += size
             stage["busy"] += busy[name]
-            # A worker waits for the input of its first stage.
+            # A worker's waiting time counts for its first stage, whose input it waits for.
             stage["waited"] += 0.0 if place else waited
             if entry["memory"] is not None:
                 stage["memory"] = max(stage["memory"] or 0, int(entry["memory"]))
@@ -80,7 +80,7 @@ def _seconds(started: str | None) -> float | None:
 
 
 def _slots(entry: Mapping[str, Any], stage: str, begun: float, end: float) -> list[float]:
-    """The part of each slot of the axis in which the stage was at work."""
+    """The part of each slot of the axis during which the stage worked."""
     found = [0.0] * SLOTS
     width, own = end / SLOTS, entry["width"]
     for place, seconds in enumerate(entry["busy"][stage]):

@@ -1,5 +1,5 @@
-"""The plan of a workflow as values: the plan of each step that is known from the start, and which steps hand files to
-which.
+"""What will a workflow do? The plan of each step that is known from the start, and the files that steps pass to one
+another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from curator_core.planning.plan import Plan, fingerprint, machine_text
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step: its plan, the folders of earlier steps that it reads (with the step of each), and those it gives back."""
+    """One step: its plan, the folders of earlier steps that it reads (with the step of each), and the folders that it
+    removes.
+    """
 
     name: str
     plan: Plan | WorkflowPlan
@@ -30,7 +32,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class WorkflowPlan:
-    """What a workflow will do. ``later`` says in words which steps become known only when others are complete."""
+    """What a workflow will do. ``later`` describes the steps that become known only when others are complete."""
 
     name: str
     call: str
@@ -38,7 +40,7 @@ class WorkflowPlan:
     later: str = ""
 
     def pipelines(self, above: str = "") -> Iterator[tuple[str, Plan]]:
-        """The plans of all pipelines in order, those of workflows within included, each with the name of its step."""
+        """The plans of all pipelines in order, including those of inner workflows, each with the name of its step."""
         for step in self.steps:
             if isinstance(step.plan, WorkflowPlan):
                 yield from step.plan.pipelines(f"{above}{step.name}/")
@@ -46,7 +48,7 @@ class WorkflowPlan:
                 yield f"{above}{step.name}", step.plan
 
     def values(self) -> list[dict[str, Any]]:
-        """The steps as ``plan.json`` holds them."""
+        """The steps as values for ``plan.json``."""
         return [
             {
                 "name": step.name,
@@ -59,7 +61,7 @@ class WorkflowPlan:
         ]
 
     def fingerprint(self) -> str:
-        """A short hash of everything about the steps that decides what comes out."""
+        """A short hash of everything about the steps that affects the output."""
         return fingerprint(self.values())
 
     def _repr_html_(self) -> str:
@@ -94,15 +96,15 @@ class WorkflowPlan:
 
 
 def taken_by(plan: Plan, left: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The folders in ``left`` (by folder, the step that fills it) that a stage of ``plan`` names, or in which it names
-    something.
+    """The folders in ``left`` (with the step that fills each) that the parameters of ``plan`` name, directly or as part
+    of a path.
     """
     named = [text for planned in plan.stages for text in texts_of(planned.stage.params())]
     return tuple((step, folder) for folder, step in left.items() if any(is_within(text, folder) for text in named))
 
 
 def is_within(path: str, folder: str) -> bool:
-    """Whether a path is that of a folder or of something below it; false for a text that is no path."""
+    """Whether a path is a folder or inside it; false for a text that is not a path."""
     with contextlib.suppress(CuratorError, ValueError):
         return f"{storage.absolute(path)}/".startswith(f"{storage.absolute(folder).rstrip('/')}/")
     return False
@@ -114,7 +116,7 @@ def folders_of(plan: Plan) -> list[str]:
 
 
 def check_steps_apart(plan: WorkflowPlan) -> None:
-    """Refuse a step that writes where an earlier one reads its input: the next run would read what this one has written."""
+    """Raise if a step writes to the input of an earlier one: the next run would read the output of this one."""
     plans = list(plan.pipelines())
     for number, (reader, reading) in enumerate(plans):
         source = reading.source

@@ -1,4 +1,6 @@
-"""Give columns other types, row by row: a row with a value that cannot be cast is rejected."""
+"""How do columns get other types? Values are cast row by row, and a row with a value that cannot be cast is
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ _TYPES = {
 class Cast(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Gives columns other types: ``Cast(columns={"text": "string", "score": "float64"})``.
 
-    A number, a list or an object becomes text as JSON spells it (``5``, ``0.5``). Text becomes the number that it
-    spells. A row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is rejected. A
+    A number, a list or an object becomes its JSON text (``5``, ``0.5``). Text that is a number becomes that number. A
+    row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is rejected. A
     null
     stays a null.
     """
@@ -99,7 +101,7 @@ def _type(name: str, spelled: Any) -> pa.DataType:
 
 
 def _at_once(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
-    """The column cast by Arrow, or None where each value must be checked."""
+    """The column as cast by Arrow, or None if each value must be checked."""
     given = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if given == JSON or pa.types.is_nested(given) or (pa.types.is_floating(given) and pa.types.is_string(kind)):
         return None

@@ -1,4 +1,5 @@
-"""A filter: compute a score for every row, keep rows by a predicate, and record why the others are dropped.
+"""What is a filter? It computes a score for every row, keeps rows by a predicate, and records why the others are
+dropped.
 
 A filter's author writes a score, for an array or for one value, and a predicate::
 
@@ -14,14 +15,15 @@ A filter's author writes a score, for an array or for one value, and a predicate
         def keep_array(self, scores: pa.Array) -> pa.Array:
             return pc.greater_equal(scores, self.min_words)
 
-The three modes, the accounting and the columns come from here. By hand: ``WordCount().score(["a b"])``.
+The base class adds the three modes, the accounting and the columns. To try a filter by hand: ``WordCount().score(["a
+b"])``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -46,8 +48,8 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Base of filters over one column.
 
     ``mode``: ``filter`` keeps the rows that pass, ``invert`` keeps those that do not, ``annotate`` keeps all and adds
-    the score and the verdict as columns. ``score_column`` keeps the score as a column of that name in every mode; in
-    ``annotate`` mode it defaults to the filter's short name, and the verdict is that name with ``_keep``.
+    the score and the verdict as columns. ``score_column`` names a column for the score in any mode. In ``annotate``
+    mode the default is the filter's short name, and the column of the verdict has ``_keep`` after it.
     """
 
     column: str = "text"
@@ -68,7 +70,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     # For authors ---------------------------------------------------------------------------------------------------
 
     def score_one(self, value: Any) -> Any:
-        """The score of one value; written by the author, unless `score_array` is."""
+        """The score of one value; the author overrides this or `score_array`."""
         raise NotImplementedError(f"{type(self).__name__} needs score_one(value) or score_array(values)")
 
     def score_array(self, values: pa.Array) -> pa.Array:
@@ -80,15 +82,15 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return self.score(batch.to_pyarrow().column(self.column))
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        """Booleans: which rows pass. Null counts as no."""
+        """Whether each row passes, as booleans; null counts as false."""
         raise NotImplementedError(f"{type(self).__name__} needs keep_array(scores)")
 
     def reasons(self, scores: pa.Array) -> pa.Array | str:
-        """Why rows with these scores are dropped; one word for all, or an array of words."""
+        """The reason for dropping rows with these scores: one word for all, or an array of words."""
         return self.short_name()
 
     def limits(self) -> str:
-        """What passes, including limits, as people say it: "documents of 50 to 100,000 words".
+        """The rows that pass, with the limits, in words: "documents of 50 to 100,000 words".
 
         By default it names the parameters and their values.
         """
@@ -99,7 +101,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     # What a run shows of the filter --------------------------------------------------------------------------------
 
     def score_parts(self, scores: pa.Array) -> dict[str, pa.Array]:
-        """The numbers in the scores, by name: the scores themselves, or the fields of a struct; nothing where they are
+        """The numeric parts of the scores, by name: the scores themselves, or the fields of a struct; empty if they are
         not numbers.
         """
         if pa.types.is_struct(scores.type):
@@ -112,11 +114,11 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return {self.short_name(): scores} if _is_number(scores.type) else {}
 
     def tests(self, scores: pa.Array) -> dict[str, pa.Array]:
-        """Which rows fail each test of the filter, by the reason for dropping them; most filters have one test."""
+        """Whether each row fails each test of the filter, by the reason for dropping it; most filters have one test."""
         return {"": pc.invert(self.keep(scores))}
 
     def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
-        """Scores with these values in one of their parts; used to find the limits. See `declared_scores`."""
+        """Scores with these values in one part, for finding the limits; see `declared_scores`."""
         if not pa.types.is_struct(self.score_type):
             return array([_as_type(value, self.score_type) for value in values], self.score_type)
         columns = []
@@ -130,29 +132,30 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         """The scores that are counted in bins, each with its limits.
 
         The default finds the limits by trying the filter on scores at, below and above each number among its
-        parameters, so that what is shown is what the filter does. Override it to choose the bins.
+        parameters, so that the limits shown are those that the filter applies. Override it to choose the bins.
         """
         return found_scores(self)
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        """The passages for which a text was dropped with ``reason``: starts and ends, in characters.
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
+        """The passages for which a text was dropped with ``reason``, in order, as pairs of start and end in characters.
 
-        Called only for the few rows that a run keeps to be seen.
+        Called only for the few rows that a run keeps as samples. The result is read only up to the end of the part of
+        the text that is shown, so a generator need not search the rest.
         """
-        return []
+        return ()
 
     # For users -----------------------------------------------------------------------------------------------------
 
     def score(self, values: Sequence[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
-        """Scores of a list or an Arrow array of values."""
+        """The scores of a list or an Arrow array of values."""
         return self.score_array(_as_array(values))
 
     def keep(self, scores: Sequence[Any] | pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
-        """Which of the scores pass; never null."""
+        """Whether each score passes; never null."""
         return pc.fill_null(_as_array(self.keep_array(_as_array(scores, self.score_type))), scalar(False))
 
     def short_name(self) -> str:
-        """``WordCountFilter`` is ``word_count``: its reason for dropping, and its column in annotate mode."""
+        """``word_count`` for ``WordCountFilter``: the reason for dropping, and the column in annotate mode."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__.removesuffix("Filter")).lower()
 
     def columns_added(self) -> tuple[str | None, str | None]:
@@ -206,7 +209,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.filter(kept)
 
     def _reasons(self, scores: pa.Array, kept: pa.BooleanArray) -> pa.Array | str:
-        """Why rows are not kept: one word for all of them, or one for each."""
+        """The reasons why rows are not kept: one word for all of them, or one for each."""
         if self.mode == "invert":
             return f"not {self.short_name()}"
         found = self.reasons(scores.filter(pc.invert(kept)))

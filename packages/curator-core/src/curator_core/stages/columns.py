@@ -1,4 +1,4 @@
-"""Choose, drop and rename columns, and keep rows by a comparison."""
+"""Which stages choose, drop and rename columns, and keep rows by a comparison?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COMPARE = {
     ">=": pc.greater_equal,
 }
 _TEXT = {"contains": pc.match_substring, "starts with": pc.starts_with, "matches": pc.match_substring_regex}
-# The same for single values.
+# The same operators for single values.
 _PASSES: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -47,7 +47,7 @@ _NO_VALUE = ("is null", "is not null")
 
 @dataclass
 class SelectColumns(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Keeps these columns, in this order, and no other."""
+    """Keeps only these columns, in this order."""
 
     columns: Sequence[str]
 
@@ -72,7 +72,7 @@ class SelectColumns(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class DropColumns(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Drops these columns; one that is not there is an error."""
+    """Drops these columns; a missing column is an error."""
 
     columns: Sequence[str]
 
@@ -94,7 +94,7 @@ class DropColumns(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class RenameColumns(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Gives columns other names: ``{old: new}``. They keep their places."""
+    """Renames columns: ``{old: new}``. They keep their places."""
 
     columns: Mapping[str, str]
 
@@ -155,7 +155,7 @@ class Where(ColumnFilter):
         return column_of(batch.to_pyarrow(), self.column).combine_chunks()
 
     def score_array(self, values: pa.Array) -> pa.Array:
-        """The values themselves: the score is what is compared."""
+        """The values themselves: the score of a row is the value that is compared."""
         return values
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
@@ -185,8 +185,8 @@ class Where(ColumnFilter):
         return pc.and_(scores.is_valid(), among if self.op == "in" else pc.invert(among))
 
     def _passes(self, value: Any) -> bool | None:
-        """Whether a value passes, in a column that holds several kinds; None where its kind differs from the value that
-        it is compared with.
+        """Whether a value passes, in a column of several kinds; None if it is of another kind than the value it is
+        compared with.
         """
         if self.op in ("in", "not in"):
             found = any(_same_kind(value, other) and value == other for other in self.value)
@@ -204,7 +204,9 @@ def _same_kind(left: Any, right: Any) -> bool:
 
 
 def _fitting(value: pa.Scalar, kind: pa.DataType) -> pa.Scalar:
-    """Text becomes a date, or whatever the column holds; numbers are left to Arrow, which widens and never rounds."""
+    """Convert a text to the type of the column, such as a date; numbers are left to Arrow, which widens and never
+    rounds.
+    """
     return value.cast(kind) if pa.types.is_string(value.type) and not pa.types.is_string(kind) else value
 
 

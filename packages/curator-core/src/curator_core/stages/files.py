@@ -1,4 +1,4 @@
-"""The sources of a run: which files, in which groups and byte ranges, under which ids."""
+"""Which sources does a run have? Its files, grouped and cut into byte ranges, with their ids."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from curator_core.storage.packing import PACKED, PARTS
 
 type ByteRange = tuple[int, int] | None
 
-# Marks, notes and side files that lie beside data and are not data.
+# Success files, notes and other files beside data that are not data.
 NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata", PACKED})
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _UNITS |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
-# Formats that cannot be read from the middle, by name and, because names can lie, by their first bytes.
+# Formats that cannot be read from the middle, recognised by name and, since names may be wrong, by their first bytes.
 _WHOLE_ONLY: tuple[str, ...] = (
     *(".gz", ".bgz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".br", ".sz", ".zip", ".tar", ".tgz", ".7z"),
     *(".parquet", ".arrow", ".feather", ".orc", ".avro"),
@@ -39,16 +39,16 @@ _WHOLE_ONLY_MAGIC: tuple[bytes, ...] = (
 
 @dataclass(kw_only=True)
 class FilePartitioning(SourceStage[FileGroupTask]):
-    """Names the files that a run reads and groups them into tasks; the files themselves stay closed.
+    """Lists the files that a run reads and groups them into tasks, without opening the files.
 
-    ``paths`` is a file, a folder, a pattern (``in/**/*.jsonl``), or a list of these; local, or any fsspec URL. Hidden
-    files, unfinished ones, ``_SUCCESS`` marks and what a packing writer keeps beside its files are left out of folders and
-    patterns, and a file that is named twice is read once. Files come in natural order (``part-2`` before ``part-10``).
+    ``paths`` is a file, a folder, a pattern (``in/**/*.jsonl``), or a list of these; local, or any fsspec URL. In
+    folders and patterns, hidden and unfinished files, ``_SUCCESS`` files and the additional files of packing writers
+    are skipped. A file that is named twice is read once. Files come in natural order (``part-2`` before ``part-10``).
 
     Each file is a task, unless ``files_per_partition`` or ``bytes_per_partition`` (a number or ``"256MB"``) puts
     several together; with both, a group closes at whichever limit comes first. ``split_bytes`` cuts larger files into
-    ranges of that size, each a task; files that are compressed or have a structure of their own stay whole.
-    ``extensions`` restricts what is found in folders. ``limit`` takes only the first N files.
+    ranges of that size, each a task; files that are compressed or cannot be read from the middle stay whole.
+    ``extensions`` restricts which files in folders are read. ``limit`` takes only the first N files.
     """
 
     paths: str | Sequence[str]
@@ -71,8 +71,8 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             raise UsageError(f"FilePartitioning.extensions must be a list such as [{self.extensions!r}]")
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
-        """The sources. On a resumed run ``task._metadata["earlier_members"]`` brings the files of the sources so far, by
-        task id: sources whose files all exist stay as they were, so that new files only make new sources.
+        """Return the sources. In a resumed run, ``task._metadata["earlier_members"]`` contains the files of the earlier
+        sources, by task id: sources whose files all exist stay as they were, so that new files only make new sources.
         """
         parts = list(self._parts(self._files()))
         groups = _earlier(task._metadata.get("earlier_members", {}), parts)
@@ -116,16 +116,16 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         )
 
     def _files(self) -> list[tuple[str, FileInfo]]:
-        """Each file once, with the name that its id is made of, in natural order."""
+        """Each file once, with the name for its id, in natural order."""
         found: dict[str, tuple[str, str, FileInfo]] = {}
         for entry in [self.paths] if isinstance(self.paths, str | os.PathLike) else self.paths:
             base, files = self._matches(os.fspath(entry))
-            # Done by hand, because relative and absolute paths of 100,000 files take two seconds.
+            # The path is split by hand, because `relative` and `absolute` take two seconds for 100,000 files.
             prefix, root = storage.join(base, ""), storage.absolute(base)
             for file in files:
                 name = file.path.removeprefix(prefix) if base != "." else storage.relative(file.path, base)
                 found.setdefault(storage.join(root, name), (name, base, file))
-        # Two bases may hold files with the same relative name; only then is the base part of the name.
+        # If two bases contain files with the same relative name, the base becomes part of the name.
         count: dict[str, int] = {}
         for name, _, _ in found.values():
             count[name] = count.get(name, 0) + 1
@@ -182,7 +182,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
     def _groups(self, parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         room = None if self.bytes_per_partition is None else parse_bytes(self.bytes_per_partition)
-        # By size alone, unless a count is given too.
+        # By size alone, unless a count is given as well.
         most = None if room is not None and self.files_per_partition == 1 else self.files_per_partition
         group: list[_Part] = []
         held = 0
@@ -197,7 +197,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
 
 class _Sources(Iterator[FileGroupTask]):
-    """Tasks that are made on demand, and whose number is known."""
+    """Tasks that are made on demand; their number is known."""
 
     def __init__(self, tasks: Iterator[FileGroupTask], count: int) -> None:
         self._tasks = tasks
@@ -241,7 +241,9 @@ def parse_bytes(value: int | str, what: str = "a size") -> int:
 
 
 def checked_paths(what: str, paths: Any) -> list[str]:
-    """``paths`` as a list of text, or an error that says what they must be; for every stage that takes ``paths``."""
+    """Return ``paths`` as a list of text, or raise an error that says what they must be; for every stage that takes
+    ``paths``.
+    """
     entries = [paths] if isinstance(paths, str | os.PathLike) else paths
     if not isinstance(entries, list | tuple) or not entries:
         raise UsageError(f"{what} must be a path, a pattern, a folder, or a list of these, not {paths!r}")
@@ -252,13 +254,13 @@ def checked_paths(what: str, paths: Any) -> list[str]:
 
 
 def is_pattern(entry: str) -> bool:
-    """Whether an entry of ``paths`` is a pattern; a file whose name has a star in it is not."""
+    """Whether an entry of ``paths`` is a pattern and not the name of an existing file with a star in it."""
     return storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry))
 
 
 def _leads_to(pattern: Sequence[str], folder: Sequence[str]) -> bool:
-    """Whether the folders of a pattern, component by component, match ``folder``; ``**`` stands for any that are not
-    hidden.
+    """Whether the folders of a pattern, component by component, match ``folder``; ``**`` stands for any number of
+    folders that are not hidden.
     """
     if not pattern:
         return not folder
@@ -282,7 +284,7 @@ def _earlier(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
 
 
 def _other_ending(entry: str, base: str, there: Sequence[str]) -> str:
-    """A hint such as ``; did you mean '*.jsonl'?``, where files match a pattern except for their ending."""
+    """A hint such as ``; did you mean '*.jsonl'?``, if files match a pattern except for their ending."""
     wanted = entry if base == "." else storage.relative(entry, base)
     stem, dot, ending = wanted.rpartition(".")
     if not dot or storage.has_magic(ending) or not storage.has_magic(stem):
@@ -293,12 +295,12 @@ def _other_ending(entry: str, base: str, there: Sequence[str]) -> str:
 
 
 def is_data(path: str, base: str) -> bool:
-    """Whether a file below ``base`` holds data, and is not a mark, note or part that a writer keeps beside its
-    files.
+    """Whether a file below ``base`` contains data, and is not a success file, note or part that a writer keeps beside
+    its files.
     """
     if storage.file_name(path) in NOT_DATA:
         return False
-    # Files of single tasks, which are packed into others: with both, each row would be read twice.
+    # The files of single tasks are packed into others; reading both would give each row twice.
     return f"/{PARTS}/" not in path or f"/{PARTS}/" not in f"/{storage.relative(path, base)}"
 
 

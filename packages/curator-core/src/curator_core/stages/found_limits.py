@@ -1,8 +1,9 @@
-"""Which of a filter's parameters are limits of which score? Found by trying the filter at, below and above each of them.
+"""Which of a filter's parameters are limits of which score? They are found by trying the filter with scores at, below
+and above each parameter.
 
-The limits follow from the predicate, so a filter's author need not declare them, and cannot get them wrong: a
-parameter is a limit of a score where what passes on one side of its value fails on the other, and passes on both once the
-parameter is out of the way.
+The limits follow from the predicate, so a filter's author need not declare them and cannot get them wrong. A parameter
+is a limit of a score if scores on one side of its value pass and those on the other fail, and both pass when the
+parameter is moved far away.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _COMMON = ("column", "mode", "score_column")
 
 
 class Judge(Protocol):
-    """The methods of a filter that are used here."""
+    """The methods of a filter that this module uses."""
 
     def params(self) -> dict[str, Any]: ...
 
@@ -45,21 +46,22 @@ def found_scores(judge: Judge) -> list[Score]:
     """The scores of a filter with their limits. A filter that cannot be tried this way has scores without limits."""
     try:
         parts = judge.score_parts(judge.scores_with("", [0.0]))
-    except Exception:  # code of the filter's author: where it fails, no limits are shown
+    except Exception:  # if code of the filter's author fails, no limits are shown
         return []
     found = []
     for name, values in parts.items():
         integers = pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)
         single = pa.types.is_float32(values.type)
         limits = list(_limits(judge, name, integers, single))
-        # An edge at the number that the filter compares with: scores of 32 bits are compared with a limit of 64 bits.
+        # There is an edge at the number that the filter compares with: even 32-bit scores are compared with a 64-bit
+        # limit.
         edges = default_edges(integers, [limit.value for limit in limits])
         found.append(Score(name, edges, integers=integers).with_limits(limits))
     return found
 
 
 def _limits(judge: Judge, part: str, integers: bool, single: bool) -> Iterator[Limit]:
-    # All values in one call: a recipe has a dozen scores and as many limits.
+    # All values are tried in one call, since a recipe has a dozen scores and as many limits.
     parameters = [parameter for parameter in _numbers(judge) if not integers or parameter.value.is_integer()]
     tried = [_beside(parameter.value, integers, single) for parameter in parameters]
     passing = _passing(judge, part, [value for values in tried for value in values])
@@ -80,7 +82,7 @@ def _limits(judge: Judge, part: str, integers: bool, single: bool) -> Iterator[L
 
 
 def _beside(value: float, integers: bool, single: bool) -> list[float]:
-    """The scores just below a value, at it, and just above it, as far as their type can tell them apart."""
+    """The scores just below a value, at it, and just above it, in the precision of the score's type."""
     if integers:
         return [value - 1, value, value + 1]
     if single:
@@ -90,11 +92,11 @@ def _beside(value: float, integers: bool, single: bool) -> list[float]:
 
 
 def _passing(judge: Judge, part: str, values: list[float]) -> dict[str, list[bool]]:
-    """Which of the values pass each test; nothing where the filter cannot say."""
+    """Whether each value passes each test; empty if the filter raises."""
     try:
         failed = judge.tests(judge.scores_with(part, values))
         return {reason: (~to_numpy(rows).astype(bool)).tolist() for reason, rows in failed.items()}
-    except Exception:  # code of the filter's author, given values that it may not be made for
+    except Exception:  # code of the filter's author, which may not handle these values
         return {}
 
 
@@ -118,14 +120,14 @@ def _numbers(judge: Any) -> Iterator[_Parameter]:
 
 
 def _with(judge: Any, name: str, value: Any) -> Judge:
-    # Copied, not constructed: its constructor would refuse a value out of range.
+    # The filter is copied, because its constructor could reject a value that is out of range.
     twin = copy.copy(judge)
     object.__setattr__(twin, name, value)
     return twin  # type: ignore[no-any-return]
 
 
 def without_limits(judge: Any, limits: Sequence[Limit]) -> Any:
-    """The filter with these limits out of the way; parameters in lists stay as they are."""
+    """A copy of the filter without these limits; parameters in lists do not change."""
     twin = copy.copy(judge)
     for limit in limits:
         if "[" not in limit.parameter:

@@ -1,4 +1,4 @@
-"""Ids for rows, derived from their content."""
+"""How do rows get ids that are derived from their content?"""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class AddId(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Adds an id to each row: ``prefix`` and 32 hexadecimal digits of a hash over ``columns``.
 
     The same content has the same id on every machine, in every run and at every place, so exact duplicates share one.
-    ``unique`` makes all ids of a run different by hashing the place of the row too (its task and its number there);
-    such ids stay the same as long as the files and the stages before this one do.
+    ``unique`` makes all ids of a run different by also hashing the place of the row (its task and its number there).
+    These ids stay the same as long as the files and the stages before this one do not change.
     """
 
     columns: Sequence[str] = ("text",)
@@ -55,7 +55,7 @@ class AddId(ProcessingStage[DocumentBatch, DocumentBatch]):
             )
         columns = list(self.columns)
         if self.unique:
-            # A column that no user's table has: the row's number, so that equal rows differ.
+            # The row's number, under a name that no user's table has, makes equal rows differ.
             table = table.append_column("\0place", array(np.arange(table.num_rows)))
             columns.append("\0place")
         salt = task.task_id.encode() if self.unique else b""

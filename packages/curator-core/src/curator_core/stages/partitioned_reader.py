@@ -1,4 +1,4 @@
-"""A reader in two stages: one names the files, the other reads them, and both take their parameters from one place."""
+"""How is a reader made of two stages that share their parameters? One lists the files, the other reads them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Y = TypeVar("Y", bound=Task[Any])
 
 @dataclass(kw_only=True)
 class PartitionedReader(CompositeStage[EmptyTask, Y]):
-    """Base of readers of files: ``partitioning`` names them, ``read`` reads them.
+    """Base of readers of files: ``partitioning`` lists them, ``read`` reads them.
 
-    Each half gets the reader's parameters of the same name. A reader and its reading half share a base class with their
-    common parameters, so that these are in one place::
+    Each of the two stages gets the reader's parameters of the same name. A reader and its reading stage share a base
+    class with their common parameters, so that these are in one place::
 
         @dataclass(kw_only=True, eq=False, repr=False)
         class LineParameters:
@@ -41,7 +41,7 @@ class PartitionedReader(CompositeStage[EmptyTask, Y]):
 
     partitioning: ClassVar[type[ProcessingStage[Any, Any]]] = FilePartitioning
     read: ClassVar[type[ProcessingStage[Any, Any]]]
-    # The endings of the files that are read from a folder; all files where it is empty.
+    # The endings of the files that are read from a folder; if empty, all files are read.
     suffixes: ClassVar[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
@@ -53,12 +53,10 @@ class PartitionedReader(CompositeStage[EmptyTask, Y]):
         return [made_from(given, self.partitioning), made_from(given, self.read)]
 
     def handed_on(self) -> dict[str, Any]:
-        """The parameters for both halves, by name."""
+        """The parameters for both stages, by name."""
         return self.params()
 
 
 def made_from[S: ProcessingStage[Any, Any]](given: Mapping[str, Any], kind: type[S]) -> S:
-    """A stage of ``kind`` with those of the ``given`` parameters that it takes: a composite makes its halves this
-    way.
-    """
+    """A stage of ``kind`` with those of the ``given`` parameters that it takes; a composite makes its parts with this."""
     return kind(**{name: given[name] for name in constructor_signature(kind).parameters if name in given})

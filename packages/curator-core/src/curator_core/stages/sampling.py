@@ -1,4 +1,4 @@
-"""Fewer rows, always the same ones."""
+"""How does a pipeline keep fewer rows, and always the same ones?"""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from curator_core.model.task import DocumentBatch
 class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Keeps about ``fraction`` of the rows, the same ones on every executor and in every run.
 
-    Whether a row stays depends on ``seed`` and on where the row is (its task and its number there), or, with
-    ``columns``, on their values: then equal rows stay or go together, wherever they are, and a sample of 1 % is part
-    of a sample of 10 % with the same seed.
+    Whether a row stays depends on ``seed`` and on the place of the row (its task and its number there) or, with
+    ``columns``, on their values. With ``columns``, equal rows are kept or dropped together wherever they are, and a
+    sample of 1 % is part of a sample of 10 % with the same seed.
     """
 
     fraction: float
@@ -43,7 +43,7 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
         return list(self.columns)
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        # Compared as integers: no float lies between, so 0 keeps none and 1 keeps all.
+        # Integers are compared, without rounding to floats, so 0 keeps no rows and 1 keeps all.
         threshold = int(self.fraction * 2**64)
         if threshold >= 2**64:
             return task
@@ -62,8 +62,8 @@ class Limit(Merge[DocumentBatch, DocumentBatch]):
     """Keeps the first ``rows`` rows of the whole run, in lineage order (by source id, then by place in the source).
 
     It waits for everything before it, so that the rows do not depend on the order of arrival, and returns them as one
-    batch: for a quick look at a big collection, limit the sources instead (``curate run --limit``), which reads no
-    more.
+    batch. For a quick look at a big collection, limit the sources instead (``curate run --limit``); the other sources
+    are then not read.
     """
 
     rows: int

@@ -1,7 +1,8 @@
-"""Files: local paths and any fsspec URL behind one small set of functions, and files that appear whole or not at all.
+"""How are files read and written? One small set of functions handles local paths and any fsspec URL, and files appear
+whole or not at all.
 
-Local paths never touch fsspec. Credentials and endpoints of a store come from where its own tools look for them
-(environment, configuration files) or from fsspec's configuration.
+Local paths do not use fsspec. Credentials and endpoints of a store are found where its own tools look for them
+(environment, configuration files) or in fsspec's configuration.
 
     with write_atomic("out/part.jsonl") as out:
         out.write(b"...")

@@ -1,4 +1,4 @@
-"""What goes wrong with a file, in words: which file, why, and what to do."""
+"""How is an error of a file reported? The message says which file, why, and what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def explained(verb: str, path: AnyPath) -> Iterator[None]:
             translated = OutputError(str(translated))
         raise translated from error
     except Exception as error:
-        # The errors of a store's own client are no OSErrors: botocore's NoCredentialsError, aiohttp's ClientError.
+        # The errors of a store's own client are not OSErrors: botocore's NoCredentialsError, aiohttp's ClientError.
         if is_local(path) or type(error).__module__.partition(".")[0] in ("builtins", "curator_core"):
             raise
         raise _store_error(error, verb, os.fspath(path)) from error
@@ -43,7 +43,7 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
         return UsageError(f"{what}there is no such file or folder{_neighbour(path)}")
     if code in (errno.ENOSPC, errno.EDQUOT):
         return CuratorError(
-            f"{what}no space is left there. No half-written file remains; free some space, or choose another place, "
+            f"{what}no space is left there. No partial file remains; free some space, or choose another place, "
             "and start the run again with resume"
         )
     if code == errno.EROFS:
@@ -62,9 +62,9 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
 
 
 def no_answer(error: BaseException) -> str | None:
-    """What kept a store from saying whether a file is there, in words; None where it has said that there is none.
+    """The reason why a store did not say whether a file exists; None if the file does not exist.
 
-    Whatever goes wrong on the way to a web server, fsspec reports that the file was not found.
+    fsspec reports every failure to reach a web server as a missing file.
     """
     cause = error.__cause__
     if cause is None or isinstance(cause, FileNotFoundError):

@@ -1,5 +1,5 @@
-"""Is a folder part of a file system in which the kernel shows itself? Such folders hold no data, and listing them does
-not end.
+"""Is a folder part of a virtual file system of the kernel? These folders contain no data, and listing them may never
+end.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 @functools.lru_cache(256)
 def kernel_files(device: int) -> str:
-    """The kind of the kernel's file system that has this device number (`st_dev`); empty for one that holds files."""
+    """The kind of the virtual file system with this device number (`st_dev`); empty for a file system that stores
+    files.
+    """
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = _MOUNTS.read_text(errors="replace").splitlines()
-    except OSError:  # a system that has no such list
+    except OSError:  # the system has no such list
         return ""
     for line in lines:
         words = line.split()
@@ -37,7 +39,7 @@ def kernel_files(device: int) -> str:
 
 
 def kernel_files_at(folder: str) -> str:
-    """The same for a folder of this machine; empty where there is none."""
+    """The kind of the virtual file system that a local folder is on; empty if there is none."""
     try:
         return kernel_files(Path(local_path(folder)).stat().st_dev)
     except OSError:
@@ -45,7 +47,7 @@ def kernel_files_at(folder: str) -> str:
 
 
 def require_files(folder: str, kind: str | None = None) -> None:
-    """Raise where a folder of this machine holds what the kernel shows of itself."""
+    """Raise if a local folder is on a virtual file system of the kernel."""
     kind = kernel_files_at(folder) if kind is None else kind
     if kind:
         raise UsageError(

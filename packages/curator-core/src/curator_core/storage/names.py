@@ -1,4 +1,4 @@
-"""Paths and URLs as text: joined, made relative, ordered and taken apart; nothing is opened."""
+"""How are paths and URLs joined, made relative, sorted and split as text? Nothing is opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curator_core.errors import UsageError
 
 type AnyPath = str | os.PathLike[str]
 
-_UNUSUAL = re.compile(r"(?<=/)\.{0,2}(?:/|\Z)")  # a part that is empty, `.` or `..`
+_UNUSUAL = re.compile(r"(?<=/)\.{0,2}(?:/|\Z)")  # matches a part that is empty, `.` or `..`
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
 _TEMPORARY = re.compile(r"\..*\.tmp-\d+-\d+")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -35,7 +35,9 @@ def local_path(path: AnyPath) -> str:
 
 
 def absolute(path: AnyPath, base: AnyPath = ".") -> str:
-    """A local path made absolute against ``base``; a URL as it is. A local path under a URL base joins it."""
+    """A local path made absolute, relative to ``base``; a URL is returned unchanged. If ``base`` is a URL, a local path
+    is joined to it.
+    """
     text = os.fspath(path)
     if not is_local(text):
         return text
@@ -45,7 +47,7 @@ def absolute(path: AnyPath, base: AnyPath = ".") -> str:
 
 
 def join(base: AnyPath, *names: str) -> str:
-    """``base/name/name``, for local paths and URLs alike."""
+    """``base/name/name``, for both local paths and URLs."""
     text = os.fspath(base)
     for name in names:
         text = text + name if text.endswith("/") else f"{text}/{name}" if text else name
@@ -53,9 +55,9 @@ def join(base: AnyPath, *names: str) -> str:
 
 
 def relative(path: AnyPath, base: AnyPath) -> str:
-    """``path`` as seen from the folder ``base``, with forward slashes."""
+    """``path`` relative to the folder ``base``, with forward slashes."""
     text, folder = os.fspath(path), os.fspath(base).rstrip("/") + "/"
-    # The usual case, which occurs for each file of a run: names that are written as they would be after `absolute`.
+    # This is the usual case, which occurs for each file of a run: names that `absolute` would not change.
     if text.startswith(folder) and not _UNUSUAL.search(text, len(folder) - 1):
         return text[len(folder) :]
     if is_local(text) and is_local(folder):
@@ -80,24 +82,24 @@ def parent(path: AnyPath) -> str:
 
 
 def natural_key(path: AnyPath) -> tuple[tuple[tuple[str | int, ...], ...], str]:
-    """A sort key that puts ``part-2`` before ``part-10``, folder by folder."""
+    """A sort key for paths, folder by folder, that puts ``part-2`` before ``part-10``."""
     text = os.fspath(path)
     return tuple(_component_key(component) for component in text.split("/")), text
 
 
 def is_temporary(path: AnyPath) -> bool:
-    """Whether this is a name that `write_atomic` uses before a file is whole: a leftover, if nothing is running."""
+    """Whether `write_atomic` uses this name for an incomplete file; if nothing is running, the file is a leftover."""
     return _TEMPORARY.fullmatch(file_name(path)) is not None
 
 
-@lru_cache(maxsize=4096)  # most components are folders, which many files share
+@lru_cache(maxsize=4096)  # most components are folders that many files share
 def target_name(path: AnyPath) -> str:
     """The final name of a temporary file (see `is_temporary`)."""
     return file_name(path).rpartition(".tmp-")[0].removeprefix(".")
 
 
 def _component_key(text: str) -> tuple[str | int, ...]:
-    # Numbers compare by length and then as text, because int() refuses numbers of thousands of digits.
+    # Numbers are compared by length and then as text, because int() rejects numbers with thousands of digits.
     key: list[str | int] = []
     for index, piece in enumerate(_DIGITS.split(text)):
         if index % 2:
@@ -118,7 +120,7 @@ def has_magic(path: str) -> bool:
 
 
 def fixed_base(pattern: str) -> str:
-    """The folder above the first component that is a pattern: what a match is relative to."""
+    """The folder above the first component that is a pattern; matches are relative to it."""
     scheme = pattern[: max(pattern.rfind("://") + 3, pattern.rfind("::") + 2, 2)] if _URL.match(pattern) else ""
     components = pattern[len(scheme) :].split("/")[:-1]
     base = "/".join(itertools.takewhile(lambda component: not has_magic(component), components))

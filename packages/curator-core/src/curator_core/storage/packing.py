@@ -1,8 +1,9 @@
-"""Packing: when the run is complete, the small files of all tasks become full ones.
+"""How are the small files of all tasks packed into full files when a run is complete?
 
-A packing writer lets each task write under ``_parts/``, named by its lineage. `pack` has full files made from these in
-lineage order, so what comes out does not depend on who wrote first; it writes ``.packed.json`` when everything is
-written, and only then removes the parts. So a repetition finds either all parts, or the note of what they became.
+In a packing writer, each task writes a part under ``_parts/``, named by its lineage. `pack` makes full files from these
+in lineage order, so the result does not depend on the order of writing. It writes ``.packed.json`` when all files are
+written, and only then removes the parts. So if it is repeated, it finds either all parts or the record of the files
+that they became.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PACKED = ".packed.json"
 
 
 def parts_folder(path: str) -> str:
-    """Where the files of single tasks wait; a separate folder, so that nobody takes them for the result."""
+    """The folder in which the files of single tasks wait, separate so that nobody mistakes them for the result."""
     return storage.join(path, PARTS)
 
 
@@ -36,11 +37,11 @@ def pack(
     make: Callable[[Sequence[FileRecord], Sequence[FileRecord]], Sequence[FileRecord]],
     settings: Mapping[str, Any] | None = None,
 ) -> list[FileRecord]:
-    """Have ``make`` put ``parts`` into full files, and remove the parts; returns the files that remain, in order.
+    """Let ``make`` pack ``parts`` into full files, and remove the parts; return the remaining files, in order.
 
-    ``make`` is given the parts that no file holds yet, and the existing files: new sources come after those. It returns
-    the records of the files that it has written, which may include some that existed before. It is called again for all
-    parts where something that was packed has changed or is gone, or with other ``settings``.
+    ``make`` gets the parts that are not yet packed, and the existing files, after which they go. It returns the records
+    of the files that it has written, which may include existing ones. It is called again for all parts if a packed part
+    has changed or is gone, or if ``settings`` differ.
     """
     settings = dict(settings or {})
     note = _note(path)

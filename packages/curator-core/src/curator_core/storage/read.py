@@ -1,4 +1,4 @@
-"""Open, inspect, list and find files."""
+"""How are files opened, inspected, listed and found?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curator_core.storage.kernel_files import kernel_files, require_files
 from curator_core.storage.names import AnyPath, fixed_base, has_magic, is_local, join, local_path, natural_key
 from curator_core.storage.stores import open_remote, protocol_of
 
-# What shows that a remote file has changed, the most trusted first; stores name it differently.
+# The attributes that show whether a remote file has changed, the most reliable first; stores name them differently.
 _VERSION_KEYS = (
     "ETag",
     "etag",
@@ -33,12 +33,12 @@ _VERSION_KEYS = (
     "created",
 )
 
-# Up to this many bytes, reading a file takes less time than mapping it and touching its pages.
+# Reading a file of up to this many bytes takes less time than mapping it and accessing its pages.
 _SMALL = 1 << 16
 
 
 def open_input(path: AnyPath) -> BinaryIO:
-    """A file opened for reading bytes, seekable."""
+    """A seekable file opened for reading bytes."""
     with explained("read", path):
         if is_local(path):
             return Path(local_path(path)).open("rb")
@@ -77,7 +77,7 @@ def exists(path: AnyPath) -> bool:
 
 
 def _is_served(filesystem: Any, name: str) -> bool:
-    """Whether a web server has this file; an error where no server answers, which fsspec treats as an answer."""
+    """Whether a web server has this file; raise if no server answers, which fsspec would report as a missing file."""
     try:
         filesystem.info(name)
     except FileNotFoundError as error:
@@ -93,7 +93,7 @@ def is_folder(path: AnyPath) -> bool:
         if is_local(path):
             return Path(local_path(path)).is_dir()
         if protocol_of(path) in ("http", "https"):
-            # fsspec would download the file to see whether it is a page of links.
+            # fsspec would download the file to check whether it is a page of links.
             return os.fspath(path).endswith("/")
         filesystem, name = open_remote(path, fresh=True)
         return bool(filesystem.isdir(name))
@@ -101,7 +101,7 @@ def is_folder(path: AnyPath) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """An existing file: its path as the user would write it, its size, and what changes when its content does."""
+    """An existing file: its path as the user would write it, its size, and a value that changes with its content."""
 
     path: str
     size: int
@@ -118,22 +118,22 @@ def info(path: AnyPath) -> FileInfo:
 
 
 def resolved(path: AnyPath) -> str:
-    """A local path made absolute, links followed as far as it exists; a URL as it is, without a slash at its end."""
+    """A local path made absolute, with links resolved as far as it exists; a URL without its trailing slash."""
     text = os.fspath(path)
     return os.path.realpath(local_path(text)) if is_local(text) else text.rstrip("/")
 
 
 def fingerprint(path: AnyPath) -> str:
-    """What changes when a file's content does: size and modification time, or size and etag on an object store."""
+    """A value that changes with a file's content: size and modification time, or size and etag on an object store."""
     return info(path).fingerprint
 
 
 def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> Iterator[FileInfo]:
-    """The files in a folder, in the order the file system gives; symbolic links are followed, loops are not.
+    """The files in a folder, in the order of the file system. Symbolic links are followed, except loops.
 
-    Devices, pipes and sockets are not files, and a kernel's own file systems (``/proc``, ``/sys``) contain no files:
-    such a folder is refused, and one that is met on the way is skipped.
-    ``hidden=False`` leaves out names that begin with a dot, and everything under such folders.
+    Devices, pipes and sockets are skipped. The virtual file systems of the kernel (``/proc``, ``/sys``) contain no
+    files: if ``folder`` is on one, an error is raised, and folders inside ``folder`` that are on one are skipped.
+    ``hidden=False`` skips names that begin with a dot, and everything in folders with these names.
     """
     if is_local(folder):
         yield from _scan_local(os.fspath(folder), recursive=recursive, hidden=hidden, above=frozenset())
@@ -145,7 +145,7 @@ def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> It
             _is_served(filesystem, name)
     root = name.rstrip("/") + "/"
     for entry_name, entry in found.items():
-        # Some stores answer with the folder's own placeholder object.
+        # Some stores list the folder's own placeholder object.
         if not entry_name.startswith(root) or entry_name.endswith("/"):
             continue
         inside = entry_name[len(root) :]
@@ -200,7 +200,7 @@ def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[
         path = join(folder, entry.name)
         try:
             inside, inner = entry.is_dir(), entry.stat()
-        except FileNotFoundError:  # removed since the folder was read, or a link to nothing
+        except FileNotFoundError:  # removed since the folder was read, or a broken link
             continue
         except OSError:
             with explained("look at", path):
@@ -219,13 +219,13 @@ def _match_local(pattern: str, base: str, *, hidden: bool) -> list[FileInfo]:
     bare = base == "." and not pattern.startswith("./")
     inside = pattern if bare else pattern.removeprefix(base).lstrip("/")
     found = []
-    # Not Path.glob, which cannot leave out hidden names and lists folders alone for a final **.
+    # Path.glob is not used: it cannot skip hidden names, and lists only folders for a final **.
     names = glob.iglob(inside, root_dir=local_path(base), recursive=True, include_hidden=hidden)  # noqa: PTH207
     for name in names:
         path = name if bare else join(base, name)
         try:
             status = Path(local_path(path)).stat()
-        except FileNotFoundError:  # removed since the folder was read, or a link to nothing
+        except FileNotFoundError:  # removed since the folder was read, or a broken link
             continue
         # A file that is named explicitly may be a pipe.
         if stat.S_ISREG(status.st_mode) or (name == inside and not stat.S_ISDIR(status.st_mode)):

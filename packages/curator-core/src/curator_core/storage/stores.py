@@ -1,4 +1,4 @@
-"""Which file system a URL belongs to, and what object stores do differently."""
+"""Which file system does a URL belong to, and what do object stores do differently?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from curator_core.errors import MissingDependency, UsageError, nearest
 from curator_core.storage.names import AnyPath
 
-# These show a file only when its upload is committed. Every other file system gets a temporary name and a rename.
+# On these, a file appears only when its upload is committed. On every other file system, files are written under a
+# temporary name and renamed.
 _OBJECT_STORES = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a", "tos"})
 
 
@@ -22,14 +23,16 @@ def is_object_store(path: AnyPath) -> bool:
 
 
 def open_remote(path: AnyPath, *, fresh: bool = False) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the name in it; ``fresh`` forgets listings that it may have kept."""
-    from fsspec.core import url_to_fs  # local paths, the common case, do without it
+    """The fsspec file system of a URL and the name in it; ``fresh`` discards cached listings."""
+    from fsspec.core import url_to_fs  # local paths, the common case, need no fsspec
 
     text = os.fspath(path)
     try:
         filesystem, name = url_to_fs(text)
     except ImportError as error:
-        raise MissingDependency(f"{text!r} needs another package for {protocol_of(text)}://: {error}") from error
+        raise MissingDependency(
+            f"{text!r} needs a package for {protocol_of(text)}:// that is not installed: {error}"
+        ) from error
     except ValueError as error:
         if "rotocol" not in str(error):
             raise UsageError(f"{text!r} is not a URL that can be used: {error}") from error

@@ -1,4 +1,6 @@
-"""Files that appear whole or not at all: written under a hidden name, then moved; removing and moving files."""
+"""How are files written so that they appear whole or not at all? Under a hidden name, and then moved. Also removes and
+moves files.
+"""
 
 from __future__ import annotations
 
@@ -34,22 +36,22 @@ _counter = itertools.count()
 def write_atomic(path: AnyPath, *, durable: bool = True) -> AtomicFile:
     """A file that appears whole under its name when the ``with`` block ends, or not at all if it raises.
 
-    Missing folders are made. An existing file is replaced at the end. ``durable`` waits until a local file and its
-    name are on disk. Afterwards ``out.record(rows=…)`` says what was written, with its SHA-256.
+    Missing folders are made. An existing file is replaced at the end. ``durable`` waits until a local file and its name
+    are on disk. Afterwards ``out.record(rows=…)`` returns the record of the file, with its SHA-256.
     """
     sink = _LocalSink(os.fspath(path), durable) if is_local(path) else _RemoteSink(os.fspath(path))
     return AtomicFile(os.fspath(path), sink)
 
 
 def write_bytes_atomic(path: AnyPath, data: bytes, *, durable: bool = True) -> FileRecord:
-    """Put ``data`` under a name, whole or not at all."""
+    """Write ``data`` to a file, whole or not at all."""
     with write_atomic(path, durable=durable) as out:
         out.write(data)
     return out.record()
 
 
 def remove(path: AnyPath) -> None:
-    """Remove a file, or a folder with everything in it; one that is not there is fine."""
+    """Remove a file, or a folder with everything in it; do nothing if it does not exist."""
     with explained("remove", path):
         if is_local(path):
             _remove_local(Path(local_path(path)))
@@ -72,9 +74,9 @@ def _remove_local(target: Path) -> None:
             else:
                 target.unlink(missing_ok=True)
         except OSError as error:
-            # Another process has made this folder meanwhile, or put a file into it. Python has no error number for a
-            # folder that was replaced a moment ago. Where others are quicker than this process, only a pause lets them
-            # finish: any number of immediate tries can be lost.
+            # Another process has made this folder meanwhile, or written a file to it. Python's error has no number if
+            # the folder was just replaced. If the other process is faster, only a pause lets it finish: any number of
+            # immediate retries may fail.
             if error.errno not in (errno.ENOTEMPTY, errno.EISDIR, None) or time.monotonic() > until:
                 raise
             time.sleep(min(_REMOVE_PAUSE, attempt / 1000))
@@ -83,7 +85,7 @@ def _remove_local(target: Path) -> None:
 
 
 def make_folder(path: AnyPath) -> None:
-    """Make a folder and those above it; object stores have none, so nothing happens there."""
+    """Make a folder and those above it; object stores have no folders, so this does nothing there."""
     with explained("make the folder", path):
         if is_local(path):
             Path(local_path(path)).mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,7 @@ def make_folder(path: AnyPath) -> None:
 
 
 def move(source: AnyPath, target: AnyPath) -> None:
-    """Give a file another name in the same store, replacing what is there; atomic on local disks."""
+    """Rename a file in the same store, replacing an existing one; atomic on local disks."""
     with explained("move", source):
         if is_local(source) and is_local(target):
             make_folder(parent(target))
@@ -109,7 +111,9 @@ def move(source: AnyPath, target: AnyPath) -> None:
 
 
 class AtomicFile(io.BufferedWriter):
-    """What `write_atomic` gives: a binary file that hashes and counts, and is committed by its ``with`` block."""
+    """The file that `write_atomic` returns: a binary file that hashes and counts its bytes, and is committed by its
+    ``with`` block.
+    """
 
     def __init__(self, path: str, sink: _LocalSink | _RemoteSink) -> None:
         self.path = path
@@ -127,18 +131,18 @@ class AtomicFile(io.BufferedWriter):
             self.discard()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # when the interpreter ends, modules may be gone
+        with contextlib.suppress(Exception):  # when the interpreter exits, modules may be gone
             self.discard()
 
     def close(self) -> None:
-        """Only flush. Libraries close what they are given; the ``with`` block alone decides what becomes of the
-        file.
+        """Only flush. Libraries close the files that they get, but only the ``with`` block decides whether the file is
+        kept.
         """
         if not self._finished:
             self.flush()
 
     def commit(self) -> None:
-        """Let the file appear under its name; what a ``with`` block without an error does."""
+        """Let the file appear under its name; called at the end of a ``with`` block without an error."""
         if self._finished:
             return
         try:
@@ -151,7 +155,7 @@ class AtomicFile(io.BufferedWriter):
         self._sink.close()
 
     def discard(self) -> None:
-        """Forget what was written; what a ``with`` block with an error does."""
+        """Discard the bytes written; called at the end of a ``with`` block with an error."""
         if self._finished:
             return
         self._finished = True
@@ -160,7 +164,7 @@ class AtomicFile(io.BufferedWriter):
 
     @property
     def bytes(self) -> int:
-        """Bytes written so far, without those still in the buffer."""
+        """The number of bytes written so far, without those still in the buffer."""
         return self._sink.count
 
     @property
@@ -169,7 +173,7 @@ class AtomicFile(io.BufferedWriter):
         return self._sink.digest.hexdigest()
 
     def record(self, rows: int = 0) -> FileRecord:
-        """What is under the name now; only after the ``with`` block."""
+        """The record of the file under its name; only after the ``with`` block."""
         if not self._finished:
             raise UsageError(f"{self.path!r} is not committed yet: take record() after the with block")
         return FileRecord(self.path, rows, self.bytes, self.sha256)
@@ -217,10 +221,12 @@ class _LocalSink(_Sink):
             try:
                 self._descriptor = os.open(self._temporary, flags, 0o666)
             except FileExistsError:
-                # A killed process had the same number, here or on another machine of a shared file system.
+                # The name exists: a killed process had the same number, here or on another machine of a shared file
+                # system.
                 continue
             except FileNotFoundError:
-                # Others may make this folder, or remove it, at the same time, so whether it exists now says nothing.
+                # Other processes may make or remove this folder at the same time, so it does not help to check whether
+                # it exists.
                 folders += 1
                 if folders > _FOLDER_TRIES:
                     raise
@@ -246,7 +252,7 @@ class _LocalSink(_Sink):
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-        # Where even removing fails (a lost disk, a file system now read-only), the first error is shown.
+        # If even removing fails (a lost disk, a file system now read-only), the first error is shown.
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
@@ -265,7 +271,7 @@ class _RemoteSink(_Sink):
             self._file = self._filesystem.open(self._temporary, "wb")
 
     def _put(self, view: memoryview) -> None:
-        # A copy, because asynchronous stores may still hold it when the buffer is used again.
+        # The bytes are copied, because asynchronous stores may still use them when the buffer is written again.
         self._file.write(bytes(view))
 
     def commit(self) -> None:
@@ -277,7 +283,7 @@ class _RemoteSink(_Sink):
     def discard(self) -> None:
         with contextlib.suppress(Exception):  # the store may have failed; show the first error
             self._file.discard()
-        # Otherwise the file would commit what it has when it is collected.
+        # Otherwise the file would commit its content when it is garbage collected.
         with contextlib.suppress(Exception):
             self._file.closed = True
         if self._temporary != self._name:
@@ -303,7 +309,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems cannot sync a folder; they order names themselves.
+        # Some network file systems cannot sync a folder; they make names durable themselves.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -1,4 +1,4 @@
-"""What every executor and every package of stages must do, as checks that anyone can run on their own.
+"""Checks for executors and packages of stages, which you can run on your own ones.
 
 ::
 
@@ -10,9 +10,9 @@
     def test_my_executor_conforms(check, tmp_path):
         check.run(SUBJECT, tmp_path)
 
-`import_checks` are the same for a package: importing it starts nothing and loads nothing heavy.
+`import_checks` are the checks for a package: importing it starts nothing and loads nothing heavy.
 
-Nothing here needs pytest: a check raises `AssertionError` and says what went wrong.
+The checks do not need pytest: a check raises an `AssertionError` that says what went wrong.
 """
 
 from __future__ import annotations

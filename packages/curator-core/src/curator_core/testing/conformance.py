@@ -1,4 +1,4 @@
-"""The checks. Each runs real pipelines on the executor under test and examines the outcome."""
+"""What must every executor do? Each check runs real pipelines on the executor under test and examines the outcome."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from curator_core.running.result import RunResult
 from curator_core.testing import stages as s
 from curator_core.testing.waiting import wait_for
 
-# What an executor may be able to do beyond what all must.
+# Optional abilities of executors.
 ABILITIES = {
     "processes": "stages run in processes of their own, so one may be killed",
-    "spread": "the children of one task are worked on by several workers",
+    "spread": "the children of one task are processed by several workers",
     "environments": "a stage may have a runtime environment of its own (env_vars at least)",
     "pools": "a stage with num_workers gets that many workers of its own",
     "calls": "the worker of a stage with max_calls_per_worker ends after that many calls",
-    "nodes": "work on a lost machine is done again on another",
+    "nodes": "work that is lost with a machine is done again on another",
 }
 
 Stages = Sequence[ProcessingStage[Any, Any]]
@@ -47,10 +47,10 @@ Stages = Sequence[ProcessingStage[Any, Any]]
 
 @dataclass(frozen=True)
 class Subject:
-    """An executor under test: its registered name or dotted path, its options, and what it can do.
+    """An executor under test: its registered name or dotted path, its options, and its abilities.
 
-    With the ability ``nodes`` it brings a cluster of at least two machines for workers, and ``lose_node``, which takes one
-    of them away.
+    With the ability ``nodes`` it has a cluster of at least two machines for workers, and ``lose_node``, a function that
+    takes one of them away.
     """
 
     executor: str
@@ -84,7 +84,7 @@ class Check:
     needs: frozenset[str] = frozenset()
 
     def run(self, subject: Subject, folder: Path) -> None:
-        """Raise `AssertionError` if ``subject`` fails the check; ``folder`` is empty and only for this check."""
+        """Raise `AssertionError` if ``subject`` fails the check; ``folder`` is empty, and only this check uses it."""
         with_folder = "folder" in inspect.signature(self.function).parameters
         self.function(subject, folder) if with_folder else self.function(subject)
 
@@ -96,7 +96,7 @@ CHECKS: list[Check] = []
 
 
 def checks(subject: Subject) -> list[Check]:
-    """The checks that apply to an executor, by what it can do."""
+    """The checks that apply to an executor with its abilities."""
     return [check for check in CHECKS if check.needs <= subject.can]
 
 
@@ -108,7 +108,8 @@ def _check(*needs: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return add
 
 
-# The whole way -----------------------------------------------------------------------------------------------------------
+# Complete pipelines
+# -----------------------------------------------------------------------------------------------------------
 
 
 @_check()
@@ -120,7 +121,7 @@ def one_hundred_documents_go_all_the_way(subject: Subject, folder: Path) -> None
         LocalExecutor(workers=0)
     )
     files = read_files(folder / "out")
-    assert len(files) == 100, f"100 files were to be written, there are {len(files)}"
+    assert len(files) == 100, f"100 files should be written, and there are {len(files)}"
     assert files == read_files(folder / "reference" / "out"), "the files differ from those of LocalExecutor"
     for text in files.values():
         rows = [json.loads(line) for line in text.splitlines()]
@@ -187,7 +188,8 @@ def merges_of_several_and_a_run_directory_agree(subject: Subject, folder: Path) 
     assert result.summary.shares["done"] == "8", result.summary.shares
 
 
-# Little, and nothing -----------------------------------------------------------------------------------------------------
+# Little or no data
+# -----------------------------------------------------------------------------------------------------
 
 
 @_check()
@@ -237,7 +239,7 @@ def an_error_stops_the_run_and_names_stage_task_and_line(subject: Subject) -> No
 
 @_check()
 def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject, folder: Path) -> None:
-    """One row fails in its own call, one in a task that was begun ahead: the records are those of single calls."""
+    """One row fails in its own call, another in a task that was begun ahead: the records are those of single calls."""
     several = s.OnThread(bad=10).with_(batch_size=4)
     result = run(subject, [s.Raise(bad=3), several], on_error="quarantine", run_dir=str(folder / "run"))
     one_by_one = s.OnThread(bad=10, begins_ahead=0)
@@ -251,7 +253,7 @@ def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject, folder: Path
 
 @_check()
 def what_is_rejected_and_said_is_the_same(subject: Subject, folder: Path) -> None:
-    """Rejects by source, the warning and the exit code that follow from them, and the log of what stages say."""
+    """The rejects by source, the resulting warning and exit code, and the log of the stages."""
     found = []
     for place, given in (("run", subject), ("reference", HERE)):
         made = run(given, [s.RejectAndTell()], run_dir=str(folder / place))
@@ -267,7 +269,7 @@ def what_is_rejected_and_said_is_the_same(subject: Subject, folder: Path) -> Non
 
 @_check()
 def an_error_is_the_same_in_whatever_hook_it_was_raised(subject: Subject) -> None:
-    """Class and text: an engine's own words, advice or colours do not belong in them."""
+    """Errors have the same class and text on all executors: an engine must not add words, advice or colours."""
     for hook in ("setup_on_node", "setup", "process", "teardown"):
         _same_error(subject, s.FailIn(hook=hook))
     _same_error(subject, s.FailIn(hook="setup", missing=True))
@@ -296,7 +298,7 @@ def sys_exit_in_a_stage_is_an_error_like_any_other(subject: Subject, folder: Pat
 
 @_check()
 def a_task_that_takes_too_long_is_set_aside_by_name(subject: Subject, folder: Path) -> None:
-    """The other tasks continue, with a new worker where the old one had to be ended."""
+    """The other tasks continue, with a new worker if the old one had to be ended."""
     stages = [s.SplitRows(), s.Same(), s.Hang(bad=3).with_(task_timeout_s=2), s.Same()]
     with expected(TaskTimeout) as caught:
         run(subject, stages)
@@ -327,7 +329,7 @@ def teardown_is_called_after_an_error(subject: Subject, folder: Path) -> None:
     with expected(StageError):
         run(subject, stages)
     ready, down = s.traces(traces, "setup"), s.traces(traces, "teardown")
-    # A worker that was stopped in its set-up is torn down too.
+    # A worker that was stopped during its set-up is torn down as well.
     assert Counter(ready) <= Counter(down), f"{len(ready)} workers were set up, {len(down)} torn down"
 
 
@@ -352,7 +354,9 @@ def a_killed_worker_costs_nothing_but_time(subject: Subject, folder: Path) -> No
 
 @_check("processes")
 def a_task_that_kills_its_workers_is_set_aside(subject: Subject, folder: Path) -> None:
-    """The record has its rows and the stage, like that of any task that fails as a whole; nothing else is lost."""
+    """The record contains the task's rows and the stage, as for any task that fails as a whole; nothing else is
+    lost.
+    """
     kill = s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))
     result = run(subject, [s.Same(), kill, s.Same()], on_error="quarantine", run_dir=str(folder / "run"))
     bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))
@@ -377,7 +381,7 @@ def of_a_task_whose_part_kills_workers_the_part_is_set_aside(subject: Subject, f
 
 
 def _whole_task(reason: str, stage: str, task: str, rows: int) -> dict[str, Any]:
-    """The reject of a task whose first row is row 3 of `batches`."""
+    """The reject for a task whose first row is row 3 of `batches`."""
     raw = json.dumps({"id": 3, "text": "text xxx"}).encode()
     return {
         "kind": "quarantine",
@@ -414,7 +418,7 @@ def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
     counts = calls(limited)
     assert max(counts) <= 2, f"no worker takes more than two calls, but they took {counts}"
     counts = calls(s.NameProcess(), count=24)
-    assert max(counts) > 2, f"without a limit a worker keeps going, but they took {counts}"
+    assert max(counts) > 2, f"without a limit a worker continues, but they took {counts}"
 
 
 @_check("nodes")
@@ -445,11 +449,11 @@ def a_fan_out_is_shared_by_workers(subject: Subject, folder: Path) -> None:
 
 @_check("spread")
 def without_the_fact_a_fan_out_stays_with_one_worker(subject: Subject) -> None:
-    """Shows that the check above sees the spreading, and not luck."""
+    """Shows that the check above detects spreading and does not pass by chance."""
     split = s.SplitRows().with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False})
     result = run(subject, [split, s.AddProcess().with_(num_workers=2)], tasks=[table(range(20))])
     used = {row["pid"] for row in rows_of(result.tasks)}
-    assert len(used) == 1, f"{len(used)} workers took part though nothing said that the stage fans out"
+    assert len(used) == 1, f"{len(used)} workers took part although nothing said that the stage fans out"
 
 
 @_check()
@@ -487,7 +491,7 @@ def two_stages_may_have_two_versions_of_a_package(subject: Subject, folder: Path
 
 @_check("processes")
 def a_killed_driver_is_resumed_and_nothing_is_lost(subject: Subject, folder: Path) -> None:
-    """The driver dies in the middle; the resumed run ends with the files that an undisturbed run has."""
+    """The driver dies in the middle; the resumed run ends with the same files as an undisturbed run."""
     paths = write_documents(folder / "in", files=24, documents=48)
     order = {
         "executor": subject.executor,
@@ -517,7 +521,7 @@ def a_killed_driver_is_resumed_and_nothing_is_lost(subject: Subject, folder: Pat
 
 
 def resumed_stages(paths: list[str], folder: Path) -> list[ProcessingStage[Any, Any]]:
-    """The pipeline of the resume check, for its driver too."""
+    """The pipeline of the resume check, which its driver also uses."""
     return [
         s.ListFiles(paths=paths),
         s.ReadRows(),
@@ -534,30 +538,32 @@ HERE = Subject("local", {"workers": 0})
 
 
 def run(subject: Subject, stages: Stages, tasks: Sequence[Task[Any]] | None = None, **options: Any) -> RunResult:
-    """A pipeline over some small tasks on the executor under test."""
+    """Run a pipeline over some small tasks on the executor under test."""
     given = batches() if tasks is None else list(tasks)
     return Pipeline(list(stages)).run(subject.make(), initial_tasks=given, **options)
 
 
 def run_here(stages: Stages, **options: Any) -> RunResult:
-    """The same in this process: all executors must agree with it."""
+    """Run the same pipeline in this process; all executors must agree with it."""
     return Pipeline(list(stages)).run(LocalExecutor(workers=0), initial_tasks=batches(), **options)
 
 
 def rejects(run_dir: Path) -> list[dict[str, Any]]:
-    """What the run directory says was rejected or set aside, in the order of tasks; the messages are the executor's."""
+    """The rejected and quarantined rows in the run directory, in the order of tasks, without messages, which may differ
+    between executors.
+    """
     names = ("kind", "task", "stage", "reason", "position", "rows", "raw")
     found = [{name: row[name] for name in names} for row in rejects_of(str(run_dir))]
     return sorted(found, key=lambda row: (row["task"], row["position"]))
 
 
 def batches(count: int = 8, rows: int = 3) -> list[DocumentBatch]:
-    """``count`` tasks of ``rows`` rows, ids from 0 on."""
+    """``count`` tasks of ``rows`` rows, with ids from 0 on."""
     return [table(range(number * rows, (number + 1) * rows), task_id=f"batch-{number:03d}") for number in range(count)]
 
 
 def table(numbers: Iterable[int], task_id: str = "one") -> DocumentBatch:
-    """A task with a row for each number."""
+    """A task with a row for each of these numbers."""
     values = list(numbers)
     data = pa.table({"id": pa.array(values, pa.int64()), "text": [f"text {'x' * value}" for value in values]})
     return DocumentBatch(data=data, task_id=task_id)
@@ -577,12 +583,12 @@ def rows_of(tasks: Iterable[Task[Any]]) -> list[dict[str, Any]]:
 
 
 def vars_of(stage: Any) -> dict[str, Any]:
-    """The part of a stage's totals that is the same on every executor: all but the times."""
+    """A stage's totals without the times, which are the same on every executor."""
     return {"name": stage.name, "in": stage.rows_in, "out": stage.rows_out, "dropped": dict(stage.dropped)}
 
 
 def write_documents(folder: Path, files: int = 15, documents: int = 100) -> list[str]:
-    """Documents in files of JSON lines; the last files are shorter."""
+    """Write documents to files of JSON lines; the last files are shorter."""
     folder.mkdir(parents=True)
     each = -(-documents // files)
     paths = []
@@ -596,17 +602,17 @@ def write_documents(folder: Path, files: int = 15, documents: int = 100) -> list
 
 
 def read_files(folder: Path) -> dict[str, str]:
-    """The files of a folder that are data, by name."""
+    """The data files of a folder, by name."""
     return {path.name: path.read_text() for path in sorted(folder.glob("*.jsonl"))}
 
 
 @contextlib.contextmanager
 def expected(kind: type[BaseException]) -> Iterator[list[BaseException]]:
-    """An error of this kind must be raised inside; it is in the list afterwards."""
+    """The block must raise an error of this kind, which is in the list afterwards."""
     caught: list[BaseException] = []
     try:
         yield caught
     except kind as error:
         caught.append(error)
         return
-    raise AssertionError(f"{kind.__name__} was to be raised, and nothing was")
+    raise AssertionError(f"{kind.__name__} should have been raised, but no error was")

@@ -13,7 +13,7 @@ from curator_core.testing.conformance import resumed_stages
 
 
 def main() -> None:
-    """Run what the file named on the command line describes."""
+    """Run the pipeline that the file on the command line describes."""
     order = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(order["folder"])
     (folder / "driver.pid").write_text(str(os.getpid()))

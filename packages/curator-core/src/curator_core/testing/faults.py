@@ -1,6 +1,6 @@
-"""Deliberate faults: workers and drivers are killed, tasks run twice, and the output must be the same.
+"""Is the output the same after faults? Workers and drivers are killed, and tasks run twice.
 
-For any executor, by name::
+It works for any executor, by name::
 
     trial = Trial(folder, "local", {"workers": 2})
     trial.kill_workers(seed=1, kills=20)   # one run, whose workers die
@@ -79,7 +79,7 @@ class ReadLines(ProcessingStage[FileGroupTask, DocumentBatch]):
 
 @dataclass
 class Work(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says in ``traces`` that it works on a task, then works for about ``seconds``, and adds a digest to each row."""
+    """Writes to ``traces`` that it has begun a task, works for about ``seconds``, and adds a digest to each row."""
 
     traces: str = ""
     seconds: float = 0.01
@@ -111,7 +111,7 @@ class Work(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Halves(FanOut[DocumentBatch, DocumentBatch]):
-    """Two tasks of each."""
+    """Makes two tasks of each task."""
 
     def process(self, task: DocumentBatch) -> Iterator[DocumentBatch]:
         table = task.to_pyarrow()
@@ -141,7 +141,7 @@ class NoMultiples(ColumnFilter):
 
 @dataclass
 class Join(Merge[DocumentBatch, DocumentBatch]):
-    """Makes one task of several, with rows in order."""
+    """Merges several tasks into one, with rows in order."""
 
     def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch:  # type: ignore[override]
         return DocumentBatch(data=pa.concat_tables([task.to_pyarrow() for task in tasks]))
@@ -149,7 +149,7 @@ class Join(Merge[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class WriteLines(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """A file of JSON lines for each task, in a folder that the run owns."""
+    """Writes a file of JSON lines for each task, to a folder that the run owns."""
 
     path: str = ""
 
@@ -171,7 +171,7 @@ class WriteLines(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 @dataclass
 class Trial:
-    """A pipeline over its own files, run by one executor, in an empty ``folder``."""
+    """A pipeline over its own files in an empty ``folder``, run by one executor."""
 
     folder: Path
     executor: str = "local"
@@ -187,7 +187,7 @@ class Trial:
         write_inputs(self.folder / "in", range(self.files), self.rows)
 
     def stages(self, out: str = "out", traces: str = "traces") -> Stages:
-        """The pipeline; a stage of each kind."""
+        """The pipeline, with a stage of each kind."""
         found: Stages = [
             FilePartitioning(paths=str(self.folder / "in"), files_per_partition=self.files_per_partition),
             ReadLines(),
@@ -200,12 +200,12 @@ class Trial:
         return [*found, WriteLines(path=str(self.folder / out))]
 
     def run(self, **options: Any) -> RunResult:
-        """Run here, in the trial's run directory."""
+        """Run the pipeline in this process, in the trial's run directory."""
         executor = load_executor(self.executor)(config=dict(self.config))
         return Pipeline(self.stages()).run(executor, run_dir=str(self.folder / "run"), **options)
 
     def expected(self) -> dict[str, bytes]:
-        """The output of an undisturbed run over the input as it is now."""
+        """The output of an undisturbed run over the present input."""
         place, run = self.folder / "expected", self.folder / "expected-run"
         for folder in (place, run):
             shutil.rmtree(folder, ignore_errors=True)
@@ -213,7 +213,7 @@ class Trial:
         return snapshot(place)
 
     def seen(self, run: str = "run", *, samples: bool = True) -> str:
-        """What a run has kept to be seen, without the names of folders."""
+        """What a run shows of its data, without the names of folders."""
         found = read_seen(str(self.folder / run)).to_json()
         for stage in found["stages"].values():
             del stage["settings"]
@@ -222,7 +222,7 @@ class Trial:
         return json.dumps(found, sort_keys=True)
 
     def traced(self) -> list[tuple[float, int, str]]:
-        """What has been worked on: when, by which process, which task."""
+        """The traces of the work: time, process and task."""
         found = []
         for path in (self.folder / "traces").glob("*"):
             pid = int(path.name.partition("-")[0])
@@ -232,15 +232,15 @@ class Trial:
         return sorted(found)
 
     def clear(self) -> None:
-        """Forget every run; the input stays."""
+        """Remove all runs; the input stays."""
         for name in ("run", "out", "traces", "expected", "expected-run"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def check(self, result: RunResult | None = None, *, samples: bool = True) -> None:
-        """The output is that of an undisturbed run, including `_SUCCESS`, and no other files are left.
+        """Check that the output is that of an undisturbed run, including `_SUCCESS`, and that no other files are left.
 
-        ``samples``: the same holds for the rows that are kept to be seen. If the input has changed since, there may be
-        fewer.
+        ``samples`` also compares the rows that are kept as samples. If the input has changed since, there may be fewer
+        of them.
         """
         assert_same(snapshot(self.folder / "out"), self.expected())
         seen, expected = (self.seen(run, samples=samples) for run in ("run", "expected-run"))
@@ -257,9 +257,10 @@ class Trial:
     # Workers ------------------------------------------------------------------------------------------------------
 
     def kill_workers(self, seed: int = 0, kills: int = 20, **options: Any) -> int:
-        """One run; the process that works on a task is killed at ``kills`` random instants. Returns how many died."""
+        """Run once, and kill the process that works on a task at ``kills`` random instants. Return how many died."""
         rng = random.Random(seed)
-        # Not near the end: a task that has seen two workers die waits for the others, and a third is its last.
+        # No worker is killed near the end: a task on which two workers have died waits until the others are done, and a
+        # third death is final.
         sources = self.files // self.files_per_partition
         instants = sorted(rng.sample(range(1, max(kills + 1, int(sources * 0.8))), kills))
         done = threading.Event()
@@ -276,7 +277,7 @@ class Trial:
                 traced = self.traced()
                 begun = Counter(task for _, _, task in traced)
                 current = {pid: task for _, pid, task in traced}
-                # The third worker that dies of a task is its last, however late this is checked.
+                # A third death on a task is final, so only two are allowed, however late this is checked.
                 spare = tried | {pid for pid, task in current.items() if begun[task] >= MAX_DEATHS}
                 victim = next((pid for _, pid, _ in reversed(traced) if pid not in spare), None)
                 if victim is None:  # its replacement has not begun yet
@@ -302,7 +303,9 @@ class Trial:
     # The driver ---------------------------------------------------------------------------------------------------
 
     def kill_driver(self, seed: int = 0, kills: int = 20, timeout_s: float = 300) -> Kills:
-        """A run whose driver is killed at random instants and resumed, ``kills`` times, and then left undisturbed."""
+        """Run, kill the driver at random instants and resume ``kills`` times, and then let the run finish
+        undisturbed.
+        """
         rng = random.Random(seed)
         report = Kills()
         deadline = time.monotonic() + timeout_s
@@ -312,7 +315,7 @@ class Trial:
             process = self.start_driver()
             last = report.kills == kills
             if not last:
-                # Now and then before any work is done, otherwise after a few tasks.
+                # The driver is sometimes killed before any work is done, and otherwise after a few tasks.
                 wanted = before + (rng.randrange(0, max(2, self.files // 10)) if rng.random() < 0.8 else 0)
                 wait_for(
                     lambda: process.poll() is not None or len(self.traced()) >= wanted,  # noqa: B023 - called here
@@ -331,7 +334,7 @@ class Trial:
             report.orphans += self._wait_for_workers({pid for _, pid, _ in self.traced()[before:]})
             now = self.traced()[before:]
             again = {source_of(task) for _, _, task in now} & complete
-            assert not again, f"work was repeated though it was done for good: {sorted(again)}"
+            assert not again, f"work was repeated although it was complete: {sorted(again)}"
             if process.returncode == 0:
                 break
             assert process.returncode == -signal.SIGKILL, f"the driver failed:\n{errors[-4000:]}"
@@ -339,20 +342,20 @@ class Trial:
             complete = self._complete()
             flight = {source: when for source, when in begun.items() if source not in complete}
             report.in_flight.append(len(flight))
-            # The longest time that a task has taken here, whether the machine is busy or not.
+            # The longest time that a task took, even if the machine was busy.
             slowest = max([self.seconds, *_gaps(now)])
             stale = [s for s, when in flight.items() if killed_at - when > FLUSH_SECONDS + 10 * slowest + 1]
             known = report.left_over & set(stale)
-            assert set(stale) <= known, f"done long before the kill, and not yet durable: {stale}"
+            assert set(stale) <= known, f"finished long before the kill, but not yet durable: {stale}"
             report.left_over |= flight.keys()
         tasks = [task for _, _, task in self.traced()]
         report.repeated = len(tasks) - len(set(tasks))
-        assert report.repeated <= sum(report.in_flight), "more was repeated than was in flight"
+        assert report.repeated <= sum(report.in_flight), "more work was repeated than was in flight"
         self.check()
         return report
 
     def start_driver(self, **options: Any) -> subprocess.Popen[str]:
-        """A driver in its own process; it resumes where there is something to resume."""
+        """Start a driver in its own process; it resumes if there is a run to resume."""
         order = {
             "executor": self.executor,
             "config": dict(self.config),
@@ -378,14 +381,14 @@ class Trial:
         return {source for source in accounts.sources() if accounts.is_complete(source)}
 
     def _wait_for_workers(self, pids: set[int], patience_s: float = 30.0) -> int:
-        """No worker outlives its driver for long; returns how many were still there at first."""
+        """Check that no worker outlives its driver for long; return how many were still running at first."""
         there = {pid for pid in pids if _alive(pid)}
         wait_for(lambda: not any(map(_alive, there)), f"workers outlive their driver: {sorted(there)}", patience_s)
         return len(there)
 
 
 def _gaps(traced: Sequence[tuple[float, int, str]]) -> Iterator[float]:
-    """The time from one task of a process to its next."""
+    """The time from one task of a process to its next task."""
     last: dict[int, float] = {}
     for when, pid, _ in traced:
         if pid in last:
@@ -395,18 +398,18 @@ def _gaps(traced: Sequence[tuple[float, int, str]]) -> Iterator[float]:
 
 @dataclass
 class Kills:
-    """What happened to a driver that was killed again and again."""
+    """The outcome of killing a driver again and again."""
 
     kills: int = 0
     attempts: int = 0
-    repeated: int = 0  # tasks that were worked on more than once
-    in_flight: list[int] = field(default_factory=list)  # sources begun and not complete, at each kill
-    orphans: int = 0  # workers that were still ending after the driver had been killed
+    repeated: int = 0  # tasks that ran more than once
+    in_flight: list[int] = field(default_factory=list)  # sources that were begun but not complete, at each kill
+    orphans: int = 0  # workers that were still running after the driver had been killed
     left_over: set[str] = field(default_factory=set)
 
 
 def write_inputs(folder: Path, numbers: Sequence[int] | range, rows: int = 6) -> None:
-    """A file of JSON lines for each number; its ids follow from the number."""
+    """Write a file of JSON lines for each number, from which its ids follow."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         lines = [json.dumps({"id": row, "text": f"text {row}"}) for row in range(number * rows, (number + 1) * rows)]
@@ -414,12 +417,12 @@ def write_inputs(folder: Path, numbers: Sequence[int] | range, rows: int = 6) ->
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file in a folder, hidden ones too, by relative path."""
+    """Every file in a folder, including hidden ones, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def assert_same(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> None:
-    """The same files with the same bytes, or an error that says which differ."""
+    """Check that both have the same files with the same bytes; the error says which differ."""
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     other = sorted(name for name in found.keys() & expected.keys() if found[name] != expected[name])
     differences = [*missing, *extra, *other]
@@ -444,13 +447,14 @@ def _alive(pid: int) -> bool:
 
 
 class Crash(RuntimeError):
-    """The error of which `ChaoticExecutor` dies."""
+    """The error that ends a `ChaoticExecutor`."""
 
 
 class ChaoticExecutor(BaseExecutor):
     """Runs tasks in random order, many of them more than once, on several workers, each of which writes to the ledger.
 
-    ``seed`` decides; with ``crash_after`` it dies after that many task runs, and loses what is not durable.
+    ``seed`` determines the order. With ``crash_after`` it dies after that many task runs and loses everything that is
+    not durable.
     """
 
     options: ClassVar[tuple[str, ...]] = ("seed", "workers", "repeat", "crash_after")
@@ -481,7 +485,7 @@ class ChaoticExecutor(BaseExecutor):
                     if left < 0:
                         raise Crash("as ordered")
                 runner = rng.choice(runners)
-                # A task arrives as a copy, as it does from another process.
+                # Each task arrives as a copy, as from another process.
                 finished += list(runner.run(_copies(chunk)))
                 if rng.random() < 0.3:
                     runner.flush()
@@ -513,7 +517,7 @@ def _copies(tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
 
 
 def once(condition: Callable[[int], bool], action: Callable[[], None]) -> Callable[[Any], None]:
-    """A progress callback that acts once, when that many sources are finished."""
+    """A progress callback that calls a function once, when this many sources are finished."""
     done = False
 
     def progress(state: Any) -> None:

@@ -1,4 +1,6 @@
-"""Is importing a package light? Checks that it starts nothing and loads nothing heavy, for any package of stages."""
+"""Is importing a package light? The checks show that it starts nothing and loads nothing heavy, for any package of
+stages.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +36,17 @@ print(0, *sys.modules)
 
 @dataclass(frozen=True)
 class ImportCheck:
-    """One thing that must hold when a package is imported."""
+    """A condition that must hold when a package is imported."""
 
     name: str
     run: Callable[[], None]
 
 
 def import_checks(package: str, *, every_module: bool = True) -> list[ImportCheck]:
-    """What must hold when ``package`` is imported, each check in a new interpreter.
+    """The checks for the import of ``package``, each in a new interpreter.
 
-    ``every_module=False`` leaves out the check that all its modules import without an engine, for a package that is
-    made for one::
+    ``every_module=False`` leaves out the check that all modules import without an engine, for packages that are made
+    for an engine::
 
         @pytest.mark.parametrize("check", import_checks("my_package"), ids=lambda check: check.name)
         def test_importing(check):
@@ -57,12 +59,13 @@ def import_checks(package: str, *, every_module: bool = True) -> list[ImportChec
         _require_absent(modules, engines_and_siblings | {"pandas"}, f"import {package}")
 
     def every_module_imports() -> None:
-        # `curate stages` lists what a light install has, so a stage's engine loads in its setup(), not with its module.
+        # `curate stages` must work in a light installation, so a stage loads its engine in setup(), not with its
+        # module.
         _, modules = _fresh(_IMPORT_ALL.format(package=package))
         _require_absent(modules, engines_and_siblings, f"importing every module of {package}")
 
     def is_quick() -> None:
-        # The best of three: the first may find the files cold, and a busy machine is not the package's fault.
+        # The best of three times counts: at the first, files may not be cached, and the machine may be busy.
         best = min(_fresh(_IMPORT.format(package=package))[0] for _ in range(3))
         assert best < 0.5, f"import {package} takes {best:.2f} s"
 

@@ -1,4 +1,6 @@
-"""How do tests of downloads keep to this machine? Names are resolved from a table, and connections elsewhere fail."""
+"""How do tests of downloads stay on this machine? Names are resolved from a table, and connections to other machines
+fail.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ Answers = Sequence[str] | Callable[[], Sequence[str]]
 def loopback_only(names: Mapping[str, Answers] | None = None) -> Iterator[list[str]]:
     """Resolve only ``localhost`` and ``names``, and refuse connections that leave this machine.
 
-    The value of a name is its addresses, or a function that gives them. Yields the addresses to which connections were
-    made or tried.
+    The value of a name is its addresses, or a function that returns them. Yields the addresses to which connections
+    were made or tried.
     """
     table: dict[str, Answers] = {"localhost": ["127.0.0.1"], **(names or {})}
     real_lookup, real_connect = socket.getaddrinfo, socket.socket.connect
@@ -26,8 +28,7 @@ def loopback_only(names: Mapping[str, Answers] | None = None) -> Iterator[list[s
         name = host.decode() if isinstance(host, bytes) else host
         answers = table.get(name or "localhost")
         if answers is None:
-            # Numbers in any spelling (127.1, 0x7f.1) are resolved without asking a server; other names have no address
-            # here.
+            # Numbers in any notation (127.1, 0x7f.1) are resolved without a server; other names have no address.
             return real_lookup(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
         found = answers() if callable(answers) else answers
         return [entry for address in found for entry in real_lookup(address, port, 0, type, proto, flags)]

@@ -8,11 +8,12 @@
         cases = [Case("word count", [WordCountFilter(mode="annotate")], batch)]
         assert differences(cases, tmp_path, {**THREADS, **PROCESSORS}) == []
 
-Each setting has its own process, since the libraries that compute read their environment once, at the start. A chain
-of several stages is one case: `Case("nsfw", [ImageEmbedding(…), NSFWFilter(…)], images)`. Where numbers cannot be the same
-on another processor (torch has other kernels there), ``tolerance`` says how far apart they may be under that environment.
+Each setting runs in its own process, since libraries read their environment only once, at the start. A chain of several
+stages is one case: `Case("nsfw", [ImageEmbedding(…), NSFWFilter(…)], images)`. If numbers cannot be the same on another
+processor (torch has other kernels there), ``tolerance`` gives the allowed difference under that environment.
 
-`run_cases` gives the rows themselves, and `compare` compares such rows. A subclass of `DocumentBatch` can be a case's task as well.
+`run_cases` returns the rows themselves, and `compare` compares them. The task of a case can also be a subclass of
+`DocumentBatch`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 
 Environment = Mapping[str, str]
-# By case, then by environment and size of batches: the rows that the case gave.
+# The rows of each case, by environment and size of batches.
 Found = dict[str, dict[tuple[str, int | None], pa.Table]]
 
 THREADS: Mapping[str, Environment] = {
@@ -45,20 +46,20 @@ THREADS: Mapping[str, Environment] = {
 
 
 def _without_vectors() -> dict[str, str]:
-    # Only what numpy chooses at run time and this processor has: numpy refuses to go below what it was built for.
-    umath: Any = importlib.import_module("numpy._core._multiarray_umath")  # the only place where numpy tells
+    # Only the features that numpy chooses at run time and this processor has: numpy cannot disable those that it was
+    # built for.
+    umath: Any = importlib.import_module("numpy._core._multiarray_umath")  # numpy lists them only here
 
     chosen = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__.get(name)]
     return {"NPY_DISABLE_CPU_FEATURES": " ".join(chosen)} if chosen else {}
 
 
-# Older processors, as far as libraries can be made to imitate them: numpy's kernels, and those of the C library (pow,
-# exp, log).
+# Older processors, as far as libraries can imitate them: numpy's kernels, and those of the C library (pow, exp, log).
 PROCESSORS: Mapping[str, Environment] = {
     "numpy without vector kernels": _without_vectors(),
     "C library without AVX and FMA": {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-FMA,-FMA4"},
 }
-# The same for torch, whose kernels are not the same on every processor.
+# Older processors for torch, whose kernels are not the same on every processor.
 TORCH_PROCESSORS: Mapping[str, Environment] = {
     "torch for any x86-64": {
         "ATEN_CPU_CAPABILITY": "default",
@@ -77,7 +78,9 @@ _READ_BY_LIBRARIES = (
 
 @dataclass(frozen=True)
 class Case:
-    """A chain of stages and its input. ``batches`` are the numbers of rows at a time, None for all of them."""
+    """A chain of stages and its input. ``batches`` are the sizes of batches in rows; None stands for all rows at
+    once.
+    """
 
     name: str
     stages: Sequence[ProcessingStage[Any, Any]]
@@ -91,16 +94,16 @@ def differences(
     environments: Mapping[str, Environment] = THREADS,
     tolerance: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """What is not the same everywhere, a line for each column; an empty list where everything is.
+    """The differences, a line for each column; an empty list if there are none.
 
-    ``tolerance`` gives, for environments by name, how far their numbers may be from those of the first environment; what
-    differs between the batches of one environment is always reported.
+    ``tolerance`` gives, for environments by name, how far their numbers may be from those of the first environment.
+    Differences between the batches of one environment are always reported.
     """
     return compare(run_cases(cases, folder, environments), tolerance)
 
 
 def compare(found: Found, tolerance: Mapping[str, float] | None = None) -> list[str]:
-    """What `differences` says, for rows that `run_cases` gave."""
+    """Like `differences`, for rows that `run_cases` returned."""
     lines: list[str] = []
     for name, tables in found.items():
         (first, rows), *_ = tables.items()
@@ -109,7 +112,7 @@ def compare(found: Found, tolerance: Mapping[str, float] | None = None) -> list[
             lines.append(f"{name}: no rows came out, so nothing was compared")
         for key, table in tables.items():
             head = heads.setdefault(key[0], key)
-            # An environment's first run is compared with the very first run, its other runs with its first.
+            # The first run of an environment is compared with the first run of all, and its other runs with its first.
             against, allowed = (first, (tolerance or {}).get(key[0], 0.0)) if head == key else (head, 0.0)
             what = f"{name}: {_label(against)} against {_label(key)}"
             lines += [f"{what}: {line}" for line in _compared(tables[against], table, allowed)]
@@ -146,7 +149,7 @@ def run_cases(cases: Sequence[Case], folder: Path, environments: Mapping[str, En
 
 
 def largest_difference(one: pa.Table, other: pa.Table) -> float:
-    """The largest difference between the numbers of two tables; infinite where something else differs."""
+    """The largest difference between the numbers of two tables; infinite if anything else differs."""
     gaps = [_gap(one[name], other[name]) for name in one.column_names if not _same(one[name], other[name])]
     return max(gaps, default=0.0)
 
@@ -171,7 +174,7 @@ def _compared(one: pa.Table, other: pa.Table, allowed: float) -> list[str]:
 
 
 def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    # Their texts: -0.0 differs from 0.0, and NaN equals itself.
+    # Texts are compared, so that -0.0 differs from 0.0, and NaN equals itself.
     return repr(one.to_pylist()) == repr(other.to_pylist())
 
 

@@ -1,6 +1,6 @@
-"""Stages for the conformance suite: small, and each leaves a trace of how it was called.
+"""Stages for the conformance suite: they are small, and each leaves traces of its calls.
 
-They are in their own module so that worker processes can import them.
+They have their own module, so that worker processes can import them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from curator_core.testing.waiting import wait_for
 
 
 def leave_trace(folder: str, name: str, text: str = "") -> None:
-    """A separate file for each trace, there whole or not at all: traces of several processes never mix."""
+    """Write each trace to a separate file, whole or not at all, so that traces of several processes never mix."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     file = f"{name}-{uuid.uuid4().hex}"
@@ -41,13 +41,13 @@ def leave_trace(folder: str, name: str, text: str = "") -> None:
 
 
 def traces(folder: Path, name: str) -> list[str]:
-    """The texts of all traces of a name, in no particular order."""
+    """The texts of all traces with a name, in no particular order."""
     return [path.read_text() for path in folder.glob(f"{name}-*")] if folder.is_dir() else []
 
 
 @dataclass
 class ListFiles(SourceStage[FileGroupTask]):
-    """Groups of files, ``per_task`` each."""
+    """Lists files in groups of ``per_task``."""
 
     paths: Sequence[str] = ()
     per_task: int = 2
@@ -63,7 +63,7 @@ class ListFiles(SourceStage[FileGroupTask]):
 
 @dataclass
 class ReadRows(ProcessingStage[FileGroupTask, DocumentBatch]):
-    """Lines of JSON as rows."""
+    """Reads lines of JSON as rows."""
 
     def outputs(self) -> list[str]:
         return ["id", "text"]
@@ -78,7 +78,7 @@ class ReadRows(ProcessingStage[FileGroupTask, DocumentBatch]):
 
 @dataclass
 class AddLength(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds the length of the text; keeps state, and works only on batches of tasks."""
+    """Adds the length of the text; it has state, and works only on batches of tasks."""
 
     column: str = "length"
     calls: str = ""
@@ -108,7 +108,7 @@ class AddLength(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class SplitRows(FanOut[DocumentBatch, DocumentBatch]):
-    """Each row becomes a task."""
+    """Makes a task of each row."""
 
     def process(self, task: DocumentBatch) -> Iterator[DocumentBatch]:
         table = task.to_pyarrow()
@@ -118,7 +118,7 @@ class SplitRows(FanOut[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class NeedsSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds what its set-up prepared, once on the machine and once in the worker."""
+    """Adds the values that its set-up prepared, one on the machine and one in the worker."""
 
     folder: str = ""
 
@@ -142,7 +142,7 @@ class NeedsSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class WriteRows(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """A file of JSON lines for each task."""
+    """Writes a file of JSON lines for each task."""
 
     path: str = ""
 
@@ -165,8 +165,9 @@ class Same(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds the process that worked on the task; keeps its worker. With ``meet`` the first task of a process waits until
-    another process has one too, so that a worker that starts later gets its share; if none comes, the task fails.
+    """Adds the process that worked on the task; asks to keep its worker. With ``meet``, the first task of a process
+    waits until another process has one as well, so that a worker that starts later gets its share; if there is none,
+    the task fails.
     """
 
     column: str = "pid"
@@ -190,13 +191,13 @@ class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
             here = str(os.getpid())
             if here not in traces(Path(self.meet), "process"):
                 leave_trace(self.meet, "process", here)
-            wait_for(lambda: len(set(traces(Path(self.meet), "process"))) > 1, "no second process was given a task")
+            wait_for(lambda: len(set(traces(Path(self.meet), "process"))) > 1, "no second process got a task")
         return task.append_column(self.column, pa.array([os.getpid()] * task.num_rows, pa.int64()))
 
 
 @dataclass
 class NameProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says which process worked on the task; keeps nothing."""
+    """Adds the process that worked on the task; does not ask to keep its worker."""
 
     def outputs(self) -> list[str]:
         return ["pid"]
@@ -207,8 +208,8 @@ class NameProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Keeps its worker. All but the first ``free`` tasks wait until the file ``until`` exists; if it never does, they
-    fail.
+    """Asks to keep its worker. All but the first ``free`` tasks wait until the file ``until`` exists; if it never does,
+    they fail.
     """
 
     folder: str = ""
@@ -227,8 +228,8 @@ class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Takes(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Takes ``seconds`` for each task, with no processor time: how long a stage takes is what its test is about. It leaves
-    behind which process it was, and when.
+    """Sleeps ``seconds`` for each task, for tests about the duration of stages. It leaves a trace with its process and
+    the time.
     """
 
     folder: str
@@ -247,10 +248,11 @@ class Takes(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class BeginsBeside(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Waits, instead of computing, until another stage has begun a task ``ahead`` of this one (or behind it), so that
+    """Does not compute, but waits until another stage has begun the task ``ahead`` of this one (or behind it), so that
     both are working.
 
-    A stage that ``loads`` does so in its setup as well, which counts as task -1: a model that loads while the first task is read.
+    A stage that ``loads`` also waits in its setup, which counts as task -1, like a model that loads while the first
+    task is read.
     """
 
     folder: str = ""
@@ -259,7 +261,7 @@ class BeginsBeside(ProcessingStage[DocumentBatch, DocumentBatch]):
     ahead: int = 0
     tasks: int = 6
     loads: bool = False
-    first: int = 0  # -1 where the other stage loads
+    first: int = 0  # -1 if the other stage loads
 
     def setup(self, worker: WorkerMetadata) -> None:
         if self.loads:
@@ -274,12 +276,12 @@ class BeginsBeside(ProcessingStage[DocumentBatch, DocumentBatch]):
         wanted = number + self.ahead
         if self.first <= wanted < self.tasks:
             name = f"{self.other}-{wanted}"
-            wait_for(lambda: traces(Path(self.folder), name), f"{name}, which is to begin beside this", 30.0)
+            wait_for(lambda: traces(Path(self.folder), name), f"{name}, which should begin beside this one", 30.0)
 
 
 @dataclass
 class Choose(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """By its id, drops a task, makes nothing of it, makes two of it, or passes it on."""
+    """Depending on its id, drops a task, returns no tasks for it, returns two, or passes it on."""
 
     def process(self, task: DocumentBatch) -> Any:
         number = task.to_pyarrow()["id"][0].as_py() % 4
@@ -312,7 +314,7 @@ class DropTasks(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Together(Merge[DocumentBatch, DocumentBatch]):
-    """All rows in one task."""
+    """Merges all rows into one task."""
 
     def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch:  # type: ignore[override]
         return DocumentBatch(data=pa.concat_tables([task.to_pyarrow() for task in tasks]))
@@ -320,7 +322,7 @@ class Together(Merge[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Fails on tasks that hold a row with this id."""
+    """Fails on tasks with a row with this id."""
 
     bad: int = 3
 
@@ -338,7 +340,7 @@ class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class RejectAndTell(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Rejects the rows of some ids, and says about each task what it did: by `print`, and to a logger."""
+    """Rejects the rows with some ids, and reports each task by `print` and to a logger."""
 
     bad: tuple[int, ...] = (3, 7, 8)
 
@@ -350,14 +352,14 @@ class RejectAndTell(ProcessingStage[DocumentBatch, DocumentBatch]):
         for number in ids:
             if number in self.bad:
                 self.record_rejected("bad id", position=number, raw=str(number).encode())
-        print(f"seen {ids}")  # noqa: T201 - a stage of a user may print
+        print(f"seen {ids}")  # noqa: T201 - a user's stage may print
         logging.getLogger("conformance").warning("first of all %s", ids[0])
         return task.filter(array([number not in self.bad for number in ids], pa.bool_()))
 
 
 @dataclass
 class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Fails in ``hook``: with an error of the run's own kinds if ``missing``, otherwise with one of Python's."""
+    """Fails in ``hook``: with one of Curator's errors if ``missing``, otherwise with one of Python's."""
 
     hook: str = "setup"
     missing: bool = False
@@ -384,7 +386,7 @@ class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Leave(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Calls ``sys.exit()`` on tasks that hold a row with this id."""
+    """Calls ``sys.exit()`` on tasks with a row with this id."""
 
     bad: int = 3
     code: int = 7
@@ -397,7 +399,7 @@ class Leave(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Never finishes tasks that hold a row with this id."""
+    """Never finishes tasks with a row with this id."""
 
     bad: int = 3
 
@@ -420,7 +422,7 @@ class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Kills its own process on tasks that hold a row with this id, a given number of times."""
+    """Kills its own process on tasks with a row with this id, a given number of times."""
 
     bad: int = 3
     times: int = 1
@@ -435,11 +437,11 @@ class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class OnThread(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Drops odd ids, rejects those that end in 7, and fails on ``bad``, on a thread that begins before the stage is
+    """Drops odd ids, rejects those that end in 7, and fails on ``bad``, in a thread that begins before the stage is
     called.
 
-    On ``killer`` the thread kills its process. With a folder it leaves a trace when it begins a task, and waits until ``other`` has
-    begun the task before.
+    On ``killer`` the thread kills its process. With a folder, it leaves a trace when it begins a task, and waits until
+    ``other`` has begun the task before.
     """
 
     begins_ahead: int = 1
@@ -472,7 +474,7 @@ class OnThread(ProcessingStage[DocumentBatch, DocumentBatch]):
             leave_trace(self.folder, f"begun-{number}")
             if number:
                 name = f"{self.other}-{number - 1}"
-                wait_for(lambda: traces(Path(self.folder), name), f"{name}, which is to begin beside this", 30.0)
+                wait_for(lambda: traces(Path(self.folder), name), f"{name}, which should begin beside this one", 30.0)
         return ids
 
     def _made(self, task: DocumentBatch, ids: list[int]) -> DocumentBatch:
@@ -485,7 +487,7 @@ class OnThread(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class KillDriver(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Kills the driver, whose process id is in ``pid_file``, when ``after`` tasks have passed; once."""
+    """Kills the driver, whose process id is in ``pid_file``, once, after ``after`` tasks."""
 
     pid_file: str = ""
     after: int = 5
@@ -505,7 +507,7 @@ class KillDriver(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class PackageVersion(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds the version of a package as this stage's environment has it."""
+    """Adds the version of a package in this stage's environment."""
 
     column: str = "version"
 

@@ -1,4 +1,4 @@
-"""Wait for a condition, for a limited time: what tests do instead of sleeping for too long or too short a time."""
+"""How do tests wait for a condition without sleeping for too long or too short a time?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0, pause_s: float = 0.01) -> None:
-    """Return as soon as ``condition()`` is true; raise `AssertionError`, which says ``what`` was awaited, after
-    ``seconds``.
+    """Return as soon as ``condition()`` is true. After ``seconds``, raise an `AssertionError` that says ``what`` was
+    awaited.
 
-    A check needs an error: if it continued after the wait, it would fail much later, by its own time limit, or not at
-    all. The condition may raise to end the wait early.
+    It raises, because a check that continued after a failed wait would fail much later, by its own time limit, or not
+    at all. The condition may raise to end the wait early.
     """
     deadline = time.monotonic() + seconds
     while not condition():

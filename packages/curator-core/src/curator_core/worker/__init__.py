@@ -1,1 +1,1 @@
-"""Where a stage is run: one adapter for every executor, and groups of stages around it."""
+"""How stages run: one adapter for all executors, and groups of stages around it."""

@@ -1,7 +1,7 @@
-"""The one place where a stage is run: validation, timing, accounting and the error policy.
+"""How is a stage run? This is the one place for validation, timing, accounting and the error policy.
 
-An executor moves tasks between workers and places the workers; inside a worker a `GroupRunner` does everything else,
-so a stage behaves the same everywhere. Tasks flow through generators, depth first: memory holds one chain of tasks.
+An executor places workers and moves tasks between them; inside a worker a `GroupRunner` does everything else, so a
+stage behaves the same everywhere. Tasks flow through generators, depth first, so only one chain of tasks is in memory.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ R = TypeVar("R")
 
 
 class BaseStageAdapter:
-    """Runs one stage. Executors extend it to translate; everything that a stage may rely on is here."""
+    """Runs one stage and guarantees everything that a stage may rely on. Executors extend it only to translate."""
 
     def __init__(
         self, planned: PlannedStage, context: RunContext, sink: Sink, calls: CallObserver | None = None
@@ -63,16 +63,16 @@ class BaseStageAdapter:
         self.sink = sink
         self._declared = Declared(self.stage, self.name)
         self._batch_size = self.stage.batch_size
-        # process_batch of the base class only loops: calling process directly saves a list per task.
+        # process_batch of the base class only loops, and calling process directly saves a list per task.
         self._batched = overrides(self.stage, "process_batch")
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
         self._times = sink.times if isinstance(sink, LedgerWriter) else None
         self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
-        self.overlap: Overlap | None = None  # of this and the filters behind it; set by the group
-        self.begun = Begun()  # the group's, if this is in one
-        # Without a run directory there is nowhere to keep samples and counts.
+        self.overlap: Overlap | None = None  # the overlap of this filter and those after it; set by the group
+        self.begun = Begun()  # that of the group, if the stage is in one
+        # Without a run directory there is no place for samples and counts.
         seen = context.seen if isinstance(sink, LedgerWriter) else None
         self._seer = (
             StageSeer(planned, seen, context.attempt, sink.seen) if seen and isinstance(sink, LedgerWriter) else None
@@ -96,9 +96,9 @@ class BaseStageAdapter:
             raise StageError(self.name, reason_of(error), hook=what, details=user_traceback(error)) from error
 
     def _work(self, call: Callable[..., R], *arguments: Any, tasks: Sequence[Task[Any]] = (), spent: float = 0.0) -> R:
-        """Run code of the stage. `sys.exit()` in it is an error like any other: a stage does not end the run.
+        """Run code of the stage. `sys.exit()` counts as an ordinary error: a stage cannot end the run.
 
-        ``spent``: how many seconds of its limit the stage has had for these tasks already.
+        ``spent`` is the number of seconds of its limit that the stage has used for these tasks.
         """
         if tasks and self.calls is not None:
             limit = self.stage.task_timeout_s
@@ -109,7 +109,7 @@ class BaseStageAdapter:
         try:
             return call(*arguments)
         except SystemExit as stop:
-            # An exception with which an engine or a signal handler ends the process has its own class or attributes.
+            # Exceptions by which an engine or a signal handler ends the process have other classes or attributes.
             if type(stop) is not SystemExit or vars(stop):
                 raise
             code = "" if stop.code is None else repr(stop.code)
@@ -122,9 +122,9 @@ class BaseStageAdapter:
                 self._no_call()
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """What the stage makes of ``tasks``, on demand."""
+        """Yield the stage's results for ``tasks``, on demand."""
         tasks = map(self._landed, tasks)
-        # Each `del` releases a task before the next is made: they may be large.
+        # Each `del` releases a task before the next one is made, since tasks may be large.
         if self._merges or self._fans_out:
             several = self._merge if self._merges else self._fan_out
             for task in tasks:
@@ -146,7 +146,7 @@ class BaseStageAdapter:
                 del batch
 
     def _begin_ahead(self, tasks: Iterator[Task[Any]], care: Care) -> Iterator[Task[Any]]:
-        """The same for a stage that begins tasks before their results are requested."""
+        """Like `stream`, for a stage that begins tasks before their results are requested."""
         waiting: deque[tuple[Task[Any], Callable[[], Any] | None, float]] = deque()
         more = True
         try:
@@ -170,7 +170,7 @@ class BaseStageAdapter:
                 self._no_call()
 
     def _no_call(self) -> None:
-        """No stage is called now, but tasks that were begun may be worked on."""
+        """Announce that no stage is called now, although begun tasks may still be in progress."""
         assert self.calls is not None
         if self.begun:
             self.calls.begin(*self.begun.suspects("", []), None)
@@ -182,7 +182,7 @@ class BaseStageAdapter:
             finish = self._work(self.stage.begin, task, tasks=[task])
         except FATAL:
             raise
-        except Exception:  # it raises the same error when it is asked for the task, and the policy decides
+        except Exception:  # `process` will raise the same error for the task, and the policy decides
             return None
         if finish is None:
             return None
@@ -199,15 +199,15 @@ class BaseStageAdapter:
         return finished
 
     def _landed(self, task: Task[Any]) -> Task[Any]:
-        """The task in a form that the stage takes: columns beside the table that it does not take there are put into
-        the table.
+        """The task in a form that the stage accepts: columns that it does not accept beside the table are put into the
+        table.
         """
         if not isinstance(task, DocumentBatch) or not task._beside:
             return task
         return task.landed([name for name in task._beside if may_stay_beside(self.stage, name)])
 
     def _may_have(self, task: Task[Any], care: Care) -> bool:
-        """Whether the stage can be given the task; if not, the task goes to the error policy."""
+        """Whether the stage may get the task; if not, the task goes to the error policy."""
         reason = care.aside.get((self.name, task.task_id)) if care.aside else None
         if reason is not None:
             self.set_aside(task, reason)
@@ -215,7 +215,7 @@ class BaseStageAdapter:
         wrong = None if self._merges else self._declared.unmet_by(task)
         if wrong is None:
             if self._seer is not None and not task._stage_perf and task.unit == ROWS:
-                self._seer.entered(task)  # no stage has read them: the run was given these rows
+                self._seer.entered(task)  # no stage has read these rows: they are the input of the run
             return True
         if self.context.on_error == "fail":
             raise StageError(self.name, wrong, task.task_id, source=place_of(task))
@@ -227,9 +227,9 @@ class BaseStageAdapter:
     def _run(
         self, batch: list[Task[Any]], finish: Callable[[], Any] | None = None, spent: float = 0.0
     ) -> Iterator[Task[Any]]:
-        """``finish``: what the stage has begun, and ``spent``: the seconds that beginning took."""
-        # Counted before the call: a stage that cuts its input short must not look as if it was given less. The usual
-        # case is one batch of rows, for which a number is enough.
+        """``finish`` is the function from the stage's `begin`, and ``spent`` the seconds that `begin` took."""
+        # Items are counted before the call, in case a stage shortens its input. In the usual case of one batch of rows
+        # a number is enough.
         rows = batch[0].num_items if len(batch) == 1 and batch[0].unit == ROWS else None
         given = [amount_of(task) for task in batch] if rows is None else []
         if self._times is not None:
@@ -241,7 +241,7 @@ class BaseStageAdapter:
             results = self._call(batch, finish)
         except Exception as error:
             failure = error
-        if failure is not None:  # outside the handler: later errors are not caused by this one
+        if failure is not None:  # outside the handler, so that later errors do not have this one as their context
             yield from self._recover(batch, [Amount(rows)] if rows is not None else given, failure)
             return
         seconds = time.perf_counter() - started
@@ -253,13 +253,13 @@ class BaseStageAdapter:
             and result.num_items == rows
             and self.stage.__dict__.get("_recorder") is None
         ):
-            # The usual case has nothing to balance: as many rows came out as went in, and nothing was recorded.
+            # In the usual case there is nothing to balance: as many rows came out as went in, and nothing was recorded.
             yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
         else:
             yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
 
     def _measure(self, task: Task[Any]) -> None:
-        """Measure a table that the stage is given, or that it has read."""
+        """Measure an input table of the stage, or a table that it has read."""
         if self._times is not None and isinstance(task.data, pa.Table):
             self._times.measure(self.name, task.data)
 
@@ -275,15 +275,15 @@ class BaseStageAdapter:
         if not isinstance(results, (list, tuple)) or len(results) != len(batch):
             length = len(results) if isinstance(results, (list, tuple)) else f"not a list but {type(results).__name__}"
             raise AccountingError(
-                f"stage {self.name!r}: process_batch() was given {count(len(batch), 'task')} and returned {length}: element i "
-                "of its answer must be the result for task i, None for one that is dropped"
+                f"stage {self.name!r}: process_batch() got {count(len(batch), 'task')} and returned {length}: "
+                "element i of its result must be the result for task i, or None if it is dropped"
             )
         return results
 
     def _account(
         self, batch: list[Task[Any]], given: list[Amount], results: Sequence[Any], seconds: float, quarantined: int = 0
     ) -> list[Task[Any]]:
-        """Balance what a call made, task by task; returns the tasks that go on."""
+        """Balance the results of a call, task by task; return the tasks that continue."""
         survivors: list[Task[Any]] = []
         recorders = self._take_recorders(len(batch))
         for task, amount, result, recorder in zip(batch, given, results, recorders, strict=True):
@@ -313,7 +313,7 @@ class BaseStageAdapter:
         return survivors
 
     def _perf(self, task: Task[Any], recorder: Recorder, seconds: float) -> StagePerfStats:
-        """The statistics of one call on one task, as far as the stage has recorded them; its rejects go to the sink."""
+        """The statistics of one call on one task from the stage's records; its rejects go to the sink."""
         perf = StagePerfStats(self.name, seconds, 1)
         perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
         if recorder.rejects:
@@ -325,9 +325,9 @@ class BaseStageAdapter:
         return perf
 
     def _outputs_of(self, task: Task[Any], recorder: Recorder, *, whole: str = "") -> list[tuple[str, FileRecord]]:
-        """The files that the stage has written for a task, and the file of the rows that it has dropped.
+        """The files that the stage has written for a task, and the file of its dropped rows.
 
-        ``whole``: the reason if the task as a whole was dropped. Then all its rows are dropped, unless the stage has
+        ``whole`` is the reason if the whole task was dropped. All of its rows are then dropped, unless the stage has
         recorded otherwise.
         """
         outputs = [(self.name, record) for record in recorder.outputs]
@@ -351,8 +351,8 @@ class BaseStageAdapter:
         quarantined: int,
         reason: str,
     ) -> None:
-        """Put the rows in and out into ``perf``, or raise where they do not add up."""
-        if quarantined:  # the call was given the others
+        """Set the rows in and out of ``perf``; raise if they do not add up."""
+        if quarantined:  # the call got the other rows
             given = given._replace(items=given.items + quarantined)
         gone = perf.rows_dropped + perf.rows_rejected
         sums = balance(given, made, gone=gone, read=read, quarantined=quarantined, fans_out=self._fans_out)
@@ -380,10 +380,10 @@ class BaseStageAdapter:
             raise AccountingError(f"stage {self.name!r} {verb} {type(made).__name__} for task {task.task_id!r}: {rule}")
 
     def _continue_as(self, parent: Task[Any], result: Task[Any], perf: StagePerfStats, outputs: list[Any]) -> Task[Any]:
-        """One for one: the result keeps the id of its parent."""
+        """Continue with one result for one task, which keeps the id of its parent."""
         if result is not parent:
             if result.task_id != parent.task_id:
-                # Not made with with_data(): it may be an object that the stage keeps and returns again.
+                # The result is copied, because the stage may keep the object and return it again.
                 result = copy.copy(result)
             result.task_id = parent.task_id
             result._source = parent._source
@@ -411,10 +411,10 @@ class BaseStageAdapter:
     def _fork(
         self, task: Task[Any], children: list[Task[Any]], perf: StagePerfStats, outputs: list[Any]
     ) -> list[Task[Any]]:
-        """A list from a map: the children are numbered, and the counts of the stages before are recorded with the
-        fork.
+        """Continue with a list from a map: the children are numbered, and the counts of the stages so far are recorded
+        with the fork.
         """
-        # A stage may hand back its input, or the same task twice: each child needs a body of its own.
+        # A stage may return its input, or the same task twice, so each child becomes an object of its own.
         children = [replace(child, _pending=[], _outputs=[]) for child in children]
         for index, child in enumerate(children):
             self._name_child(task, child, index, perf)
@@ -444,7 +444,7 @@ class BaseStageAdapter:
         child._outputs = []
 
     def _see_change(self, parent: Task[Any], made: Task[Any]) -> None:
-        """A reader has made rows, or a writer has put them into a file."""
+        """Note that a reader has made rows, or that a writer has written rows to a file."""
         assert self._seer is not None
         if made.unit == ROWS:
             self._seer.entered(made)
@@ -454,9 +454,9 @@ class BaseStageAdapter:
     # Fan-out and merge -------------------------------------------------------------------------------------------
 
     def _fan_out(self, task: Task[Any]) -> Iterator[Task[Any]]:
-        """Children as the stage makes them; how many there are is recorded when the last one is out."""
+        """Yield children as the stage makes them; their number is recorded after the last one."""
         given, made = amount_of(task), _Made()
-        # The children carry it, so it is filled in when all are out.
+        # The children carry this object, which is filled in when all are out.
         perf = StagePerfStats(self.name)
         failure = yield from self._children_of(task, perf, made)
         (recorder,) = self._take_recorders(1)
@@ -466,7 +466,7 @@ class BaseStageAdapter:
         if failure is not None and given.unit == ROWS and not made.amounts.keys() - {ROWS}:
             gone = perf.rows_dropped + perf.rows_rejected
             lost = max(0, given.items - sum(amount.items for amount in made.amounts.values()) - gone)
-        # The number of rows that a stage read before it failed says nothing about how many its input holds.
+        # The rows that a stage read before it failed are not all rows of its input.
         read = recorder.read if failure is None else None
         rest = given._replace(items=given.items - lost)
         self._balance(task, perf, rest, list(made.amounts.values()), read, lost, "nothing came out")
@@ -474,7 +474,7 @@ class BaseStageAdapter:
         children = made.count + (failure is not None)
         self.emit(FORK, task, children=children, counts=[*task._pending, perf], outputs=outputs)
         if failure is not None:
-            # The part that the stage could not make counts as one more child, which ends here.
+            # The part that the stage could not make counts as another child, which ends here.
             unmade = task.with_data(task.data)
             self._name_child(task, unmade, made.count, perf)
             self._quarantine(unmade, failure, lost, counted=True)
@@ -482,12 +482,14 @@ class BaseStageAdapter:
     def _children_of(
         self, task: Task[Any], perf: StagePerfStats, made: _Made
     ) -> Generator[Task[Any], None, Exception | None]:
-        """The children of a task, each once, however often the stage has to be called again; returns its last error."""
+        """Yield the children of a task, each once, however often the stage has to be called again; return its last
+        error.
+        """
         for attempt in itertools.count(1):
             self._reset_recorder()
             try:
                 children = self._timed(perf, task, lambda: self._begin_children(task))
-                # A retry makes the same children again: those that have been passed on already are skipped.
+                # A retry makes the same children again, so those that have been passed on are skipped.
                 for number in itertools.count():
                     child = self._timed(perf, task, lambda: next(children, _END))  # noqa: B023 - called here
                     if child is _END:
@@ -495,7 +497,8 @@ class BaseStageAdapter:
                     if number < made.count:
                         continue
                     self._require_task(child, task, "yielded", "a fan-out yields tasks")
-                    # A stage may return its input, or one object again and again: each child gets its own body.
+                    # A stage may yield its input, or the same object again and again, so each child becomes an object
+                    # of its own.
                     child = copy.copy(child)
                     self._name_child(task, child, made.count, perf)
                     made.add(child)
@@ -521,7 +524,7 @@ class BaseStageAdapter:
         return iter(made if made is not None else ())
 
     def _timed(self, perf: StagePerfStats, task: Task[Any], call: Callable[[], R]) -> R:
-        """A part of the work on one task: its time is added to that of the parts before it, since one limit holds for
+        """Do a part of the work on one task. Its time is added to that of the earlier parts, since one limit applies to
         all.
         """
         started = time.perf_counter()
@@ -570,7 +573,7 @@ class BaseStageAdapter:
     # The error policy --------------------------------------------------------------------------------------------
 
     def _recover(self, batch: list[Task[Any]], given: list[Amount], error: Exception) -> Iterator[Task[Any]]:
-        """The results of a call that failed: it is retried, then halved until single rows are to blame."""
+        """Yield the results of a call that failed: it is retried, and then halved until the failing rows are found."""
         if isinstance(error, FATAL):
             raise error
         for _ in range(0 if isinstance(error, TaskTimeout) else self.context.retries):
@@ -597,7 +600,7 @@ class BaseStageAdapter:
         """Find the rows that the stage fails on, set them aside, and continue with the others."""
         poison: dict[int, Exception] = {}
         if isinstance(task, DocumentBatch):
-            task = task.landed()  # its rows are tried by themselves
+            task = task.landed()  # single rows are tried
         if isinstance(task, DocumentBatch) and task.num_rows > 1 and not isinstance(error, TaskTimeout):
             poison = find_poison(functools.partial(self._try_rows, task), task.num_rows, error)
         if not poison or len(poison) == task.num_items:
@@ -633,11 +636,10 @@ class BaseStageAdapter:
         return None
 
     def set_aside(self, task: Task[Any], error: Exception) -> None:
-        """Hand a task that the stage must not be given (again) to the error policy: the whole task, with any rows that
-        it has.
+        """Pass a task that the stage must not get (again) to the error policy: the whole task with all of its rows.
 
-        Every task that fails as a whole comes through here, including one that has killed its workers or took too long,
-        so that it leaves the same record on every executor.
+        Every task that fails as a whole is handled here, including one that has killed its workers or took too long, so
+        that it leaves the same record on every executor.
         """
         if self.context.on_error == "fail":
             raise error
@@ -665,12 +667,12 @@ class BaseStageAdapter:
         try:
             values = table.slice(row, 1).to_pylist()[0]
             text = json.dumps(values, ensure_ascii=False, default=brief)
-        except Exception:  # a value that cannot be shown must not hide the error that brought us here
+        except Exception:  # a value that cannot be shown must not hide the original error
             text = repr(table.schema)
         return text.encode("utf-8", "replace")[: self.context.max_raw_bytes]
 
     def see_end(self, task: Task[Any]) -> None:
-        """A task has come to the end of the pipeline; if it holds rows, there was no writer."""
+        """Note that a task has reached the end of the pipeline; if it holds rows, there was no writer."""
         if self._seer is not None and task.unit == ROWS:
             self._seer.left(task)
 
@@ -687,7 +689,7 @@ class BaseStageAdapter:
         outputs: list[Any] | None = None,
         result: str = "",
     ) -> None:
-        """Hand a fact about ``task`` to the ledger."""
+        """Pass an event of ``task`` to the ledger."""
         self.sink.event(
             Event.of(
                 task,
@@ -713,11 +715,11 @@ class BaseStageAdapter:
         return counts
 
     def _reset_recorder(self) -> None:
-        """Forget what was recorded: the records of a failed attempt would be counted twice."""
+        """Discard the records, because those of a failed attempt would be counted twice."""
         self.stage.__dict__.update(_NOTHING_RECORDED)
 
     def _take_recorders(self, tasks: int) -> Sequence[Recorder]:
-        """What the stage has recorded of each task of its last call."""
+        """Take the stage's records about each task of its last call."""
         call: CallRecorder | None = self.stage.__dict__.get("_call")
         if call is not None:
             recorders = call.recorders
@@ -730,7 +732,7 @@ class BaseStageAdapter:
 
 @dataclass(slots=True)
 class _Made:
-    """The children that have been passed on: how many, and how much of each unit."""
+    """The number of children that have been passed on, and their amounts by unit."""
 
     count: int = 0
     amounts: dict[str, Amount] = field(default_factory=dict)
@@ -743,8 +745,8 @@ class _Made:
 
 
 def amount_of(task: Task[Any]) -> Amount:
-    """How much a task holds."""
-    if task.unit == ROWS:  # first, because it is the usual case and `isinstance` of an abstract class is slow
+    """The amount of items in a task."""
+    if task.unit == ROWS:  # checked first: it is the usual case, and `isinstance` with an abstract class is slow
         return Amount(task.num_items)
     files = task.records if isinstance(task, FileGroupTask) else ()
     return Amount(task.num_items, task.unit, sum(record.rows for record in files) if files else None)

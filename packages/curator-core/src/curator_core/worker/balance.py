@@ -1,6 +1,6 @@
-"""How many rows went into one call of a stage, how many came out, and whether that adds up.
+"""Do the rows of one call of a stage add up? Rows in, rows out, and rows that left.
 
-A pure decision. One rule serves maps, fan-outs and merges: rows in = rows out + rows that left with a reason.
+One rule applies to maps, fan-outs and merges: rows in = rows out + rows that left with a reason.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ ROWS = "rows"
 
 
 class Amount(NamedTuple):
-    """What a task holds: ``items`` of ``unit``; for a list of files, also how many rows they hold, if that is
+    """The amount in a task: ``items`` of ``unit``. For a list of files, also the number of their rows, if it is
     recorded.
     """
 
-    # A tuple, because one is made for each call of a stage, and a frozen dataclass takes three times as long.
+    # It is a tuple, because one is made for each call of a stage and a frozen dataclass takes three times as long.
 
     items: int
     unit: str = ROWS
@@ -37,7 +37,7 @@ class Balance:
 
     rows_in: int
     rows_out: int
-    # Rows of a task that produced nothing, and about which the stage has recorded nothing.
+    # The rows of a task without results, about which the stage has recorded nothing.
     dropped: int = 0
     created: int = 0
 
@@ -51,28 +51,28 @@ def balance(
     quarantined: int = 0,
     fans_out: bool = False,
 ) -> Balance:
-    """The balance of a call that was given ``given`` and made ``made``; None where it dropped the task.
+    """The balance of a call with the input ``given`` and the output ``made``, which is None if it dropped the task.
 
-    ``gone``: rows that it dropped or rejected with a reason; ``read``: rows that a reader says its input held;
-    ``quarantined``: rows of ``given`` that the error policy has set aside.
+    ``gone`` are rows that it dropped or rejected with a reason, ``read`` the rows in a reader's input, and
+    ``quarantined`` rows of ``given`` that the error policy has set aside.
     """
     left = gone + quarantined
     if not made:
         if given.unit != ROWS:
             rows_in = read if read is not None else left
             return Balance(rows_in, 0, created=left - rows_in)
-        # None drops the rows that are left; so does an empty list, unless the stage has recorded losses: then the rest
-        # is lost.
+        # None drops the remaining rows, and so does an empty list, unless the stage has recorded losses: then the
+        # remaining rows are lost.
         rest = given.items - left if made is None or not left else 0
         return Balance(given.items, 0, max(0, rest), left + max(0, rest) - given.items)
     rows_out = sum(amount.items for amount in made)
     if all(amount.unit == given.unit for amount in made):
-        # A fan-out may group or split anything but rows as it likes.
+        # A fan-out may group or split items other than rows in any way.
         rows_in = given.items if given.unit == ROWS or not fans_out else rows_out + left
-    elif given.unit == ROWS and all(amount.unit != ROWS for amount in made):  # a writer: rows go into files
+    elif given.unit == ROWS and all(amount.unit != ROWS for amount in made):  # a writer writes rows to files
         rows_in = given.items
         written = [amount.rows_in_files for amount in made]
         rows_out = rows_in - left if None in written else sum(rows or 0 for rows in written)
-    else:  # a reader: rows come into being here
+    else:  # a reader makes rows
         rows_in = read if read is not None else rows_out + left
     return Balance(rows_in, rows_out, created=rows_out + left - rows_in)

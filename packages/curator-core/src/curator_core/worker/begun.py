@@ -1,4 +1,4 @@
-"""Which tasks have the stages of a group begun before being asked for them? One of them may be why a worker dies."""
+"""Which tasks have the stages of a group begun ahead? Any of them may be the reason why a worker dies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from curator_core.model.task import Task
 
 
 class Begun:
-    """The tasks that are begun, by stage; the stages of a group share one object."""
+    """The begun tasks by stage; the stages of a group share one object."""
 
     def __init__(self, allowed: bool = True) -> None:
-        """``allowed``: whether stages may begin tasks at all. A call with a time limit must be the only work."""
+        """``allowed`` says whether stages may begin tasks: a call with a time limit must be the only work."""
         self.allowed = allowed
         self._tasks: list[tuple[str, Task[Any]]] = []
 
@@ -23,14 +23,14 @@ class Begun:
         self._tasks.append((stage, task))
 
     def end(self, stage: str, task: Task[Any]) -> None:
-        """The task is finished, or its result will not be requested."""
+        """Remove a task that is finished, or whose result will not be requested."""
         self._tasks = [(name, begun) for name, begun in self._tasks if name != stage or begun is not task]
 
     def suspects(self, stage: str, tasks: Sequence[Task[Any]]) -> tuple[str, Sequence[Task[Any]]]:
-        """What to blame if the worker dies while ``stage`` works on ``tasks``: a stage, and all tasks that may be the
+        """The suspects if the worker dies while ``stage`` works on ``tasks``: a stage, and all tasks that may be the
         cause.
 
-        Several tasks are never blamed: they are run again without beginning any, so that the one to blame is found.
+        Several suspects are never blamed: they are run again without begun tasks, so that the cause is found.
         """
         others = [(name, task) for name, task in self._tasks if name != stage or not any(task is own for own in tasks)]
         if not others:

@@ -1,7 +1,7 @@
-"""Which stage works on which task: the evidence when a worker dies or takes too long.
+"""Which stage works on which task? This is the evidence if a worker dies or takes too long.
 
-An adapter announces every call of a stage to a `CallObserver`. What an executor learns from it comes back as `Care`:
-how the source must be run again.
+An adapter announces every call of a stage to a `CallObserver`. From that, an executor makes a `Care`, which says how to
+run the source again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from curator_core.model.task import Task
 
 @dataclass(frozen=True)
 class Care:
-    """How a source is run again after a worker has died of it, or was ended because it took too long.
+    """How to run a source again after a worker has died on it, or was ended because it took too long.
 
-    ``alone`` are stages that are given one task a call, so that the one to blame is found; ``aside`` are tasks that go
-    to the error policy without being given to a stage, each with the reason.
+    ``alone`` are stages that get one task per call, so that the cause is found; ``aside`` are tasks that go to the
+    error policy without a call of the stage, each with the reason.
     """
 
     alone: frozenset[str] = frozenset()
@@ -39,22 +39,22 @@ NO_CARE = Care()
 class CallObserver:
     """Called around every call of a stage; the base class observes nothing.
 
-    ``limit_s`` is how long the call may take (`task_timeout_s`, for each task of the call). An observer that ends late
-    workers does so in its own way: from outside the worker, or from a thread in it.
+    ``limit_s`` is how long the call may take (`task_timeout_s`, for each task of the call). How late workers are ended
+    depends on the observer: from outside the worker, or from a thread in it.
     """
 
     def begin(self, stage: str, tasks: Sequence[Task[Any]], limit_s: float | None) -> None:
-        """The stage is about to work on these tasks."""
+        """Called before the stage works on these tasks."""
 
     def end(self) -> None:
-        """It has returned or raised."""
+        """Called after the stage has returned or raised."""
 
 
 class TimeLimits(CallObserver):
     """Time limits in the user's own process, which must not be ended.
 
-    In the main thread a timer of the system interrupts the stage, at the latest when it returns from native code. In
-    another thread nothing can interrupt it, so the call is judged when it returns.
+    In the main thread a system timer interrupts the stage, at the latest when it returns from native code. In another
+    thread nothing can interrupt it, so the time is checked when the call returns.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker needs to know about the run that it works for."""
+"""What must a worker know about its run?"""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from curator_core.planning.plan import PlannedStage
 
 
 def format_of_dropped(stages: Sequence[PlannedStage]) -> ProcessingStage[Any, Any] | None:
-    """The writer in whose format the rows that stages drop are written: the last one that can, or None for Parquet."""
+    """The writer that writes the rows that stages drop: the last one that can, or None for Parquet."""
     writers = [planned.stage for planned in stages if planned.stage.output_folder()]
     return next((writer for writer in reversed(writers) if overrides(writer, "write_rows")), None)
 
 
 Ending = Literal["pass", "done", "merged"]
 
-# How much of a row or message the rejects keep.
+# The number of bytes of a row or message that rejects keep.
 MAX_RAW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What every worker of a run must know; small, and sent once."""
+    """The facts that every worker of a run needs; they are small and sent once."""
 
     run_dir: str | None = None
     attempt: int = 1
@@ -34,17 +34,18 @@ class RunContext:
     retries: int = 0
     max_raw_bytes: int = MAX_RAW_BYTES
     log_level: str = "warning"
-    # A folder for the rows that stages drop; None where they are not written down.
+    # A folder for the rows that stages drop; None if they are not written.
     dropped: str | None = None
-    # The writer in whose format they are written; None for Parquet.
+    # The writer for dropped rows; None for Parquet.
     dropped_as: ProcessingStage[Any, Any] | None = None
-    # False where stages are tried and nothing may be written, not even for a stage with a folder of its own.
+    # False if stages are only tried and nothing may be written, not even by a stage with its own folder for dropped
+    # rows.
     writes: bool = True
-    # What is kept of the rows to be seen; None for nothing.
+    # Which samples and counts are kept; None for none.
     seen: SeenOptions | None = None
-    # Options of the executor's own, for its workers.
+    # The executor's options for its workers.
     options: tuple[tuple[str, Any], ...] = ()
 
     def open_sink(self) -> LedgerWriter | MemorySink:
-        """Open a worker's own way into the ledger."""
+        """Open a sink for this worker's events."""
         return LedgerWriter(self.run_dir, self.attempt) if self.run_dir else MemorySink()

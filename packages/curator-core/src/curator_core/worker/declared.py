@@ -10,18 +10,18 @@ from curator_core.model.task import DocumentBatch, Task
 
 
 class Declared:
-    """What a stage declares of the tasks that it takes and makes."""
+    """A stage's declarations about its input and output tasks."""
 
     def __init__(self, stage: ProcessingStage[Any, Any], name: str) -> None:
         self._stage = stage
         self._name = name
         self._accepts = accepted_tasks(stage)
-        # By type of task, the columns that the stage reads, and those that it adds, which must not exist before.
+        # For each type of task, the columns that the stage reads, and those that it adds, which must not exist before.
         self._columns: dict[type[Task[Any]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        self.has_seen_outputs = False  # the columns of its output are compared once
+        self.has_seen_outputs = False  # the columns of its output are checked once
 
     def unmet_by(self, task: Task[Any]) -> str | None:
-        """What is wrong with the columns of a task; a task of a type that the stage does not take is an error."""
+        """The error in the columns of a task, if any; raise if the stage does not accept the type of the task."""
         kind = type(task)
         columns = self._columns.get(kind)
         if columns is None:
@@ -40,9 +40,7 @@ class Declared:
         return None
 
     def check_made(self, result: Task[Any], parent: Task[Any]) -> None:
-        """Raise `StageError` if a result of the stage is not well formed, or its first result lacks a declared
-        column.
-        """
+        """Raise `StageError` if a result is not well formed, or if the first result lacks a declared column."""
         if not result.validate():
             what = type(result).__name__
             if isinstance(result, DocumentBatch):
@@ -68,5 +66,5 @@ class Declared:
     def _columns_of(self, kind: type[Task[Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not any(issubclass(kind, accepted) for accepted in self._accepts):
             wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
-            raise AccountingError(f"stage {self._name!r} takes {wanted}, but was given {kind.__name__}")
+            raise AccountingError(f"stage {self._name!r} takes {wanted}, but got {kind.__name__}")
         return tuple(needed_columns(self._stage, kind)), tuple(added_columns(self._stage, kind))

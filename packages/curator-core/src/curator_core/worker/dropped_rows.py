@@ -1,8 +1,8 @@
-"""Where does a run write dropped rows when it is asked to?
+"""How does a run write dropped rows, if the user asks for it?
 
-Into a folder for each stage, a file for each task in the format of the pipeline's writer or as Parquet, named by its
-lineage and there whole or not at all: an output like those of a writer, so a run accounts for it, resumes it, and
-clears away what an interrupted attempt has left.
+Each stage has a folder, and each task a file, named by its lineage, in the format of the pipeline's writer or as
+Parquet. The files are written whole or not at all, and are outputs like those of a writer: a run accounts for them,
+resumes them, and removes the leftovers of interrupted attempts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from curator_core.model.task import DocumentBatch, FileRecord, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
 
-# The columns of the files besides those of the rows.
+# The columns of the files in addition to those of the rows.
 STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
 
 
@@ -36,9 +36,9 @@ def write_dropped(
     *,
     whole: str = "",
 ) -> FileRecord | None:
-    """Write down the rows of a task that a stage has dropped; with ``whole``, all of them, for that reason.
+    """Write the rows of a task that a stage has dropped; with ``whole``, all rows, with this reason.
 
-    ``writer``: the stage in whose format they are written, if it can.
+    ``writer`` is the stage whose format is used, if it can write the table.
     """
     if not isinstance(task, DocumentBatch):
         return None
@@ -70,7 +70,7 @@ def _of_judged(planned: PlannedStage, judged: Judged) -> pa.Table:
     words = array([reasons] * table.num_rows, pa.string()) if isinstance(reasons, str) else reasons.cast(pa.string())
     assert isinstance(planned.stage, ColumnFilter)
     parts = planned.stage.score_parts(judged.scores)
-    # Where there are several scores, a struct holds them all.
+    # Several scores are in a struct.
     if len(parts) == 1:
         scores: pa.Array = next(iter(parts.values())).filter(lost).cast(pa.float64())
     elif parts:
@@ -109,12 +109,12 @@ def _write(path: str, table: pa.Table) -> FileRecord:
 
 
 def dropped_folder(planned: PlannedStage, root: str | None) -> str | None:
-    """The folder for what a stage drops: its own, or one below that of the run."""
+    """The folder for the rows that a stage drops: its own, or one below that of the run."""
     if planned.stage.dropped:
         return planned.stage.dropped
     return storage.join(root, planned.name.replace("#", "-")) if root else None
 
 
 def output_name(stage: str) -> str:
-    """What the ledger calls these files: they are outputs beside those of the stage itself."""
+    """The name of these files in the ledger, where they are outputs beside those of the stage itself."""
     return f"{stage}: dropped rows"

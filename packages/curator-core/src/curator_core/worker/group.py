@@ -1,4 +1,4 @@
-"""A group of stages in one worker: each task goes through all of them, depth first."""
+"""How does a group of stages run in one worker? Each task goes through all stages, depth first."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class GroupRunner:
         adapter: type[BaseStageAdapter] = BaseStageAdapter,
         calls: CallObserver | None = None,
     ) -> None:
-        """``calls`` is called around every call of a stage. ``ending``: ``done`` where tasks that leave have reached the end of the pipeline, ``merged`` where they wait
-        for a merge (stored in ``folder`` if there is one), ``pass`` where another group continues.
+        """``calls`` is called around every call of a stage. ``ending`` is ``done`` if tasks that leave have reached the
+        end of the pipeline, ``merged`` if they wait for a merge (stored in ``folder`` if there is one), and ``pass`` if
+        another group continues.
         """
         self.context = context
         self.sink: Sink = sink if sink is not None else context.open_sink()
@@ -58,13 +59,15 @@ class GroupRunner:
         self._log: StageLog | None = None
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
-        """Every stage, including those after one that failed, so that everything missing is reported together."""
+        """Call the hook of every stage, even after one has failed, so that all missing packages and models are reported
+        together.
+        """
         _all_or_raise(
             (adapter.name, functools.partial(adapter.setup_on_node, node, worker)) for adapter in self.adapters
         )
 
     def setup(self, worker: WorkerMetadata) -> None:
-        """Set the stages up in order; if some fail, what each lacks is reported together, and all are torn down."""
+        """Set the stages up in order. If some fail, their errors are reported together, and all are torn down."""
         if self.context.run_dir and self._log is None:
             self._log = StageLog(self.context.run_dir, worker.worker_id, self.context.log_level)
             self._log.open()
@@ -86,7 +89,7 @@ class GroupRunner:
             raise
 
     def run(self, tasks: Iterable[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """Everything that the group makes of ``tasks``. Call `flush` before relying on it."""
+        """Yield the group's results for ``tasks``. They are durable only after `flush`."""
         stream: Iterator[Task[Any]] = iter(tasks)
         for adapter in self.adapters:
             stream = adapter.stream(stream, care)
@@ -120,18 +123,20 @@ class GroupRunner:
                 )
             )
             if self.ending == "merged" and self.folder:
-                # It waits in the folder; only its name travels on.
+                # The task waits in the folder; only its name is passed on.
                 yield EmptyTask(task_id=task.task_id, _source=task._source)
             else:
                 yield task
             del task
 
     def _keep_result(self, task: Task[Any], outputs: list[Any]) -> str:
-        """What a resumed run gives back for this task: a list of files in the event itself, a table in a file."""
+        """Store the result that a resumed run returns for this task: a list of files in the event itself, a table in a
+        file.
+        """
         if type(task) is FileGroupTask:
             records = [record for _, record in outputs]
             if records == task.records and task.data == [record.path for record in records]:
-                return "outputs"  # the usual case of a writer: its files are in the event already
+                return "outputs"  # the usual case with a writer, whose files are in the event already
             return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
         if isinstance(task, DocumentBatch) and isinstance(self.sink, LedgerWriter):
             self.sink.keep(task.task_id, encode_task(task, pickled=False))
@@ -139,13 +144,13 @@ class GroupRunner:
         return ""
 
     def set_aside(self, task: Task[Any], error: CuratorError) -> None:
-        """Hand a task that cannot be run at all (it kills its worker) to the error policy, without running it."""
+        """Pass a task that cannot be run (it kills its worker) to the error policy, without running it."""
         if not self.adapters:
             raise error
         self.adapters[0].set_aside(task, error)
 
     def flush(self) -> None:
-        """Make every fact known so far durable."""
+        """Make all events so far durable."""
         self.sink.flush()
         if self._log is not None:
             self._log.flush()
@@ -169,8 +174,8 @@ class GroupRunner:
 
 
 def _all_or_raise(calls: Iterable[tuple[str, Callable[[], None]]]) -> None:
-    """Make the calls, one for each stage, and then raise one error for all that failed; it names the stages if there
-    are several.
+    """Make a call for each stage, and then raise one error for all that failed, which names the stages if there are
+    several.
     """
     failed: dict[str, list[str]] = {}
     errors: list[CuratorError] = []

@@ -1,4 +1,4 @@
-"""Tasks that wait for a merge, and the task that they become."""
+"""How do tasks wait for a merge, and what is the input of the merge?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curator_core.worker.balance import Amount
 
 @dataclass(kw_only=True)
 class MergeTask(Task[list[str]]):
-    """The members of one merge, in lineage order: stored ones by id, or the tasks themselves."""
+    """The members of one merge, in lineage order: ids of stored tasks, or the tasks themselves."""
 
     data: list[str]
     folder: str = ""
@@ -46,7 +46,7 @@ class MergeMembers(Sequence[Task[Any]]):
 
 
 def task_path(folder: str, task_id: str) -> str:
-    """Where a stored task lies."""
+    """The path of a stored task."""
     return storage.join(folder, f"{task_id}.task")
 
 
@@ -79,7 +79,7 @@ class CountingMembers(Sequence[Task[Any]]):
         return task
 
     def total(self) -> Amount:
-        """How much all members hold; without a unit where their units differ."""
+        """The amount in all members; without a unit if their units differ."""
         for index in range(len(self)):
             if index not in self._rows:
                 self[index]

@@ -1,4 +1,4 @@
-"""What an error says: its kind, its reason, and the traceback that is the user's own."""
+"""How is an error described? By its kind, its reason, and the part of the traceback in the user's code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from curator_core.errors import CuratorError
 from curator_core.model.task import FileGroupTask, Task
 
 MAX_MESSAGE = 4_000
-_HERE = os.path.dirname(__file__)  # noqa: PTH120 - as text, to compare with what frames say
+_HERE = os.path.dirname(__file__)  # noqa: PTH120 - a text, to compare with those in frames
 
 
 def kind_of(error: BaseException) -> str:
@@ -29,7 +29,7 @@ def message_of(error: BaseException) -> str:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback from the stage's own code on; our own frames and our own errors' tracebacks do not help the
+    """The traceback from the stage's own code on: Curator's frames, and tracebacks of its own errors, do not help the
     user.
     """
     if isinstance(error, CuratorError):
@@ -51,7 +51,7 @@ def file_of(task: Task[Any]) -> str:
 
 
 def place_of(task: Task[Any]) -> str:
-    """The file that a task was made from, for people, with its byte range if it was not the whole file."""
+    """The file that a task was made from, for people, with its byte range if it is not the whole file."""
     file = file_of(task)
     if not file:
         return ""

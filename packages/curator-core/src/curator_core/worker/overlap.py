@@ -1,7 +1,8 @@
-"""How much do neighbouring filters overlap: what would each drop by itself, and what would have been dropped anyway?
+"""How much do neighbouring filters overlap? How many rows would each drop by itself, and how many would be dropped
+anyway?
 
-Each filter is tried on all rows that come to the first of them. That repeats the work of all of them, on more rows, so
-it is done only on request.
+Each filter is tried on all rows that reach the first one. This repeats the work of all filters, on more rows, so it is
+done only on request.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from curator_core.stages.column_filter import ColumnFilter
 
 
 class Overlap:
-    """Consecutive filters, tried on what the first of them is given."""
+    """Consecutive filters, each tried on the input of the first one."""
 
     def __init__(self, filters: Sequence[PlannedStage], attempt: int, rows: SeenRows) -> None:
         self._filters = filters
@@ -33,7 +34,9 @@ class Overlap:
         key = TaskKey.of(task, self._attempt)
         try:
             failed = {planned.name: _failed(planned.stage, task) for planned in self._filters}
-        except Exception:  # a row that an earlier filter would have dropped, say: a measurement must not fail a run
+        except (
+            Exception
+        ):  # for example on a row that an earlier filter would have dropped: a measurement must not fail a run
             self._rows.count(key, self._filters[0].name, "overlap", "unmeasured", ["rows"], [task.num_rows])
             return
         names = list(failed)
@@ -54,7 +57,7 @@ class Overlap:
 
 
 def overlaps(stages: Sequence[PlannedStage]) -> Iterator[tuple[int, list[PlannedStage]]]:
-    """The runs of two or more neighbouring filters in a group: the position of the first, and all of them."""
+    """Each series of two or more neighbouring filters in a group, with the position of the first."""
     run: list[PlannedStage] = []
     for place, planned in enumerate([*stages, None]):
         stage = planned.stage if planned is not None else None
@@ -67,7 +70,7 @@ def overlaps(stages: Sequence[PlannedStage]) -> Iterator[tuple[int, list[Planned
 
 
 def _failed(stage: Any, task: DocumentBatch) -> np.ndarray[Any, Any]:
-    twin = copy.copy(stage)  # a model that is loaded is shared
+    twin = copy.copy(stage)  # a loaded model is shared
     for name, value in (
         ("_recorder", None),
         ("_call", None),

@@ -1,4 +1,4 @@
-"""Which rows of a task does a stage fail on? A search by halves."""
+"""Which rows of a task does a stage fail on? They are found by halving."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ Try = Callable[[int, int], Exception | None]
 
 
 def find_poison(attempt: Try, rows: int, error: Exception) -> dict[int, Exception]:
-    """The rows that a stage fails on by themselves, each with its error, given that it fails on all ``rows`` with ``error``.
+    """Find the rows that a stage fails on alone, each with its error, given that it fails on all ``rows`` with
+    ``error``.
 
-    ``attempt(start, stop)`` runs the stage on some of the rows and returns what it raised. A few bad rows among many
-    take about two attempts for each halving. The result is empty where the stage fails on rows together and on none
-    alone.
+    ``attempt(start, stop)`` runs the stage on some of the rows and returns the error that it raised. A few bad rows
+    among many take about two attempts for each halving. The result is empty if the stage fails on rows together but on
+    none alone.
     """
     poison: dict[int, Exception] = {}
     waiting = [(0, rows, error)]

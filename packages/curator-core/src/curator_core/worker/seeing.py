@@ -1,10 +1,9 @@
-"""What does a worker keep of a stage's work for the report? Counts of scores in bins, sizes, and a few rows of the
-data.
+"""What does a worker record about a stage for the report? Binned counts of scores, sizes, and a few rows of the data.
 
-Which rows are kept depends on the rows alone: each has a number from its task's id and its place there, and those with
-the smallest are kept; near a limit, those with the nearest scores. So a worker may forget a row as soon as it has seen
-enough that come before it, and together the workers have kept the first rows of the whole run, no matter which worker
-saw which row.
+The choice depends on the rows alone: each has a number from its task's id and its place there, and the rows with the
+smallest numbers are kept, or near a limit those with the nearest scores. A worker can discard a row as soon as it has
+enough that rank before it. Together the workers keep the first rows of the whole run, whichever worker handled which
+row.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from struct import unpack_from
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -55,8 +54,17 @@ _SIZED = ("text", "bytes", "caption")
 _Numbers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
 
+class _Shown(NamedTuple):
+    """The columns of a table that samples show: the text, the id, the columns beside the text, and all of these."""
+
+    text: str | None
+    identity: str | None
+    brief: list[str]
+    wanted: list[str]
+
+
 class Best:
-    """The first rows of one kind that a worker has seen, by distance and number."""
+    """The first rows of one kind in a worker, by distance and number."""
 
     __slots__ = ("keys", "most")
 
@@ -70,31 +78,33 @@ class Best:
         return place < len(self.keys) and self.keys[place] == (distance, number)
 
     def choose(
-        self, rows: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
+        self, among: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
     ) -> list[tuple[int, float, int]]:
-        """Those of the rows that are among the first so far, with their distance and number."""
+        """The rows that are among the first so far, with their distances and numbers. ``among`` says which rows are
+        candidates; their distances are finite.
+        """
+        by = numbers if distances is None else distances
+        full = len(self.keys) == self.most
+        if full:
+            distance, number = self.keys[-1]
+            # This leaves few rows of a batch; the exact order of the keys is checked below.
+            among = among & (by < np.uint64(number) if distances is None else by <= distance)
+        rows = among.nonzero()[0]
+        if full and len(rows) and distances is not None:
+            rows = rows[(distances[rows] < distance) | (numbers[rows] < np.uint64(number))]
+        if len(rows) > self.most:
+            found = by[rows]
+            rows = rows[found <= np.partition(found, self.most - 1)[self.most - 1]]
+            if len(rows) > self.most:  # many rows have the same distance
+                rows = rows[np.lexsort((numbers[rows], by[rows]))[: self.most]]
         if not len(rows):
             return []
-        mine = numbers[rows]
-        far = np.zeros(len(rows)) if distances is None else distances[rows]
-        if len(self.keys) == self.most:
-            worst, number = self.keys[-1]
-            first = (
-                mine < np.uint64(number)
-                if distances is None
-                else (far < worst) | ((far == worst) & (mine < np.uint64(number)))
-            )
-            if not first.any():
-                return []
-            rows, mine, far = rows[first], mine[first], far[first]
-        if len(rows) > self.most:
-            order = np.lexsort((mine, far))[: self.most]
-            rows, mine, far = rows[order], mine[order], far[order]
         chosen = []
-        for row, distance, number in zip(rows.tolist(), far.tolist(), mine.tolist(), strict=True):
+        far = [0.0] * len(rows) if distances is None else distances[rows].tolist()
+        for row, distance, number in zip(rows.tolist(), far, numbers[rows].tolist(), strict=True):
             key = (distance, number)
             if (len(self.keys) == self.most and key >= self.keys[-1]) or self.has(distance, number):
-                continue  # the latter where a task is worked on again
+                continue  # the row is there already if the task is run again
             bisect.insort(self.keys, key)
             del self.keys[self.most :]
             chosen.append((row, distance, number))
@@ -102,7 +112,7 @@ class Best:
 
 
 class StageSeer:
-    """Looks at the work of one stage in one worker."""
+    """Records the work of one stage in one worker."""
 
     def __init__(self, planned: PlannedStage, options: SeenOptions, attempt: int, rows: SeenRows) -> None:
         self.name = planned.name
@@ -113,44 +123,45 @@ class StageSeer:
         self._best: dict[tuple[str, str, str], Best] = {}
         self._counter: CountTokens | None = None
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
-        self._schema: pa.Schema | None = None  # of the table that was measured last, and what was found in it
+        self._schema: pa.Schema | None = None  # the schema of the table measured last; `_columns` is the result for it
         self._columns: tuple[str | None, bool] = (None, False)
+        self._shown: tuple[pa.Schema, _Shown] | None = None
         self._taken: list[_Taken] = []
         self._waiting = 0
         self._waiting_bytes = 0
         rows.before_flush.append(self._settle)
 
-    # Rows that come and go ----------------------------------------------------------------------------------------
+    # Rows that enter and leave ----------------------------------------------------------------------------------------
 
     def entered(self, task: Task[Any]) -> None:
-        """The rows of a task that has come into the pipeline."""
+        """Record the rows of a task that enters the pipeline."""
         self._size("in", task)
 
     def left(self, task: Task[Any]) -> None:
-        """The rows of a task that have come to the end."""
+        """Record the rows of a task that reach the end."""
         self._size("out", task)
         if not isinstance(task, DocumentBatch) or not self.options.map or not isinstance(task.data, pa.Table):
             return
         if self._columns_of(task.data)[1] and task.num_rows:
             take = _Taken(self, TaskKey.of(task, self._attempt), task, {})
-            self._map(take, "kept", "", np.arange(task.num_rows))
+            self._map(take, "kept", "", np.ones(task.num_rows, bool))
             self._keep(take)
 
-    def _map(self, take: _Taken, side: str, reason: str, rows: np.ndarray[Any, Any]) -> None:
-        """Rows that leave here may appear in the map of embeddings, if they have one."""
-        vectors = take.vectors() if self.options.map and len(rows) else None
+    def _map(self, take: _Taken, side: str, reason: str, among: np.ndarray[Any, Any]) -> None:
+        """Rows with an embedding that leave here may appear in the map."""
+        vectors = take.vectors() if self.options.map else None
         if vectors is None:
             return
         if self._rows.map is None:
             self._rows.map = Best(self.options.map)
         if vectors.null_count:
-            rows = rows[to_numpy(pc.is_valid(vectors)).astype(bool)[rows]]
+            among = among & to_numpy(pc.is_valid(vectors)).astype(bool)
         task = take.task_id
         numbers = lineage_numbers(f"map\0{self.name}\0{task}", len(vectors), self.options.seed)
-        take.add(self._rows.map, (side, reason, MAP), rows, None, numbers, None)
+        take.add(self._rows.map, (side, reason, MAP), among, None, numbers, None)
 
     def changed(self, parent: Task[Any], made: Task[Any]) -> None:
-        """A stage has turned one batch into another, which may have new columns to count rows by."""
+        """Record that a stage has turned a batch into another one, which may have new columns to count rows by."""
         if self.options.by and isinstance(made, DocumentBatch) and isinstance(parent, DocumentBatch):
             new = [name for name in self.options.by if name in made.column_names and name not in parent.column_names]
             self._by(TaskKey.of(parent, self._attempt), "by in", made.to_pyarrow(), new)
@@ -169,7 +180,9 @@ class StageSeer:
             self._by(key, f"by {kind}", table, names, tokens)
 
     def _columns_of(self, table: pa.Table) -> tuple[str | None, bool]:
-        """The column by which the rows are measured, and whether there are embeddings. Most tables are like the last."""
+        """The column that measures the size of rows, and whether there are embeddings; cached, since most tables have
+        the same schema.
+        """
         schema = table.schema
         if self._schema is None or not schema.equals(self._schema):
             self._schema = schema
@@ -185,7 +198,7 @@ class StageSeer:
         tokens: np.ndarray[Any, Any] | None = None,
         stage: str = "",
     ) -> None:
-        """Rows, bytes and tokens by the values of columns; rare values are counted together."""
+        """Count rows, bytes and tokens by the values of columns; rare values are counted together."""
         if not names or not table.num_rows:
             return
         sized = sized_column(table, self.options.text)
@@ -206,7 +219,7 @@ class StageSeer:
             self._rows.count(key, stage, kind, name, *shown)
 
     def _tokens(self, table: pa.Table, name: str | None) -> np.ndarray[Any, Any] | None:
-        """How many tokens each row has; None where they are estimated."""
+        """The number of tokens of each row; None if they are estimated."""
         if self.options.tokens == "bytes":
             return None
         if name is None or not _is_text(table.schema.field(name).type):
@@ -219,7 +232,7 @@ class StageSeer:
     # Rows that a filter judges ------------------------------------------------------------------------------------
 
     def saw(self, task: Task[Any], recorder: Recorder) -> None:
-        """What the stage has recorded of one task."""
+        """Process the stage's records about one task."""
         key = TaskKey.of(task, self._attempt)
         if recorder.judged is not None:
             self._judged(key, task, recorder.judged)
@@ -227,14 +240,14 @@ class StageSeer:
             self._named(key, task if recorder.of is None else recorder.of, recorder.which)
 
     def dropped_whole(self, task: Task[Any], reason: str) -> None:
-        """The stage has dropped a task with all its rows."""
+        """Record that the stage has dropped a task with all its rows."""
         if isinstance(task, DocumentBatch) and task.num_rows:
             self._named(TaskKey.of(task, self._attempt), task, {reason: [np.arange(task.num_rows)]})
 
     def _judged(self, key: TaskKey, task: Task[Any], judged: Judged) -> None:
         batch, stage = judged.batch, self.stage
         assert isinstance(stage, ColumnFilter)
-        kept = to_numpy(judged.kept).astype(bool)
+        kept = to_numpy(judged.kept)
         parts = stage.score_parts(judged.scores)
         if self._declared is None:
             self._declared = [(score, np.array(score.edges), score.scale) for score in stage.declared_scores()]
@@ -244,21 +257,11 @@ class StageSeer:
             if score.name in values:
                 numbers, nulls = values[score.name]
                 others = free.get(score.name)
-                self._rows.score(
-                    key,
-                    self.name,
-                    score.name,
-                    scale,
-                    edges,
-                    numbers,
-                    nulls,
-                    kept,
-                    np.ones(len(kept), bool) if others is None else others,
-                )
-        lost = np.flatnonzero(~kept)
+                self._rows.score(key, self.name, score.name, scale, edges, numbers, nulls, kept, others)
+        lost = (~kept).nonzero()[0]
         if self.options.by and len(lost) and stage.mode != "annotate":
             self._by_dropped(key, batch.to_pyarrow().take(array(lost)))
-        self._sides(key, int(kept.sum()), _counted(judged.reasons, len(lost)))
+        self._sides(key, len(kept) - len(lost), _counted(judged.reasons, len(lost)))
         if self.options.samples and len(kept):
             self._sample(key, task, batch, kept, lost, judged.reasons, values)
 
@@ -282,11 +285,11 @@ class StageSeer:
         for place, (score, _, _) in enumerate(self._declared):
             own = about[place]
             if any(own & other for at, other in enumerate(about) if at != place):
-                # One test holds several scores to their limits: without the limits of this score it shows what the
-                # others let through.
+                # One test checks the limits of several scores: without the limits of this score, it gives the rows that
+                # pass the others.
                 try:
                     tests = without_limits(self.stage, score.limits).tests(scores)
-                except Exception:  # code of the filter's author, with limits that it may not be made for
+                except Exception:  # code of the filter's author, which may not handle these limits
                     tests = self.stage.tests(scores)
                 found[score.name] = ~np.any(
                     [to_numpy(pc.fill_null(test, True)).astype(bool) for test in tests.values()], axis=0
@@ -314,14 +317,13 @@ class StageSeer:
     ) -> None:
         assert self._declared is not None
         numbers = lineage_numbers(f"{self.name}\0{task.task_id}", len(kept), self.options.seed)
-        stay = np.flatnonzero(kept)
-        groups = _grouped(lost, reasons)
+        groups = _grouped(kept, lost, reasons)
         take = _Taken(self, key, batch, values)
-        self._choose(take, "kept", "", "", stay, None, numbers, None)
-        for reason, rows in groups.items():
-            self._choose(take, "dropped", reason, "", rows, None, numbers, self._score_of(reason))
+        self._choose(take, "kept", "", "", kept, None, numbers, None)
+        for reason, dropped in groups.items():
+            self._choose(take, "dropped", reason, "", dropped, None, numbers, self._score_of(reason))
             if getattr(self.stage, "mode", "") != "annotate":
-                self._map(take, "dropped", reason, rows)
+                self._map(take, "dropped", reason, dropped)
         for score, _, _ in self._declared:
             found = values.get(score.name)
             if found is None:
@@ -330,16 +332,18 @@ class StageSeer:
                 near = f"{score.name}\0{limit.parameter}"
                 distances = np.abs(found[0] - limit.value)
                 usable = np.isfinite(distances)
-                with np.errstate(invalid="ignore"):
-                    above = found[0] >= limit.edge()
-                # On the other side of this limit: a row that broke another limit is not near this one.
-                broken = usable & (~above if limit.keeps == "at least" else above)
-                if getattr(self.stage, "mode", "") == "invert":
-                    broken = usable
-                self._choose(take, "kept", "", near, stay[usable[stay]], distances, numbers, score.name)
-                for reason, rows in groups.items():
+                self._choose(take, "kept", "", near, kept & usable, distances, numbers, score.name)
+                if not groups:
+                    continue
+                # Only rows beyond this limit count: a row that was dropped for another limit is not near this one.
+                broken = usable
+                if getattr(self.stage, "mode", "") != "invert":
+                    with np.errstate(invalid="ignore"):
+                        above = found[0] >= limit.edge()
+                    broken = usable & (~above if limit.keeps == "at least" else above)
+                for reason, dropped in groups.items():
                     if limit.reason in ("", reason):
-                        self._choose(take, "dropped", reason, near, rows[broken[rows]], distances, numbers, score.name)
+                        self._choose(take, "dropped", reason, near, dropped & broken, distances, numbers, score.name)
         self._keep(take)
 
     def _choose(
@@ -348,7 +352,7 @@ class StageSeer:
         side: str,
         reason: str,
         near: str,
-        rows: np.ndarray[Any, Any],
+        among: np.ndarray[Any, Any],
         distances: np.ndarray[Any, Any] | None,
         numbers: np.ndarray[Any, Any],
         score: str | None,
@@ -356,7 +360,7 @@ class StageSeer:
         best = self._best.get((side, reason, near))
         if best is None:
             best = self._best[side, reason, near] = Best(self.options.samples)
-        take.add(best, (side, reason, near), rows, distances, numbers, score)
+        take.add(best, (side, reason, near), among, distances, numbers, score)
 
     def _keep(self, take: _Taken) -> None:
         rows = take.close()
@@ -368,33 +372,47 @@ class StageSeer:
                 self._settle()
 
     def _settle(self) -> None:
-        """Hand over the rows that wait and are still among the first."""
+        """Add the waiting rows that are still among the first."""
         for take in self._taken:
             for key, values in take.settle():
                 self._rows.sample(key, values)
         self._taken, self._waiting, self._waiting_bytes = [], 0, 0
 
     def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
-        """The passages for which the stage has dropped a text, as far as the stage can name them."""
+        """The passages for which the stage has dropped a text, if it can tell."""
         find = getattr(self.stage, "at_fault", None)
         if not text or find is None:
             return []
+        found: list[tuple[int, int]] = []
         try:
-            found = [(int(start), int(end)) for start, end in islice(find(text, reason), SPANS_KEPT)]
-        except Exception:  # code of the stage's author, called for an extra: it must not fail the run
+            for start, end in islice(find(text, reason), SPANS_KEPT):
+                if 0 <= start < end <= len(text):
+                    found.append((int(start), int(end)))
+                    if start > found[0][0] + TEXT_KEPT:
+                        break  # nothing is shown this far from the first passage
+        except Exception:  # code of the stage's author: an extra must not fail the run
             return []
-        return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
+        return sorted(found)
 
-    def text_column(self, schema: pa.Schema, names: Sequence[str]) -> str | None:
-        """The column that is shown as a row's text: the one that the stage reads, or a usual one."""
-        own = getattr(self.stage, "column", None)
-        for name in (own, self.options.text, *_TEXTS):
-            if isinstance(name, str) and name in names and _is_text(schema.field(name).type):
-                return name
-        return None
+    def shown_of(self, schema: pa.Schema) -> _Shown:
+        """The columns to show for a row; cached, since most tables have the same schema."""
+        if self._shown is None or not schema.equals(self._shown[0]):
+            names = [field.name for field in schema if _is_shown(field.type)]
+            # The column that the stage reads, or one with a common name.
+            usual = (getattr(self.stage, "column", None), self.options.text, *_TEXTS)
+            text = next(
+                (n for n in usual if isinstance(n, str) and n in names and _is_text(schema.field(n).type)), None
+            )
+            identity = next((name for name in _IDS if name in names), None)
+            kept = [name for name in names[:COLUMNS_KEPT] if name != text]
+            wanted = list(dict.fromkeys([*kept, *(name for name in (text, identity) if name)]))
+            self._shown = schema, _Shown(text, identity, [name for name in wanted if name != text], wanted)
+        return self._shown[1]
 
     def picture(self, batch: type[DocumentBatch], value: bytes | None) -> bytes | None:
-        """A small JPEG of a row, where its batch can make one. One row is near to the limits of several filters."""
+        """A small JPEG of a row, if its batch can make one; cached, since a row may be near to the limits of several
+        filters.
+        """
         if value is None:
             return None
         key = hashlib.blake2b(value, digest_size=16).digest()
@@ -402,7 +420,7 @@ class StageSeer:
         if key not in pictures:
             try:
                 made = batch.thumbnail(value)
-            except Exception:  # code of the batch's author, called for an extra
+            except Exception:  # code of the batch's author: an extra must not fail the run
                 made = None
             if len(pictures) >= PICTURES_HELD:
                 pictures.clear()
@@ -411,7 +429,7 @@ class StageSeer:
         return pictures[key]
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
-        """A stage that is not a filter and says which rows it drops."""
+        """Record the drops of a stage that is not a filter but says which rows it drops."""
         if self.options.by:
             every = [np.atleast_1d(np.asarray(piece, np.int64)) for pieces in which.values() for piece in pieces]
             self._by_dropped(key, task.to_pyarrow().take(array(np.concatenate(every))))
@@ -421,9 +439,11 @@ class StageSeer:
         for reason, pieces in which.items():
             rows = np.concatenate([np.atleast_1d(np.asarray(piece, np.int64)) for piece in pieces])
             counts[reason] = len(rows)
+            among = np.zeros(task.num_rows, bool)
+            among[rows] = True
             if self.options.samples:
-                self._choose(take, "dropped", reason, "", rows, None, numbers, None)
-            self._map(take, "dropped", reason, rows)
+                self._choose(take, "dropped", reason, "", among, None, numbers, None)
+            self._map(take, "dropped", reason, among)
         self._keep(take)
         self._sides(key, 0, counts)
 
@@ -436,24 +456,26 @@ class StageSeer:
 
 
 class _Taken:
-    """Rows of one batch that were chosen: copies of those alone, which wait until they are written down.
+    """Copies of the chosen rows of one batch, which wait until they are written.
 
-    Most are chosen while a worker has seen few rows, and give way to others before the next flush. So the costly work
-    (converting a row and finding the passages at fault) is done only for the rows that are left by then. The batch is
-    released before that: a worker that holds the batches of a second, with all that stages derived from them, takes new
-    memory for each batch instead of using the same memory again.
+    Most rows are chosen early and replaced by others before the next flush. So the costly work (converting a row and
+    finding the passages at fault) is done only for the rows that are left at the flush. The batch itself is released
+    before: if a worker held the batches of a second, with the values derived from them, it would need new memory for
+    each batch instead of reusing the same memory.
     """
 
     __slots__ = (
         "_batch",
+        "_brief",
         "_chosen",
+        "_columns",
+        "_identity",
         "_key",
         "_kind",
         "_pictures",
         "_places",
         "_rows",
         "_seer",
-        "_table",
         "_text",
         "_values",
         "_vectors",
@@ -462,14 +484,16 @@ class _Taken:
 
     def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
         self._seer, self._key, self._values = seer, key, values
-        self._batch: DocumentBatch | None = batch  # until the take is closed
+        self._batch: DocumentBatch | None = batch  # until `close`
         self._kind = type(batch)
         self._text: str | None = None  # the column that is shown as the row's text
-        self._places: dict[int, tuple[str, str]] = {}
+        self._identity: str | None = None
+        self._brief: list[str] = []  # the columns that are shown beside the text
+        self._places: list[tuple[str, str]] = []
         self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
         self._rows: dict[int, int] = {}
-        self._table: pa.Table | None = None
-        self._pictures: pa.ChunkedArray | None = None  # what pictures of the rows are made of
+        self._columns: dict[str, list[Any]] = {}
+        self._pictures: list[bytes | None] = []  # the values that pictures of the rows are made from
         self._vectors: pa.ChunkedArray | None = None  # embeddings of the rows
         self.picture_bytes = 0
 
@@ -485,96 +509,87 @@ class _Taken:
         self,
         best: Best,
         of: tuple[str, str, str],
-        rows: np.ndarray[Any, Any],
+        among: np.ndarray[Any, Any],
         distances: np.ndarray[Any, Any] | None,
         numbers: np.ndarray[Any, Any],
         score: str | None,
     ) -> None:
-        """Rows among which the first are chosen: their side, reason and limit, and the score that the limit is for."""
-        self._chosen += [(best, of, found, score) for found in best.choose(rows, distances, numbers)]
+        """Choose the first of these rows, given their side, reason and limit, and the score of the limit."""
+        self._chosen += [(best, of, found, score) for found in best.choose(among, distances, numbers)]
 
     def close(self) -> int:
-        """Copy the chosen rows of the batch and release the batch; returns how many rows there are."""
+        """Copy the chosen rows of the batch and release the batch; return the number of rows."""
         batch, self._batch = self._batch, None
         rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
         if rows and batch is not None:
             table = batch.to_pyarrow()
-            names = [name for name in table.column_names if _is_shown(table.schema.field(name).type)]
-            self._text = self._seer.text_column(table.schema, names)
-            kept = [name for name in names[:COLUMNS_KEPT] if name != self._text]
-            identity = next((name for name in _IDS if name in names), None)
-            wanted = list(dict.fromkeys([*kept, *(name for name in (self._text, identity) if name)]))
-            chosen = array(np.array(rows, np.int64))
-            self._table = table.select(wanted).take(chosen)
+            shown = self._seer.shown_of(table.schema)
+            self._text, self._identity, self._brief = shown.text, shown.identity, shown.brief
+            # Most batches give up a few rows, for which `take` and its arrays would take longer.
+            columns = [(name, table[name]) for name in shown.wanted]
+            self._columns = {name: [column[row].as_py() for row in rows] for name, column in columns}
             drawn = batch.picture_column
             if drawn is not None and drawn in table.column_names and _is_binary(table.schema.field(drawn).type):
-                self._pictures = table[drawn].take(chosen)
-                self.picture_bytes = self._pictures.nbytes
+                self._pictures = [table[drawn][row].as_py() for row in rows]
+                self.picture_bytes = sum(len(picture or b"") for picture in self._pictures)
             if any(of[2] == MAP for _, of, _, _ in self._chosen):
                 vectors = _vectors_of(batch)
-                self._vectors = None if vectors is None else vectors.take(chosen)
+                self._vectors = None if vectors is None else vectors.take(array(np.array(rows, np.int64)))
             self._values = {name: (found[0][rows], None) for name, found in self._values.items()}
             self._rows = {row: place for place, row in enumerate(rows)}
             places = places_of(batch)
-            found_places = [(_file_of(batch), "")] * len(rows) if places is None else places.of(rows)
-            self._places = dict(zip(rows, found_places, strict=True))
+            self._places = [(_file_of(batch), "")] * len(rows) if places is None else places.of(rows)
         return len(rows)
 
     def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
         """The rows that are still among the first, as samples."""
-        left = [entry for entry in self._chosen if entry[0].has(entry[2][1], entry[2][2])]
-        if not left or self._table is None:
-            return
-        names = self._table.column_names
-        text_name = self._text
-        identity = next((name for name in _IDS if name in names), None)
-        wanted = sorted({self._rows[found[0]] for _, _, found, _ in left})
-        table = self._table.take(array(np.array(wanted, np.int64)))
-        columns = {name: table[name].to_pylist() for name in names}
-        seer, shown = self._seer, [name for name in names if name != text_name]
-        faults: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        at = {row: place for place, row in enumerate(wanted)}
-        pictures = self._drawn({self._rows[found[0]] for _, of, found, _ in left if of[2] != MAP})
-        for _, (side, reason, near), (row, distance, number), score in left:
-            place = at[self._rows[row]]
-            mapped = near == MAP
+        left: dict[int, list[tuple[tuple[str, str, str], tuple[int, float, int], str | None]]] = {}
+        for best, of, found, score in self._chosen:
+            if best.has(found[1], found[2]):
+                left.setdefault(self._rows[found[0]], []).append((of, found, score))
+        seer, columns, text_name, identity = self._seer, self._columns, self._text, self._identity
+        for place, entries in sorted(left.items()):
+            source, position = self._places[place]
             scores = {
-                name: value
-                for name, found in self._values.items()
-                if (value := _number(found, self._rows[row])) is not None
+                name: value for name, found in self._values.items() if (value := _number(found, place)) is not None
             }
-            first = next(iter(scores), None) if score is None and len(self._values) == 1 else score
+            encoded = as_json(scores)
             text = columns[text_name][place] if text_name else None
-            if (row, reason) not in faults and not mapped:
-                faults[row, reason] = seer.at_fault(text, reason) if side == "dropped" else []
-            text = text[:MAP_TEXT_KEPT] if text and mapped else text
-            cut, length, part, spans = _shown(text, faults.get((row, reason), []))
             name = columns[identity][place] if identity else None
-            if mapped:
-                numbers = ((key, columns[key][place]) for key in shown)
-                scores |= {key: value for key, value in numbers if isinstance(value, float) and math.isfinite(value)}
-            vector = self._vector(self._rows[row]) if mapped else None
-            if mapped and vector is None:
-                continue
-            brief = (
-                {} if mapped else {key: value for key in shown if (value := _brief(columns[key][place])) is not None}
-            )
-            yield self._key, (
-                seer.name, side, reason, "" if mapped else near, distance, number, row, scores.get(first) if first else None, as_json(scores),
-                None if name is None else str(name), *self._places[row], part, cut, length, spans, as_json(brief),
-                pictures.get(self._rows[row]) if not mapped else None, vector,
-            )  # fmt: skip
-
-    def _drawn(self, places: set[int]) -> dict[int, bytes | None]:
-        """Small pictures of these rows, where the batch has pictures."""
-        if self._pictures is None:
-            return {}
-        return {place: self._seer.picture(self._kind, self._pictures[place].as_py()) for place in sorted(places)}
+            name = None if name is None else str(name)
+            brief: str | None = None
+            picture: bytes | None = None
+            parts: dict[str, tuple[int, int, str | None, list[int]]] = {}
+            for (side, reason, near), (row, distance, number), score in entries:
+                if near == MAP:
+                    vector = self._vector(place)
+                    if vector is not None:
+                        numbers = ((key, columns[key][place]) for key in self._brief)
+                        of_row = {k: v for k, v in numbers if isinstance(v, float) and math.isfinite(v)}
+                        cut, length, part, spans = _shown(text[:MAP_TEXT_KEPT] if text else text, [])
+                        first = next(iter(scores), None) if score is None and len(self._values) == 1 else score
+                        yield self._key, (
+                            seer.name, side, reason, "", distance, number, row, scores.get(first) if first else None,
+                            as_json(scores | of_row), name, source, position, part, cut, length, spans, "{}", None,
+                            vector,
+                        )  # fmt: skip
+                    continue
+                if brief is None:
+                    shown = ((key, _brief(columns[key][place])) for key in self._brief)
+                    brief = as_json({key: value for key, value in shown if value is not None})
+                    picture = seer.picture(self._kind, self._pictures[place]) if self._pictures else None
+                fault = reason if side == "dropped" else ""
+                if fault not in parts:
+                    parts[fault] = _shown(text, seer.at_fault(text, reason) if side == "dropped" else [])
+                cut, length, part, spans = parts[fault]
+                first = score or (next(iter(scores), None) if len(self._values) == 1 else None)
+                yield self._key, (
+                    seer.name, side, reason, near, distance, number, row, scores.get(first) if first else None, encoded,
+                    name, source, position, part, cut, length, spans, brief, picture, None,
+                )  # fmt: skip
 
     def _vector(self, place: int) -> bytes | None:
-        """The embedding of a row in half precision, scaled to a largest value of 1; None where it is useless in a
-        map.
-        """
+        """The embedding of a row in half precision, scaled to a largest value of 1; None if a map cannot use it."""
         assert self._vectors is not None
         value = np.array(self._vectors[place].as_py(), np.float64)
         largest = np.max(np.abs(value), initial=0.0)
@@ -582,16 +597,18 @@ class _Taken:
 
 
 def _vectors_of(batch: DocumentBatch) -> pa.ChunkedArray | None:
-    """The embeddings of a batch: its first column of lists of one length that hold floats."""
+    """The embeddings of a batch: its first column of lists of floats of equal length."""
     table = batch.data
-    if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again is slow
+    if not isinstance(
+        table, pa.Table
+    ):  # a frame has no lists of fixed length, and converting it to Arrow again is slow
         return None
     return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
-    """The part of a text that is kept, around the passages at fault: the characters before it, the text's length, the
-    part itself, and its marks.
+    """The part of a text that is kept, around the passages at fault: the number of characters before it, the length of
+    the text, the part itself, and its spans.
     """
     if text is None:
         return 0, 0, None, []
@@ -599,8 +616,12 @@ def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, st
     if len(text) > TEXT_KEPT and spans:
         start = max(0, min(spans[0][0] - TEXT_KEPT // 4, len(text) - TEXT_KEPT))
     shown = text[start : start + TEXT_KEPT]
-    inside = [(max(a - start, 0), min(b - start, len(shown))) for a, b in spans]
-    return start, len(text), shown, [edge for a, b in inside if a < b for edge in (a, b)]
+    marks: list[int] = []
+    for begin, end in spans:
+        first, last = max(begin - start, 0), min(end - start, len(shown))
+        if first < last:
+            marks += (first, last)
+    return start, len(text), shown, marks
 
 
 def _floats(column: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
@@ -608,7 +629,7 @@ def _floats(column: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     if not column.null_count:
-        return to_numpy(column).astype(np.float64), None
+        return to_numpy(column).astype(np.float64, copy=False), None
     nulls = to_numpy(column.is_null()).astype(bool)
     return to_numpy(column.cast(pa.float64())).astype(np.float64), nulls
 
@@ -618,14 +639,18 @@ def _number(found: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None], row
     return value if math.isfinite(value) else None
 
 
-def _grouped(lost: np.ndarray[Any, Any], reasons: pa.Array | str) -> dict[str, np.ndarray[Any, Any]]:
+def _grouped(
+    kept: np.ndarray[Any, Any], lost: np.ndarray[Any, Any], reasons: pa.Array | str
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Which rows leave for each reason, as truth values. ``lost``: the rows that are not kept."""
     if not len(lost):
         return {}
     if isinstance(reasons, str):
-        return {reasons: lost}
-    found = reasons.dictionary_encode()
-    codes = to_numpy(found.indices)
-    return {word: lost[codes == code] for code, word in enumerate(found.dictionary.to_pylist())}
+        return {reasons: ~kept}
+    words = reasons.dictionary_encode()
+    codes = np.full(len(kept), -1)
+    codes[lost] = to_numpy(words.indices)
+    return {word: codes == code for code, word in enumerate(words.dictionary.to_pylist())}
 
 
 def _counted(reasons: pa.Array | str, lost: int) -> dict[str, int]:
@@ -637,7 +662,7 @@ def _counted(reasons: pa.Array | str, lost: int) -> dict[str, int]:
 
 
 def _file_of(task: Task[Any]) -> str:
-    """The file that a task's rows come from; if there are several, the first."""
+    """The file that a task's rows come from, or the first of several."""
     if isinstance(task, FileGroupTask) and task.data:
         return task.data[0]
     files = task._metadata.get("source_files")
@@ -646,7 +671,7 @@ def _file_of(task: Task[Any]) -> str:
 
 
 def sized_column(table: pa.Table, text: str) -> str | None:
-    """The column that stands for the rows' content, by which they are measured."""
+    """The column that holds the main content of rows, which measures their size."""
     return next((name for name in (text, *_SIZED) if name in table.column_names), None)
 
 
@@ -660,7 +685,7 @@ def _row_bytes(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 
 
 def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """The values of a column as text; ``(none)`` where there is no value."""
+    """The values of a column as text; ``(none)`` if there is no value."""
     if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_nested(column.type):
         texts = array([None if v is None else as_json(v) for v in column.to_pylist()], pa.string())
     else:
@@ -671,7 +696,7 @@ def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return texts.dictionary_encode()
 
 
-# How the offsets of a text or bytes are written: one code of `struct`, and their width.
+# The format of the offsets of text or bytes: the code of `struct`, and the width.
 _OFFSETS = {
     pa.string().id: ("<i", 4),
     pa.binary().id: ("<i", 4),
@@ -681,7 +706,7 @@ _OFFSETS = {
 
 
 def _column_bytes(column: pa.ChunkedArray) -> int:
-    """The bytes of all values of a column of texts or bytes; 0 of any other."""
+    """The number of bytes of all values of a column of texts or bytes; 0 for any other column."""
     kind = column.type
     offsets = _OFFSETS.get(kind.id)
     if offsets is None or column.null_count:
@@ -693,7 +718,7 @@ def _column_bytes(column: pa.ChunkedArray) -> int:
     total = 0
     for chunk in column.chunks:
         if len(chunk):
-            # Two numbers of the buffer: a task of one row must not pay for an array.
+            # Only two numbers of the buffer are read, because making an array would be slow for tasks of one row.
             buffer, first = chunk.buffers()[1], chunk.offset
             (start,) = unpack_from(code, buffer, first * width)
             (end,) = unpack_from(code, buffer, (first + len(chunk)) * width)
@@ -711,21 +736,19 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_vector(kind: pa.DataType) -> bool:
-    """Whether a column holds embeddings: lists of one length, of two floats or more."""
+    """Whether a column holds embeddings: lists of floats of equal length, two or more."""
     return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type) and kind.list_size > 1)
 
 
 def _is_shown(kind: pa.DataType) -> bool:
-    """Whether a column may hold what is short enough to be shown beside a text."""
+    """Whether the values of a column may be short enough to be shown beside a text."""
     if isinstance(kind, pa.BaseExtensionType) or _is_binary(kind):
         return False
     return not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _brief(value: Any) -> Any:
-    """A value as it is shown beside a text: a number, a word, a date, cut if it is long; None if there is nothing to
-    show.
-    """
+    """A value to show beside a text: a number, a word, a date, cut if it is long; None if there is nothing to show."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""How stages get to a worker process, and errors back from it."""
+"""How do stages get to a worker process, and errors back from it?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from curator_core.model.codec import by_value
 from curator_core.model.stage import ProcessingStage, accepted_tasks
 from curator_core.planning.plan import PlannedStage
 
-_DEPTH = 4  # how deep the search for the unpicklable part of an attribute goes
+_DEPTH = 4  # the depth of the search for the part of an attribute that cannot be pickled
 
 
 def packed_stages(stages: Sequence[PlannedStage], value: Any) -> bytes:
-    """``value``, which holds ``stages``, as bytes for a worker; `UsageError` names a stage that cannot be sent, and why."""
+    """``value``, which contains ``stages``, as bytes for a worker; a `UsageError` names a stage that cannot be sent,
+    and the reason.
+    """
     kinds = {kind for planned in stages for kind in _classes(planned.stage)}
     try:
         with by_value(*kinds):
@@ -28,14 +30,14 @@ def packed_stages(stages: Sequence[PlannedStage], value: Any) -> bytes:
             if cause is not None:
                 raise UsageError(
                     f"stage {planned.name!r} cannot be sent to a worker process: {_culprit(planned.stage)}cannot be "
-                    f"pickled ({cause}). What a stage opens or loads (a file, a lock, a connection, a model) belongs in its "
-                    "setup(); LocalExecutor(workers=0) sends nothing"
+                    f"pickled ({cause}). Open or load such things (a file, a lock, a connection, a model) in the "
+                    "stage's setup(). LocalExecutor(workers=0) sends nothing"
                 ) from error
         raise
 
 
 def packed_error(error: BaseException) -> bytes:
-    """An error with its causes, as bytes for another process; one that cannot be pickled travels as its text."""
+    """An error with its causes, as bytes for another process; an error that cannot be pickled is sent as text."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -45,7 +47,7 @@ def packed_error(error: BaseException) -> bytes:
 
 
 def unpacked_error(data: bytes) -> BaseException:
-    """The error that `packed_error` was given, with its causes."""
+    """The error from the bytes of `packed_error`, with its causes."""
     chain = [cloudpickle.loads(link) for link in cloudpickle.loads(data)]
     for link, cause in itertools.pairwise(chain):
         link.__cause__ = cause
@@ -57,14 +59,14 @@ def _packed_alone(error: BaseException) -> bytes:
     try:
         with by_value(*type(error).__mro__):
             data = bytes(cloudpickle.dumps(error))
-        cloudpickle.loads(data)  # a constructor that takes more than args is noticed only here
+        cloudpickle.loads(data)  # a constructor with other parameters fails only here
     except Exception:
         data = bytes(cloudpickle.dumps(CuratorError(f"{type(error).__name__}: {error}")))
     return data
 
 
 def _classes(stage: ProcessingStage[Any, Any]) -> Iterator[type]:
-    """The classes that a worker must have: the stage's, and those of the tasks that it takes and gives."""
+    """The classes that a worker needs: those of the stage and of its input and output tasks."""
     for kind in (type(stage), *accepted_tasks(stage), type(stage).task_in, type(stage).task_out):
         yield from kind.__mro__
 
@@ -79,7 +81,7 @@ def _failure(value: Any) -> Exception | None:
 
 
 def _culprit(stage: ProcessingStage[Any, Any]) -> str:
-    """What in a stage cannot be pickled: ``its attribute 'options['lock']', a lock, ``; nothing where that is its
+    """The part of a stage that cannot be pickled: ``its attribute 'options['lock']', a lock, ``; empty if it is its
     code.
     """
     attributes = {name: value for name, value in vars(stage).items() if name not in ("_given", "_recorder", "_call")}
@@ -94,7 +96,7 @@ def _culprit(stage: ProcessingStage[Any, Any]) -> str:
 
 
 def _inside(path: str, value: Any, depth: int) -> tuple[str, Any]:
-    """The innermost part of a value that cannot be pickled, and how to get there."""
+    """The innermost part of a value that cannot be pickled, and its path."""
     parts: Iterator[tuple[str, Any]]
     if isinstance(value, dict):
         parts = ((f"{path}[{key!r}]", part) for key, part in value.items())

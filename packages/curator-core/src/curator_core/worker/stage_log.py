@@ -1,8 +1,8 @@
-"""What stages print and log while they work: kept with time, worker and stage, for the ``log.txt`` of the run.
+"""How are the lines that stages print and log collected? With time, worker and stage, for the ``log.txt`` of the run.
 
 Each worker publishes its lines as whole files in the run directory's ``log`` folder; `curator_core.running.log` puts them
-together. What a stage prints still goes where it went before. If a worker is killed, its lines since its last file are
-lost. A worker keeps a limited number of lines, and records how many more there were.
+together. Printed text still goes to the original stream as well. If a worker is killed, its lines since its last file
+are lost. A worker keeps a limited number of lines and records how many more there were.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 
 class _AtWork:
-    """The stage whose code is running in this process: everything printed and logged meanwhile belongs to the stage."""
+    """The stage whose code is running in this process; everything printed and logged meanwhile belongs to it."""
 
-    stage = ""  # nothing is kept while there is none
+    stage = ""  # nothing is kept while no stage is running
 
 
-# Set around every call of a stage, which is why it is an attribute: anything else would cost as much as a small stage.
+# It is set around every call of a stage. It is an attribute, because anything else would take as long as a small stage.
 AT_WORK = _AtWork()
 
 
@@ -44,7 +44,7 @@ class StageLog:
 
     def __init__(self, run_dir: str, worker: str, level: str) -> None:
         self._folder = storage.join(run_dir, FOLDER)
-        # One word, in the log and in the name of a file: an engine's own ids may have spaces.
+        # Spaces are replaced for the log and the file name, since the ids of engines may have spaces.
         self._worker = re.sub(r"[^\w.+#-]+", "_", worker)
         self._name = f"{self._worker}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._level = LEVELS[level]
@@ -57,21 +57,21 @@ class StageLog:
         self._root_level = logging.NOTSET
 
     def open(self) -> None:
-        """Begin to listen: to `print`, and to the root logger at the run's level."""
+        """Begin to capture `print`, and the root logger at the run's level."""
         root = logging.getLogger()
         self._root_level = root.level
         if root.level > self._level:
             root.setLevel(self._level)
         root.addHandler(self._handler)
         self._streams = sys.stdout, sys.stderr
-        # None where the caller has closed it.
+        # None if the caller has closed it.
         if sys.stdout is not None:
             sys.stdout = _Tee(sys.stdout, self, "print")
         if sys.stderr is not None:
             sys.stderr = _Tee(sys.stderr, self, "stderr")
 
     def close(self) -> None:
-        """Stop listening, and publish what there is."""
+        """Stop capturing, and publish the lines so far."""
         root = logging.getLogger()
         root.removeHandler(self._handler)
         root.setLevel(self._root_level)
@@ -88,7 +88,7 @@ class StageLog:
         self.flush()
 
     def add(self, level: str, text: str) -> None:
-        """A line from the stage that is running."""
+        """Add a line of the running stage."""
         if not AT_WORK.stage or not text.strip():
             return
         if self._kept >= MOST_LINES:
@@ -107,7 +107,7 @@ class StageLog:
         self._lines = []
         path = storage.join(self._folder, f"{self._name}-{self._number:04d}.jsonl")
         self._number += 1
-        # A log must not fail the run: if the disk is full, the run itself reports it.
+        # A log must not fail the run; if the disk is full, the run itself reports it.
         with contextlib.suppress(Exception):
             storage.write_bytes_atomic(path, text.encode(), durable=False)
 
@@ -125,14 +125,14 @@ class _Handler(logging.Handler):
             text = f"{record.name}: {record.getMessage()}"
             if record.exc_info and record.exc_info[1] is not None:
                 text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        except Exception as error:  # a wrong format string in the stage must not end its task
+        except Exception as error:  # a wrong format string in the stage must not fail its task
             text = f"{record.name}: {record.msg!r} ({error})"
         for line in text.splitlines():
             self._log.add(record.levelname.lower(), line)
 
 
 class _Tee:
-    """A stream that hands on what is written and gives the stage's lines to the log."""
+    """A stream that passes on what is written, and adds the stage's lines to the log."""
 
     def __init__(self, stream: TextIO, log: StageLog, level: str) -> None:
         self._stream = stream
@@ -141,7 +141,7 @@ class _Tee:
         self._part = ""
 
     def write(self, text: str) -> int:
-        # If the reader of the run's output has gone (``| head``), the rows at work are not to blame.
+        # If the reader of the run's output is gone (``| head``), the rows being processed are not to blame.
         with contextlib.suppress(BrokenPipeError) if AT_WORK.stage else contextlib.nullcontext():
             self._stream.write(text)
         if AT_WORK.stage:

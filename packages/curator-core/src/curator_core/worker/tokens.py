@@ -1,4 +1,4 @@
-"""How many tokens does a text have? Counted by words, or by a tokenizer that an installed package brings."""
+"""How many tokens does a text have? They are counted by words, or by a tokenizer from an installed package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CountTokens = Callable[[Sequence[str]], Sequence[int]]
 
 
 def token_counter(options: SeenOptions) -> CountTokens | None:
-    """The counter that the options name; None where tokens are estimated by bytes.
+    """The counter that the options name; None if tokens are estimated from bytes.
 
     A package registers under ``curator.token_counters`` a function that takes the name of a tokenizer, a file or a
     model, and returns a function that counts the tokens of texts.
@@ -23,7 +23,7 @@ def token_counter(options: SeenOptions) -> CountTokens | None:
         return None
     if options.tokens == "words":
         return _words
-    from importlib.metadata import entry_points  # deferred: it costs 20 ms, and few ask for a tokenizer
+    from importlib.metadata import entry_points  # deferred: the import takes 20 ms, and few runs use a tokenizer
 
     for point in entry_points(group=COUNTERS):
         load: Any = point.load()

@@ -1,1 +1,1 @@
-"""Work that takes several pipelines: deduplication, best fractions."""
+"""Workflows that take several pipelines: deduplication, best fractions, clusters, sorting."""

@@ -1,5 +1,5 @@
-"""Clusters of documents by their vectors: which one each is in, how typical of it each is, and at most a given number
-of each.
+"""Which cluster of vectors is each document in, and how typical is it? Optionally only some documents of each cluster
+stay.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ORDERS: dict[str, Order] = {"typical": "easy", "untypical": "hard", "random": "
 class Clusters(Ends):
     """Finds clusters of the vectors in ``column``, and adds the cluster of each document and its distance from the centre.
 
-    The distance is 1 - cosine. ``clusters`` is how many there are, by default the square root of the number of documents.
-    With ``most``, at most that many documents of each cluster stay: the most ``typical`` ones, those nearest to the
-    centre, the ``untypical`` ones, or ``random`` ones by ``seed``. Documents without a vector have null, and stay.
+    The distance is 1 - cosine. ``clusters`` is the number of clusters, by default the square root of the number of
+    documents. With ``most``, at most that many documents of each cluster stay: the ``typical`` ones, which are nearest
+    to the centre, the ``untypical`` ones, or ``random`` ones by ``seed``. Documents without a vector get null and stay.
 
-    What is read and written is said as in `Ends`. ``clusters.parquet``, in ``clusters/`` of the run directory or in the
-    folder ``summary``, has the size, the mean distance and the centre of each.
+    For input and output, see `Ends`. The file ``clusters.parquet``, in ``clusters/`` of the run directory or in the
+    folder ``summary``, contains the size, the mean distance and the centre of each cluster.
     """
 
     sure_paths: ClassVar[tuple[str, ...]] = ("summary",)

@@ -1,4 +1,4 @@
-"""What exact and fuzzy deduplication share: their input and output, and the steps that follow the decisions."""
+"""The common part of exact and fuzzy deduplication: input and output, and the steps that follow the decisions."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ DECISIONS = "decisions"
 class Dedup(DocumentParameters, Ends):
     """Base of workflows that remove documents for which another one stays.
 
-    Input and output are given as in `Ends`. Without a ``path`` and a ``writer`` nothing is written but the table of
-    decisions, in ``decisions/`` of the run directory, or in the folder ``decisions``. ``removed`` is a folder for the
-    documents that go, with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say
-    what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
+    For input and output, see `Ends`. Without a ``path`` or a ``writer``, only the table of decisions is written, to
+    ``decisions/`` of the run directory or to the folder ``decisions``. ``removed`` is a folder for the removed
+    documents, with the columns of the table added. ``mode`` is ``remove``, ``annotate`` (all documents stay and get
+    columns with the decisions) or ``rehydrate`` (survivors get a weight by the size of their cluster).
 
-    ``partitions`` is how many pieces the work between the files comes in; by default enough that a worker does not hold
-    more of a larger input. The result does not depend on it.
+    ``partitions`` is the number of pieces for the work between reading and writing. The default is high enough that a
+    larger input does not take more memory in a worker. The result does not depend on it.
 
-    ``index`` is a folder that holds what is needed of the documents of earlier runs to compare new ones with them. These
-    come first in the order and are never removed. With ``against="both"`` the documents are compared with the index and with
-    one another; with ``index`` only what the index has goes, and duplicates among the documents stay; with ``self``
-    they are compared with one another alone. At the end what stays is added to the index, unless ``index_add`` is false.
+    ``index`` is a folder with the data about documents of earlier runs that comparing new ones with them requires. The
+    earlier documents come first in the order and are never removed. With ``against="both"`` the new documents are
+    compared with the index and with one another; with ``index`` only duplicates of documents in the index are removed,
+    and duplicates among the new documents stay; with ``self`` they are compared only with one another. At the end the
+    documents that stay are added to the index, unless ``index_add`` is false.
     """
 
     sure_paths: ClassVar[tuple[str, ...]] = ("decisions", "removed", "index")
@@ -64,11 +65,11 @@ class Dedup(DocumentParameters, Ends):
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
         self._check_index()
 
-    # Reading, hashing, writing; the decisions are at most as large as the keys.
+    # The input is read, hashed and written; the decisions are at most as large as the keys.
     costs: ClassVar[Costs] = Costs(readings=3, keys=1.5, disk_of_keys=2, disk_of_text=0)
 
     def estimate(self, run_dir: str = "runs/dedup") -> Estimate:
-        """What a run would take, estimated from some of the documents; nothing is written."""
+        """The time and disk space of a run, estimated from some of the documents; nothing is written."""
         alone = replace(self, index=None) if self.index is not None else self
         first = next(iter(alone.steps(storage.join(run_dir, WORK))))
         assert isinstance(first, Pipeline)
@@ -76,7 +77,9 @@ class Dedup(DocumentParameters, Ends):
         return replace(estimate(reader, keys, run_dir, costs=self.costs), chances=self.chances())
 
     def chances(self) -> dict[str, float]:
-        """The probability with which two documents are compared, by their similarity; empty where chance decides nothing."""
+        """The probability that two documents are compared, by their similarity; empty if it does not depend on
+        chance.
+        """
         return {}
 
     @classmethod
@@ -86,8 +89,8 @@ class Dedup(DocumentParameters, Ends):
         witness: str,
         settings: Mapping[str, Any],  # noqa: ARG003 - for workflows that compare parts
     ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
-        """The pieces of a removed document and of its witness: start, end, and whether the other document has the piece
-        too.
+        """The pieces of a removed document and of its witness: start, end, and whether the other document has the
+        piece.
         """
         return [(0, len(text), True)], [(0, len(witness), True)]
 
@@ -98,7 +101,7 @@ class Dedup(DocumentParameters, Ends):
 
     @classmethod
     def shown_pair(cls, pair: RemovedPair, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """A removed document and its witness as a page shows them: small pictures of both, or both texts and the pieces that only
+        """A removed document and its witness for a page: small pictures of both, or both texts and the pieces that only
         one of them has.
         """
         column = settings.get("column", "text")
@@ -119,12 +122,12 @@ class Dedup(DocumentParameters, Ends):
         return found
 
     def _documents(self) -> dict[str, Any]:
-        """The parameters of the stages that look at documents."""
+        """The parameters of the stages that read documents."""
         names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")
         return {**{name: getattr(self, name) for name in names}, "bases": list(self.bases or self._input_folders())}
 
     def pieces(self) -> int:
-        """How many pieces the work between the files comes in."""
+        """The number of pieces for the work between reading and writing."""
         return self.partitions if self.partitions is not None else pieces_of(self._input_bytes())
 
     def decisions_folder(self, work_dir: str) -> str:
@@ -133,7 +136,7 @@ class Dedup(DocumentParameters, Ends):
     # The index ----------------------------------------------------------------------------------------------------
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
-        """The kind of index, and what its keys depend on."""
+        """The kind of index, and the parameters that its keys depend on."""
         raise NotImplementedError
 
     def _check_index(self) -> None:
@@ -161,7 +164,7 @@ class Dedup(DocumentParameters, Ends):
         if self.index is None:
             return None
         owner = type(self).__name__
-        # A plan that is made before there is a run directory uses a relative name.
+        # A plan that is made without a run directory uses a relative name.
         if work_dir == storage.absolute(work_dir) and _within(self.index, storage.parent(work_dir)):
             raise UsageError(
                 f"{owner}.index {self.index!r} is inside the run directory: give the index a folder of its own"
@@ -219,14 +222,16 @@ class Dedup(DocumentParameters, Ends):
             applied = self._applied(work_dir, folder)
             steps.append(Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True))
         if add is not None:
-            # At the end: what is in the index is in the output.
+            # This comes last, so that documents in the index are also in the output.
             steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
-        # Freed only at the end: a resumed run finds out from it what there was to do.
+        # This is freed only at the end, because a resumed run needs it to find the steps.
         steps[-1] = replace(steps[-1], frees=[work_dir])
         inputs = Inputs.read(keys)
         for step in steps:
             yield step
-            if inputs is not None:  # each of the next ones reads the documents again, and the last has read them
+            if (
+                inputs is not None
+            ):  # each of the next steps reads the documents again, and the last is the last to do so
                 inputs.require_there()
 
 

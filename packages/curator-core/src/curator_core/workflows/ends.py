@@ -18,7 +18,7 @@ from curator_core.workflow import Workflow
 from curator_core.workflows.estimate import free_bytes
 from curator_core.workflows.formats import format_of, reader_of, writer_of
 
-# About the size of a reader's batches.
+# The approximate size of a reader's batches.
 _BATCH_BYTES = 8 << 20
 
 
@@ -26,9 +26,9 @@ _BATCH_BYTES = 8 << 20
 class Ends(Workflow):
     """Base of workflows from documents to documents.
 
-    What is read: ``paths`` in a ``format`` (by the names of the files), or a ``reader``; what is written: ``path`` in the
-    same format, or a ``writer``. A run that has plainly too little room for what its steps hand to one another does not
-    begin, unless ``check_disk`` is false.
+    The input is ``paths`` in a ``format`` (by default that of the file names), or a ``reader``; the output is ``path``
+    in the same format, or a ``writer``. A run does not begin if there is clearly too little room for the files between
+    its steps, unless ``check_disk`` is false.
     """
 
     paths: str | Sequence[str] | None = None
@@ -37,7 +37,8 @@ class Ends(Workflow):
     reader: ProcessingStage[Any, Any] | None = None
     writer: ProcessingStage[Any, Any] | None = None
 
-    # The least part of the size of the input that the steps hand to one another; 0 where it does not follow from that.
+    # The size of the files between the steps, as the lowest possible multiple of the size of the input; 0 if it does
+    # not follow from that.
     disk_of_input: ClassVar[float] = 0.0
 
     check_disk: bool = True
@@ -72,7 +73,7 @@ class Ends(Workflow):
             return self.format
         if self.paths is None:
             return "jsonl"
-        if self._found is None:  # it lists the input, and each step asks
+        if self._found is None:  # cached: it lists the input, and each step calls it
             self._found = format_of(self.paths, type(self).__name__)
         return self._found
 
@@ -82,14 +83,15 @@ class Ends(Workflow):
         needed, free = round(self._input_bytes() * self.disk_of_input), free_bytes(work_dir)
         if free is not None and free < needed:
             raise UsageError(
-                f"{type(self).__name__} needs about {formatting.size(needed)} for the files between its steps, and "
-                f"{formatting.size(free)} are free at {work_dir!r}: choose a run directory on another disk (run_dir, "
+                f"{type(self).__name__} needs about {formatting.size(needed)} for the files between its steps, but "
+                f"only {formatting.size(free)} are free at {work_dir!r}: choose a run directory on another disk "
+                "(run_dir, "
                 "--run-dir), make room, or give check_disk: false to skip this check"
             )
 
     def _together(self, path: str, partitions: int) -> Generator[Pipeline, Any, str]:
-        """The step that makes few files of a shuffle if it has too many, and the folder to read the shuffle from."""
-        # By the size of the input, not by what lies there: a run that is resumed has to find the same steps.
+        """The step that compacts a shuffle with too many files, if needed, and the folder to read the shuffle from."""
+        # This depends on the size of the input, not on the existing files: a resumed run must have the same steps.
         found = self._input()
         batches = max(found.sources, found.bytes // _BATCH_BYTES) if found is not None else 0
         if batches * partitions <= MANY_PIECES:
@@ -99,7 +101,7 @@ class Ends(Workflow):
         return into
 
     def _input_bytes(self) -> int:
-        """The size of the files that are read; 0 where there are none yet, as when a plan is made before another step ran."""
+        """The size of the input files; 0 if there are none yet, as in a plan made before the step that writes them."""
         found = self._input()
         return 0 if found is None else found.bytes
 

@@ -1,4 +1,4 @@
-"""What would a deduplication take: how many documents, how much time, and how much disk?"""
+"""What would a deduplication cost? The number of documents, the time, and the disk space."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask
 from curator_core.running.preview import survey
 
-# At most this much is read of each source that is examined.
+# At most this many bytes are read of each source that is examined.
 SAMPLE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a whole run costs, as it was measured: how often the input is read or written, the time of all other steps
-    as a multiple of that of making keys, and the most disk that it needs, as multiples of the size of the keys and of
-    the input.
+    """The measured cost of a whole run: how often the input is read or written, the time of all other steps as a
+    multiple of the time for making keys, and the peak disk space, as multiples of the size of the keys and of the
+    input.
     """
 
     readings: float
@@ -37,11 +37,11 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would take, estimated from a few batches of three sources.
+    """The cost of a run, estimated from a few batches of three sources.
 
-    ``seconds`` is processor time. ``disk`` is the most that the run's ``work`` folder will hold, ``free`` the space
-    that the disk has. ``chances`` has the probability with which two documents are compared, by their similarity, where
-    that depends on chance.
+    ``seconds`` is processor time. ``disk`` is the peak size of the run's ``work`` folder, ``free`` the free space on
+    the disk. ``chances`` gives the probability that two documents are compared, by their similarity, if that depends on
+    chance.
     """
 
     sources: int
@@ -63,10 +63,10 @@ class Estimate:
             f"about {formatting.duration(self.seconds)} of processor time, {formatting.duration(self.seconds / workers)} "
             f"with {formatting.count(workers, 'worker')} of this machine, and the start of the workers",
             f"up to {formatting.size(self.disk)} of disk for the files between steps, freed at the end"
-            + ("" if self.free is None else f"; {formatting.size(self.free)} are free there"),
+            + ("" if self.free is None else f"; {formatting.size(self.free)} are free"),
         ]
         if self.free is not None and self.disk > self.free:
-            lines.append("warning: that is more than there is: choose a run directory on another disk")
+            lines.append("warning: that is more than the free space: choose a run directory on another disk")
         if self.chances:
             lines.append(
                 "two documents are compared with a probability that follows from the similarity of their sketches:"
@@ -130,7 +130,7 @@ def estimate(
 
 
 def free_bytes(folder: str) -> int | None:
-    """The bytes that are free where a folder is or would be; None where that cannot be found out."""
+    """The free bytes at the place of a folder, which may not exist yet; None if that is unknown."""
     if not storage.is_local(folder):
         return None
     place = Path(storage.absolute(folder))

@@ -1,4 +1,4 @@
-"""Exact deduplication: one of the documents with the same value stays."""
+"""Exact deduplication: of the documents with the same value, one stays."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from curator_core.workflows.dedup import Dedup
 
 @dataclass(kw_only=True)
 class ExactDedup(Dedup):
-    """Removes documents whose ``column`` has the same value as that of a document that stays.
+    """Removes documents with the same value of ``column`` as a document that stays.
 
-    Values are the same if a 128-bit hash and the length are, of text in NFC. With ``normalize`` case, white space and
-    punctuation do not count. Null and empty texts are never copies. ``keep`` says which one stays.
+    Values are the same if their 128-bit hashes and lengths are; text is hashed in NFC. With ``normalize``, case, white
+    space and punctuation do not count. Null and empty texts are never copies. ``keep`` says which one stays.
     """
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:

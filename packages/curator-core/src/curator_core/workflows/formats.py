@@ -1,4 +1,4 @@
-"""Which registered reader and writer go with a folder of files?"""
+"""Which registered reader and writer suit a folder of files?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _READER, _WRITER = "Reader", "Writer"
 
 
 def readers() -> dict[str, type[ProcessingStage[Any, Any]]]:
-    """The installed readers of files, by the name of their format: ``JsonlReader`` is that of ``jsonl``."""
+    """The installed readers of files, by the name of their format, such as ``JsonlReader`` for ``jsonl``."""
     found: dict[str, type[ProcessingStage[Any, Any]]] = {}
     for name in entries(STAGES):
         if not name.endswith(_READER):
             continue
         try:
             kind = load_stage(name)
-        except CuratorError:  # it needs an extra that is not installed
+        except CuratorError:  # the reader needs an extra that is not installed
             continue
         if getattr(kind, "suffixes", ()):
             found[name.removesuffix(_READER).lower()] = kind
@@ -75,6 +75,6 @@ def reader_of(paths: str | Sequence[str], kind: str, owner: str) -> ProcessingSt
 
 
 def writer_of(path: str, kind: str) -> ProcessingStage[Any, Any]:
-    """The writer of a format, or the writer of JSON lines where the format has none."""
+    """The writer of a format, or the writer of JSON lines if the format has none."""
     names = {name.removesuffix(_WRITER).lower(): name for name in entries(STAGES) if name.endswith(_WRITER)}
     return build_stage(names.get(kind, "JsonlWriter"), {"path": path})

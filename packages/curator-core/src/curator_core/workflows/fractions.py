@@ -34,22 +34,22 @@ from curator_core.workflows.ends import Ends
 
 DECISIONS = "decisions"
 DECIDED = "decided"
-_LATER = (
-    "passes that count scores by their next digits, as many as it takes to find the limits, and one that applies these"
-)
+_LATER = "as many passes over the digits of the scores as needed to find the limits, and one that applies these"
 
 
 @dataclass(kw_only=True)
 class TopFraction(Ends):
-    """Keeps the best ``fraction`` of the data by the score in ``column``: of the rows, or of the sum of a ``weight``.
+    """Keeps the best ``fraction`` of the data by the score in ``column``: a fraction of the rows, or of the sum of a
+    ``weight``.
 
-    ``weight`` is ``rows``, or a column of whole numbers, such as counts of tokens; a null weighs nothing. ``order`` says
-    which scores are best; null and NaN come last, and of equal scores those that come first in the input are kept. What is
-    kept is the longest beginning of that order that weighs at most the fraction, to the row. ``by`` does so in each
-    group separately: the values of a column, or ``collection``, the first folder below the input.
+    ``weight`` is ``rows``, or a column of whole numbers, such as counts of tokens; a null has weight 0. ``order`` says
+    which scores are best; null and NaN come last, and among equal scores the rows that come first in the input are
+    kept. Rows are kept in this order as long as their total weight is at most the fraction, which is exact to the row.
+    ``by`` selects in each group separately: the values of a column, or ``collection``, the first folder below the
+    input.
 
-    What is read and written is said as in `Ends`. What is removed is in a table of decisions, in ``decisions/`` of the
-    run directory or in the folder ``decisions``, with the text of ``id_column`` where the data have it.
+    For input and output, see `Ends`. Removed rows are in a table of decisions, in ``decisions/`` of the run directory
+    or in the folder ``decisions``, with the text of ``id_column`` if the data have it.
     """
 
     sure_paths: ClassVar[tuple[str, ...]] = ("decisions",)
@@ -110,12 +110,12 @@ class TopFraction(Ends):
 class QuantileBuckets(Ends):
     """Gives each row a bucket from 0 to ``buckets`` - 1 by the ranks of its scores over the whole data.
 
-    The bucket of a score is the part of the rows with a worse score, in units of 1/``buckets``: bucket 19 of 20 is the
-    best 5 %, where no scores are equal. Equal scores share a bucket. The highest scores are the best, except for
-    columns that are also in ``lowest``; null and NaN are worse than any number. Several ``columns`` are combined by the
-    ``max`` of their buckets or by the ``mean``, rounded down, into ``bucket_column``; ``each`` adds ``<column>_bucket``
-    for each of them too. With ``by`` ranks are those in a group: the values of a column, or ``collection``, the first
-    folder below the input. What is read and written is said as in `Ends`.
+    The bucket of a score is the part of the rows with a worse score, in units of 1/``buckets``, rounded down: if no
+    scores are equal, bucket 19 of 20 is the best 5 %. Equal scores share a bucket. The highest scores are the best, or
+    the lowest for columns that are also in ``lowest``; null and NaN are worse than any number. The buckets of several
+    ``columns`` are combined into ``bucket_column`` by their ``max`` or their ``mean``, rounded down; ``each`` also adds
+    ``<column>_bucket`` for each column. With ``by``, ranks are those within a group: the values of a column, or
+    ``collection``, the first folder below the input. For input and output, see `Ends`.
     """
 
     columns: Sequence[str]
@@ -148,8 +148,8 @@ class QuantileBuckets(Ends):
         which: dict[str, Any] = {"columns": list(self.columns), "lowest": list(self.lowest)}
         yield Pipeline([self._reader(), MeasureScores(path=scores, **which, **how)], name="measure")
         totals = Totals.read(scores)
-        # A row is in bucket b or above if b/buckets of all rows are worse: if it is better than the row at that place,
-        # counted from the worst.
+        # A row is in bucket b or above if at least b/buckets of all rows are worse, which means that it is better than
+        # the row at that place, counted from the worst.
         asked = (
             (column, group, rows - -(-edge * rows // self.buckets))
             for column in range(len(self.columns))
@@ -175,7 +175,9 @@ class QuantileBuckets(Ends):
 def _answered(
     work_dir: str, scores: str, requests: Requests, *, keys_alone: bool
 ) -> Generator[Pipeline, Any, Requests]:
-    """The steps that answer ``requests``, and then the answers; with ``keys_alone`` only the keys are needed."""
+    """Yield the steps that answer ``requests``, and return the answers; with ``keys_alone`` only the keys are
+    needed.
+    """
     for number in itertools.count(1):
         if keys_alone:
             requests = requests.whole_keys()
@@ -196,7 +198,7 @@ def _answered(
 
 
 def _apply(workflow: Ends, stage: ProcessingStage[Any, Any]) -> Pipeline:
-    """Read the data again, with the limits found."""
+    """The step that reads the data again and applies the limits."""
     writer = workflow._writer()
     assert writer is not None
     return Pipeline([workflow._reader(), stage, writer], name="apply")
@@ -222,7 +224,7 @@ def _check_group(workflow: TopFraction | QuantileBuckets) -> None:
 
 
 def _exact(what: str, value: object) -> Fraction:
-    """A fraction as it is written: 0.1 is exactly a tenth, which no float is."""
+    """A fraction as the user wrote it: 0.1 becomes exactly a tenth, which a float cannot represent."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UsageError(f"{what} must be a number from 0 to 1, not {value!r}")
     return Fraction(Decimal(repr(value)))

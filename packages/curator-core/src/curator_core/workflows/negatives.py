@@ -1,4 +1,6 @@
-"""Hard negatives: passages that are near to a query and are not what it asks for, to train retrieval with."""
+"""Which hard negatives do pairs of query and passage have for training retrieval? Passages that are near to a query
+without answering it.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,16 @@ _PIECES_IN_ONE = 8
 
 @dataclass(kw_only=True)
 class HardNegatives(MineParameters, Ends):
-    """Finds for each pair of a query and a passage the nearest passages that are not what the query asks for.
+    """Finds for each pair of a query and a passage the nearest passages that do not answer the query.
 
-    The input has pairs: ``query_column`` and ``passage_column`` with their vectors ``query_vector`` and ``passage_vector``.
-    Negatives are taken from all passages of the input, and from ``corpus``, files with the two columns of passages. A passage
-    that any row names for the same query is no negative of it, nor is one that says nearly the same (``eps``).
+    The input contains pairs: ``query_column`` and ``passage_column`` with their vectors ``query_vector`` and
+    ``passage_vector``. Negatives are taken from all passages of the input, and from ``corpus``, files with the two
+    columns of passages. A passage that any row pairs with the same query is not a negative of it, nor is one that says
+    nearly the same (``eps``).
 
-    The output has ``anchor``, ``positive`` and ``negative_1`` to ``negative_N`` (``form`` ``tuple``), or a row for each
-    negative (``triplet``), in that order, which is what sentence-transformers trains on; with ``scores`` their cosines too.
+    The output has the columns ``anchor``, ``positive`` and ``negative_1`` to ``negative_N`` (``form`` ``tuple``), or a
+    row for each negative (``triplet``), in the order that sentence-transformers expects; with ``scores`` it also has
+    the cosines.
     """
 
     disk_of_input = 1.0
@@ -66,13 +70,13 @@ class HardNegatives(MineParameters, Ends):
             passage_column=self.passage_column,
             query_vector=self.query_vector,
             passage_vector=self.passage_vector,
-            # Fewer than partitions of passages: all passages are read for each of them.
+            # There are fewer of these than partitions of passages, since all passages are read for each of them.
             partitions=self.partitions or pieces_of(self._input_bytes(), _PIECES_IN_ONE),
         )
         yield Pipeline([self._reader(), ask], name="queries")
         how: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(MineParameters)}
         writer = self._writer()
-        assert writer is not None  # checked at the beginning
+        assert writer is not None  # the input was checked at the beginning
         mine = MineNegatives(**how, passages=passages)
         yield Step(Pipeline([Partitions(path=queries), mine, writer], name="mine"), frees=[work_dir], counts=True)
 

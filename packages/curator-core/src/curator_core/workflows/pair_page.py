@@ -1,5 +1,5 @@
-"""A removed document beside the one that stays for it, as a page: texts with their differences marked, images as they
-are. Or a document with repeated parts beside the documents in which these begin.
+"""How does a page show a removed document beside the one that stays for it? Differences between texts are marked;
+images are shown side by side. Or a document with repeated parts beside the documents in which these begin.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _AROUND = 300
 
 
 def pair_page(pair: RemovedPair, figures: str, marked: Sequence[str] | None = None) -> str:
-    """The page. ``marked`` are both texts as HTML, where texts were compared."""
+    """The page as HTML. ``marked`` are both texts as HTML, if texts were compared."""
     ends = (("removed", pair.place), ("stays", pair.witness_place))
     if marked is None:
         body = _side_by_side(pair)
@@ -90,7 +90,7 @@ def _page(title: str, heading: str, body: str) -> str:
 
 
 def marked_text(text: str, spans: Sequence[tuple[int, int, bool]]) -> str:
-    """A text as HTML, with what the other one lacks marked."""
+    """A text as HTML, with the words marked that the other text lacks."""
     pieces = (
         escape(text[start:end]) if shared else f"<mark>{escape(text[start:end])}</mark>" for start, end, shared in spans
     )

@@ -1,4 +1,4 @@
-"""A removed document beside the one that stays for it: found by its id, and read again from the sources."""
+"""Which document stays for a removed one? Both are found in the table by id, and read again from the sources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from curator_core.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a document is, in the way people look for it."""
+    """The place of a document, for people who look for it."""
 
     id: str | None
     files: list[str]
@@ -58,7 +58,7 @@ class RemovedPair:
 
 
 def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
-    """A reader as the table's settings keep it; None for one that exists only in its own process."""
+    """A reader as stored in the table's settings; None for a reader that exists only in its own process."""
     with contextlib.suppress(CuratorError):
         return dump_pipeline(Pipeline([reader]))
     return None
@@ -67,7 +67,7 @@ def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
 def removed_pair(folder: str, wanted: str) -> RemovedPair:
     """The removed document with the id ``wanted``, or at ``SOURCE:ROW``, and its witness.
 
-    ``folder`` holds the table of decisions. The input is read again, where it was when the table was made.
+    ``folder`` contains the table of decisions. The input is read again from its original place.
     """
     decisions = Decisions.open(folder)
     return Pairs(folder, decisions.settings).pair(_decision(decisions, wanted))
@@ -159,30 +159,31 @@ def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:
 def _reader(settings: Mapping[str, Any]) -> ProcessingStage[Any, Any]:
     text = settings.get("reader")
     if not text:
-        raise UsageError("the table does not say how its documents were read: they can only be compared by hand")
+        raise UsageError("the table does not say how its documents were read, so you must compare them by hand")
     (entry,) = yaml.safe_load(text)["stages"]
     name, params = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
     return build_stage(name, params)
 
 
 class _Documents:
-    """Documents, one by one, through the reader that the deduplication had."""
+    """Reads documents, one by one, with the reader of the deduplication."""
 
     def __init__(self, reader: ProcessingStage[Any, Any]) -> None:
         parts = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
         if len(parts) < 2:
             raise UsageError(f"{type(reader).__name__} is not a reader of files whose sources can be read one by one")
         self._naming, self._reading, *more = parts
-        # As in the run, where no stage asked for the columns that they may add; one that drops rows does so here too.
+        # These stages work as in the run, where no later stage needed their columns; a stage that drops rows also drops
+        # them here.
         self._more = [stage.needed_by(frozenset()) for stage in more]
 
     def read(self, place: Place) -> tuple[dict[str, Any], bytes | None]:
-        """A document, and a small picture of it if it is one."""
+        """A document, and a small picture if it is an image."""
         task = self._sources.get(place.source)
         if task is None:
             raise UsageError(
-                f"the source {place.source!r} is not there: run this where the deduplication ran, since its paths may be "
-                "relative"
+                f"the source {place.source!r} does not exist: run this in the folder where the deduplication ran, "
+                "since its paths may be relative"
             )
         found = self._by_line(task, place)
         if found is not None:
@@ -192,7 +193,7 @@ class _Documents:
             if first <= place.row < first + batch.num_rows:
                 return _document(batch, place.row - first)
             first += batch.num_rows
-        raise UsageError(f"there is no row {place.row + 1:,} now in {', '.join(place.files) or place.source}")
+        raise UsageError(f"there is no longer a row {place.row + 1:,} in {', '.join(place.files) or place.source}")
 
     @functools.cached_property
     def _sources(self) -> dict[str, FileGroupTask]:
@@ -204,7 +205,9 @@ class _Documents:
         return [] if task is None else list(task.data)
 
     def _by_line(self, task: FileGroupTask, place: Place) -> tuple[dict[str, Any], bytes | None] | None:
-        """The document, where it is alone on the line of its row and has the id; None where only reading all can tell."""
+        """The document, if it is on the line of its row number and has the id; None if the whole source must be
+        read.
+        """
         range_of = getattr(self._reading, "range_of", None)
         if place.id is None or range_of is None or len(task.parts) != 1 or task.parts[0][1] is not None:
             return None
@@ -218,7 +221,7 @@ class _Documents:
             row = _row_of(batch, place.row + 1)
             if row is not None:
                 document, picture = _document(batch, row)
-                # What is blank or was rejected is no row, so that rows after it are on later lines.
+                # Blank and rejected lines are not rows, so the rows after them are on later lines.
                 named = any(str(value) == place.id for value in document.values() if isinstance(value, (str, int)))
                 return (document, picture) if named else None
         return None

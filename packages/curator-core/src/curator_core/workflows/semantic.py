@@ -1,4 +1,4 @@
-"""Semantic deduplication: of documents whose vectors point the same way one stays."""
+"""Semantic deduplication: of documents whose vectors have nearly the same direction, one stays."""
 
 from __future__ import annotations
 
@@ -38,30 +38,32 @@ from curator_core.workflows.fractions import TopFraction
 from curator_core.workflows.pairs import RemovedPair, text_of
 from curator_core.workflows.pieces import pieces_of
 
-# What is written between the steps of a workflow of workflows.
+# The folder for files between the steps of a workflow of workflows.
 _BETWEEN = "parquet"
 _CLUSTER, _DISTANCE = "cluster", "distance"
-# A worker compares the vectors of one cluster at a time where they lie, so a partition may be larger than one of texts.
-# The number of pieces is that of partitions squared, and each takes a moment to open.
+# A worker compares the vectors of one cluster at a time, so a partition may be larger than one of texts. The number of
+# pieces is the square of the number of partitions, and opening each takes a moment.
 _PIECES_IN_ONE = 4
 
 
 @dataclass(kw_only=True)
 class SemanticDedup(Dedup):
-    """Removes documents whose vector in ``column`` has a cosine of 1 - ``eps`` or more with that of one that stays.
+    """Removes documents whose vector in ``column`` has a cosine of 1 - ``eps`` or more with that of a document that
+    stays.
 
-    Vectors are brought together by k-means: ``clusters`` of them, by default as many as the square root of the number of
-    documents, found from a ``sample``. A vector is compared with those of its own cluster, and with those of the ``visits``
-    next nearest ones. No document goes without a witness that stays, comes before it in the order of preference, and was
-    compared with it; the table of decisions names it and how alike the two are.
+    Vectors are grouped by k-means into ``clusters`` clusters, by default the square root of the number of documents,
+    whose centres are found from a ``sample``. A vector is compared with those of its own cluster, and with those of the
+    ``visits`` next nearest clusters. Every removed document has a witness, which stays, comes before it in the order of
+    preference, and was compared with it; the table of decisions gives the witness and the similarity.
 
-    ``order`` decides first which of two is preferred: ``hard`` the one farther from the centre of its cluster, as SemDeDup
-    has it, ``easy`` the nearer one, ``random`` either, by ``seed``; ``keep`` leaves it to ``keep``, and decides ties.
-    Documents without a vector, or with one of zeros, stay. The result is the same on every machine: a product so near
-    the limit that an error of BLAS could matter is computed again in a fixed order.
+    ``order`` decides first which of two documents is preferred: with ``hard`` the one farther from the centre of its
+    cluster, as in SemDeDup, with ``easy`` the nearer one, with ``random`` either, by ``seed``. With ``keep``, and for
+    ties, the parameter ``keep`` decides. Documents without a vector, or with a vector of zeros, stay. The result is the
+    same on every machine: products so near the limit that an error of BLAS could matter are computed again in a fixed
+    order.
     """
 
-    # The vectors once, and then as often as they are at home or visit.
+    # The vectors are written once, and then once for their home and for each visit.
     disk_of_input = 3.0
 
     column: str = "embedding"
@@ -74,8 +76,8 @@ class SemanticDedup(Dedup):
     sample: int | None = None
     iterations: int = 20
 
-    # Read twice and written once; products take about as long as reading, which depends mostly on the length of the
-    # vectors.
+    # The input is read twice and written once. Products take about as long as reading, which depends mostly on the
+    # length of the vectors.
     costs = Costs(readings=2, keys=2, disk_of_keys=4, disk_of_text=0)
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ class SemanticDedup(Dedup):
         owner = type(self).__name__
         if isinstance(self.eps, bool) or not isinstance(self.eps, int | float) or not 0 <= self.eps < 1:
             raise UsageError(
-                f"{owner}.eps must be a number from 0 to below 1, not {self.eps!r}: 1 - eps is the least cosine"
+                f"{owner}.eps must be a number from 0 to below 1, not {self.eps!r}: 1 - eps is the lowest cosine"
             )
         if self.order not in ORDERS:
             raise UsageError(f"{owner}.order must be one of {', '.join(ORDERS)}, not {self.order!r}")
@@ -93,10 +95,10 @@ class SemanticDedup(Dedup):
         check_whole(f"{owner}.iterations", self.iterations)
         check_whole(f"{owner}.seed", self.seed, least=0)
         if self.normalize:
-            raise UsageError(f"{owner}.normalize is for text: vectors are scaled to length one anyway")
+            raise UsageError(f"{owner}.normalize is for text: vectors are always scaled to length one")
         if self.index is not None:
             raise UsageError(
-                f"{owner} keeps no index: give the earlier vectors as input, first in the order of preference"
+                f"{owner} has no index: give the earlier vectors as input, first in the order of preference"
             )
 
     def pieces(self) -> int:
@@ -108,7 +110,7 @@ class SemanticDedup(Dedup):
         pair: RemovedPair,
         settings: Mapping[str, Any],  # noqa: ARG003 - the column that was compared has vectors
     ) -> dict[str, Any]:
-        """Both documents by what they hold besides vectors: their ``text``, or else their longest text."""
+        """Both documents without their vectors: their ``text``, or else their longest text."""
         if pair.witness is None:
             return {}
         texts = {key: value for key, value in pair.document.items() if isinstance(value, str)}
@@ -122,7 +124,7 @@ class SemanticDedup(Dedup):
         return {**found, "only": [], "witness_only": []}
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
-        raise UsageError(f"{type(self).__name__} keeps no index")
+        raise UsageError(f"{type(self).__name__} has no index")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         keys, centres, homes, pairs, groups, ties, decided = (
@@ -162,8 +164,8 @@ class SemanticDedup(Dedup):
 
 @dataclass(kw_only=True)
 class SemDeDup(SemanticDedup):
-    """`SemanticDedup` as it was published (Abbas et al., 2023): within clusters only, and of two that are alike the one farther
-    from the centre stays.
+    """`SemanticDedup` as it was published (Abbas et al., 2023): comparisons are within clusters only, and of two
+    similar documents the one farther from the centre stays.
     """
 
     visits: int = 0
@@ -172,10 +174,11 @@ class SemDeDup(SemanticDedup):
 
 @dataclass(kw_only=True)
 class D4(Ends):
-    """Removes semantic duplicates, and then the most typical documents (Tirumala et al., 2023): ``SemDeDup`` with ``eps``, new
-    clusters of what stays, and of these the ``fraction`` that is farthest from its centre.
+    """Removes semantic duplicates, and then the most typical documents (Tirumala et al., 2023): ``SemDeDup`` with
+    ``eps``, then new clusters of the documents that stay, of which the ``fraction`` farthest from their centres is
+    kept.
 
-    The output has the columns ``cluster`` and ``distance`` besides its own. What is read and written is said as in `Ends`.
+    The output has the additional columns ``cluster`` and ``distance``. For input and output, see `Ends`.
     """
 
     column: str = "embedding"

@@ -1,4 +1,4 @@
-"""All rows in the order of the values of columns, out of core."""
+"""How are all rows sorted by the values of columns, even if they do not fit in memory?"""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.ends import Ends
 
-# The size of the input for each file of the output, where ``partitions`` does not say how many there are.
+# The size of the input for each file of the output, unless ``partitions`` gives their number.
 FILE_BYTES = 64 << 20
 
 
 @dataclass(kw_only=True)
 class Sort(SortParameters, Ends):
-    """Sorts all rows by ``columns``: by the first, and where that is equal by the next.
+    """Sorts all rows by ``columns``: by the first column, then by the next among equal rows, and so on.
 
-    ``descending`` names those that go from high to low. Text is in the order of its code points, numbers in that of their
-    values; NaN comes after all numbers, and null last, in either direction. Rows with equal values stay in the order of the
-    input, so the order depends on neither the number of files nor the number of workers.
+    ``descending`` names the columns that are sorted from high to low. Text is sorted by code points, numbers by their
+    values; NaN comes after all numbers, and null comes last, in either direction. Rows with equal values keep the order
+    of the input, so the order depends on neither the number of files nor the number of workers.
 
-    The output is in ``partitions`` files or fewer, by default one for each 64 MiB of the input; read in the order of their
-    names they are the whole. The data is read twice and written twice. A worker holds about three times ``memory``. What is
-    read and written is said as in `Ends`.
+    The output has up to ``partitions`` files, by default one for each 64 MiB of the input; in the order of their names
+    they contain all rows in order. The data are read twice and written twice. A worker holds about three times
+    ``memory``. For input and output, see `Ends`.
     """
 
-    # The rows laid out by slot are about as large as the input.
+    # The rows sorted by slot are about as large as the input.
     disk_of_input: ClassVar[float] = 1.0
 
     partitions: int | None = None
@@ -51,7 +51,7 @@ class Sort(SortParameters, Ends):
             if name not in self.columns:
                 raise UsageError(f"Sort.descending names {name!r}, which is not among the columns {self.columns!r}")
         check_whole("Sort.partitions", self.partitions, optional=True)
-        self._read()  # it checks its own
+        self._read()  # the stage checks its own parameters
 
     def _read(self) -> SortRead:
         return SortRead(memory=self.memory, batch_bytes=self.batch_bytes)

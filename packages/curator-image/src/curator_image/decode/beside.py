@@ -1,6 +1,6 @@
-"""Keeps pixels on the device where they were decoded until the model on that device takes them.
+"""Keeps pixels on the device where they were decoded until a model on that device uses them.
 
-They are a torch tensor beside the table; torch is imported only where such a tensor is used.
+The pixels are a torch tensor that is kept outside the table; torch is imported only if such a tensor is used.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class PixelsBeside:
 def whole_batch(
     pieces: Sequence[tuple[Sequence[int], Any]], rows: int, shape: tuple[int, int, int], device: str
 ) -> Any:
-    """The pictures of a batch as one tensor on the device, made from pieces by row, tensors or arrays; other rows are
-    black.
+    """The pictures of a batch as one tensor on the device. Each piece is a list of rows with a tensor or an array; all
+    other rows are black.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""NVIDIA DALI: decode and resize JPEGs in a pipeline of its own depth, on the GPU or on the CPU."""
+"""Decodes and resizes JPEGs with NVIDIA DALI, on the GPU or on the CPU."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from curator_image.decode.pictures import CpuDecoder, Decoded
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE, BadImage, Header, probe
 
 _FILTERS = {"bilinear": "INTERP_TRIANGULAR", "bicubic": "INTERP_CUBIC", "lanczos": "INTERP_LANCZOS3"}
-# How many parts of batches are in DALI at once: one is read, one is decoded, one is resized and handed over.
+# How many parts of batches are in DALI at once: one is being read, one decoded, and one resized and handed over.
 DEPTH = 3
-# The largest part that DALI gets at once, in images and in full-size pixels (three bytes each); it holds DEPTH parts.
+# The largest part that DALI gets, in images and in full-size pixels (three bytes each); DALI holds DEPTH parts at a
+# time.
 PART_IMAGES = 256
 PART_PIXELS = 128 << 20
 
 
 def dali_installed() -> bool:
-    """Whether DALI can be imported, found out without importing it."""
+    """Whether DALI is installed; this function does not import it."""
     try:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:
@@ -39,13 +40,13 @@ def dali_installed() -> bool:
 
 
 class DaliDecoder:
-    """Decodes JPEGs with DALI, and with `CpuDecoder` everything else and whatever DALI rejects.
+    """Decodes JPEGs with DALI; `CpuDecoder` decodes other formats and images that DALI rejects.
 
     `begin` returns at once, and DALI works on its own threads until `Decoding.result` is called.
 
     One corrupt image makes a DALI pipeline raise, and the pipeline is then useless. So every header is checked first.
-    If a part of a batch fails all the same, its images are decoded one by one on the CPU, which finds the bad ones, and
-    a new pipeline is built for the next part.
+    If a part of a batch still fails, its images are decoded one by one on the CPU, which finds the bad ones, and a new
+    pipeline is built for the next part.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class DaliDecoder:
 
     @property
     def rebuilt(self) -> int:
-        """How many pipelines were given up because of a corrupt image."""
+        """How many pipelines were discarded because of a corrupt image."""
         return sum(line.rebuilt for line in self._lines.values())
 
     def __call__(self, images: Sequence[bytes | memoryview], wanted: Sequence[Picture]) -> Decoded:
@@ -77,8 +78,8 @@ class DaliDecoder:
     def begin(
         self, images: Sequence[bytes | memoryview], wanted: Sequence[Picture], stay: Sequence[bool] = ()
     ) -> Decoding:
-        """Start on all ``wanted`` pictures of all images. Those named in ``stay`` come as torch tensors on DALI's
-        device.
+        """Start to make all ``wanted`` pictures of all images. Those marked in ``stay`` are returned as torch tensors
+        on DALI's device.
         """
         errors: dict[int, BadImage] = {}
         rows: list[int] = []
@@ -106,7 +107,7 @@ class DaliDecoder:
         return Decoding(images, wanted, stays, parts, others, errors, self._cpu, self.device_id)
 
     def close(self) -> None:
-        """End the threads once they have finished what they have begun."""
+        """End the threads after they have finished the parts that they have begun."""
         for line in self._lines.values():
             line.end()
         self._lines.clear()
@@ -176,7 +177,8 @@ class _Line:
         serve = _Server(self._state, tuple(wanted), device_id, threads, weakref.ref(self))
         thread = threading.Thread(target=serve.run, name="curator-dali", daemon=True)
         thread.start()
-        # Also at the end of the interpreter, which a thread inside DALI would keep from ending cleanly.
+        # The finalizer also runs at interpreter exit, because a thread inside DALI would keep the interpreter from
+        # ending cleanly.
         self.end = weakref.finalize(self, _end, self._state, thread)
 
     def add(self, part: _Part) -> None:
@@ -207,7 +209,7 @@ class _Waiting:
             self._parts.extendleft(reversed(parts))
 
     def take(self, wait: bool) -> _Part | None:
-        """The next part; None where there is none now, or none at all any more."""
+        """The next part, or None if there is none. ``wait`` waits for a part until `end` is called."""
         with self._changed:
             while wait and not self._parts and not self._ended:
                 self._changed.wait()
@@ -251,7 +253,8 @@ class _Server:
             try:
                 outputs = pipeline.share_outputs()
             except RuntimeError:
-                # An image does not decode. The pipeline "is no longer valid": discard it, and all that share its state.
+                # An image cannot be decoded. DALI says that the pipeline "is no longer valid": discard it, with
+                # everything that shares its state.
                 if (line := self.line()) is not None:
                     line.rebuilt += 1
                 part.made.set_result(None)
@@ -266,7 +269,7 @@ class _Server:
             pipeline.release_outputs()
 
     def _lost(self, inside: deque[_Part]) -> None:
-        """A pipeline is given up: its parts go into the next one."""
+        """A pipeline is discarded: its parts go into the next one."""
         self.waiting.put_back(inside)
         inside.clear()
 
@@ -282,10 +285,11 @@ class _Server:
                 pipeline.feed_input(f"{name}{number}", values)
 
     def _build(self) -> Any:
-        """A pipeline that is empty and warm."""
+        """A pipeline that is warmed up and empty."""
         pipeline = self._definition()()
         pipeline.build()
-        # The first run of a pipeline takes as many inputs as it is deep, so the first inputs are a picture of ours.
+        # The first run of a pipeline takes as many inputs as the pipeline is deep, so the first inputs are small dummy
+        # pictures.
         small = _Part([0], [_small()], [probe(_small())], (False,) * len(self.wanted))
         for _ in range(DEPTH - 1):
             self._feed_only(pipeline, small)
@@ -335,8 +339,8 @@ class _Server:
 
 
 def _cuts(headers: Sequence[Header]) -> list[tuple[int, int]]:
-    """Where parts begin and end: at most `PART_IMAGES` images and `PART_PIXELS` pixels, unless one image alone has
-    more.
+    """The start and end of each part: a part has at most `PART_IMAGES` images and `PART_PIXELS` pixels, unless one
+    image alone has more.
     """
     cuts: list[tuple[int, int]] = []
     start = pixels = 0
@@ -352,8 +356,8 @@ def _cuts(headers: Sequence[Header]) -> list[tuple[int, int]]:
 
 
 def _feeds(fits: Sequence[Fit]) -> dict[str, list[Any]]:
-    """Per image, upright: (height, width) of the result, the corners of the part that is resized, and where the picture
-    begins in it.
+    """For each upright image: (height, width) after resizing, the corners of the region to resize, and the place of the
+    picture in the result.
     """
     return {
         "size": [np.array([fit.height, fit.width], np.float32) for fit in fits],
@@ -365,7 +369,7 @@ def _feeds(fits: Sequence[Fit]) -> dict[str, list[Any]]:
 
 @functools.cache
 def _small() -> bytes:
-    """A picture of 16 x 16, to warm a pipeline up."""
+    """A picture of 16 x 16 pixels, used to warm up a pipeline."""
     from PIL import Image
 
     target = io.BytesIO()
@@ -374,9 +378,7 @@ def _small() -> bytes:
 
 
 def _taken(output: Any, stays: bool) -> Any:
-    """Pictures of DALI, in memory of this process or as a torch tensor in place; DALI keeps their memory as long as the
-    tensor lives.
-    """
+    """DALI's pictures, copied to host memory, or as a torch tensor that keeps DALI's memory alive."""
     if not stays:
         return np.array(output.as_cpu().as_tensor())
     import torch

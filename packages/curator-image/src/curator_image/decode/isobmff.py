@@ -1,22 +1,27 @@
-"""What does the header of an AVIF or HEIC file say? Both formats nest boxes in boxes; only a few are read."""
+"""Reads the codec and the size of a picture from the header of an AVIF or HEIC file. Both formats nest boxes in boxes;
+only a few of them are read.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
-# The codec that a brand stands for. The general brands (``mif1``, ``msf1``) name none; the compatible brands then do.
+# The codec of each brand. The general brands (``mif1``, ``msf1``) name no codec; for these, the compatible brands name
+# it.
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "avif"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "heic"),
 }
 _GENERAL = (b"mif1", b"msf1", b"mif2", b"miaf")
-# A file of more boxes or properties than this is not a picture.
+# A file with more boxes or properties than this is not a picture.
 _MOST = 4096
 
 
 def codec(data: bytes) -> str | None:
-    """``avif`` or ``heic`` where the first bytes announce it; empty for another picture in such boxes; else None."""
+    """``avif`` or ``heic`` if the first bytes name it, empty for another codec in this container, and None for other
+    files.
+    """
     if data[4:8] != b"ftyp":
         return None
     end = min(int.from_bytes(data[:4], "big"), len(data), 256)
@@ -27,7 +32,7 @@ def codec(data: bytes) -> str | None:
 
 
 def shown_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the primary picture as it is shown, turned as the file says; `ValueError` if it does not say."""
+    """Width and height of the primary picture after rotation; raises `ValueError` if the file does not give a size."""
     meta = _find(data, 0, len(data), b"meta")
     primary = _primary(data, _find(data, meta[0] + 4, meta[1], b"pitm")[0])
     properties = _find(data, meta[0] + 4, meta[1], b"iprp")
@@ -40,7 +45,7 @@ def shown_size(data: bytes) -> tuple[int, int]:
         kind, start, _ = found[index - 1]
         if kind == b"ispe" and size is None:
             size = struct.unpack_from(">II", data, start + 4)
-        elif kind == b"clap" and size is not None:  # cut to a clean aperture: fractions of pixels
+        elif kind == b"clap" and size is not None:  # the clean aperture to which the picture is cropped, in fractions
             across, across_of, down, down_of = struct.unpack_from(">4I", data, start)
             if across_of and down_of:
                 size = min(size[0], across // across_of), min(size[1], down // down_of)
@@ -52,7 +57,7 @@ def shown_size(data: bytes) -> tuple[int, int]:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each box in a stretch; start and end are those of the box's content."""
+    """The kind of each box in a byte range, and the start and end of its content."""
     for _ in range(_MOST):
         if start + 8 > end:
             return
@@ -64,7 +69,7 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
         elif size == 0:
             size = end - start
         if size < head or start + size > end:
-            # The last box of a file that was cut: what comes before is still good.
+            # The file is truncated in this box; the boxes before it are still valid.
             return
         yield kind, start + head, start + size
         start += size
@@ -83,7 +88,7 @@ def _primary(data: bytes, start: int) -> int:
 
 
 def _associated(data: bytes, start: int, end: int, item: int) -> Iterator[int]:
-    """The numbers, from 1 on, of the properties of an item."""
+    """The numbers, counted from 1, of an item's properties."""
     version, wide = data[start], data[start + 3] & 1
     (count,) = struct.unpack_from(">I", data, start + 4)
     at = start + 8

@@ -1,4 +1,6 @@
-"""Decides which picture models need and whether the user's options match, in the plan and on the first batch."""
+"""Decides which picture the models need, and checks that the user's options match it, in the plan and on the first
+batch.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from curator_core.errors import UsageError
 from curator_core.model.stage import ColumnNeed
 from curator_image.decode.picture import Picture
 
-# In the metadata of a column of pixels: the picture that each value holds, and which of its properties were chosen, by
-# the user or (then all of them) by a plan that knew the models' needs.
+# The metadata key of a column of pixels. It holds the picture of each value, and the properties that were chosen by the
+# user, or all of them if a plan knew the models' needs.
 MADE_AS = b"curator.picture"
 
 
@@ -25,14 +27,17 @@ class Derived(NamedTuple):
 
 
 def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence[ColumnNeed]) -> Derived:
-    """The picture that all ``needs`` agree on, but for what the user has ``chosen`` of ``size``, ``mode``, ``resample``.
+    """The picture that all ``needs`` agree on, except for the ``size``, ``mode`` or ``resample`` that the user has
+    ``chosen``.
 
-    A need of None belongs to a model that is not on this machine yet. Of several sizes the largest is made.
+    A need of None belongs to a model that is not on this machine yet. If the needs have several sizes, the largest is
+    used.
     """
     known = [(need.stage, need.need) for need in needs if isinstance(need.need, Picture)]
     warnings = [
-        f"the model of {need.stage} is not on this machine yet, so the plan cannot see which pixels it takes: {stage} "
-        f"makes {shown(default)}, and {need.stage} refuses the first batch if its model takes others"
+        f"the model of {need.stage} is not on this machine yet, so the plan cannot see which pixels it needs: "
+        f"{stage} makes {shown(default)}, and {need.stage} raises an error on the first batch if its model needs "
+        "others"
         for need in needs
         if need.need is None and not {"size", "mode"} <= chosen
     ]
@@ -42,8 +47,9 @@ def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence
         for reader, other in known[1:]:
             if other.mode != wanted.mode and "mode" not in chosen:
                 raise UsageError(
-                    f"{first} needs pixels of {shown(wanted)}, and {reader} of {shown(other)}, but there is one column of "
-                    f"pixels: put an ImageDecode before {reader!r}, which makes them again, or choose a mode for both"
+                    f"{first} needs pixels of {shown(wanted)}, and {reader} needs {shown(other)}, but there is only "
+                    f"one column of pixels: put an ImageDecode before {reader!r} to make them again, or choose one "
+                    "mode for both"
                 )
         if "size" not in chosen:
             height, width = (max(getattr(other, side) for _, other in known) for side in ("height", "width"))
@@ -53,9 +59,9 @@ def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence
                 made = replace(made, **{name: getattr(wanted, name)})
     for reader, other in known:
         if wrong := differences(made, other):
-            remedy = f"Leave {' and '.join(wrong)} out, and the plan finds the right values"
+            remedy = f"Leave {' and '.join(wrong)} out, and the plan chooses the right values"
             if not chosen.issuperset(wrong):
-                remedy = f"Put an ImageDecode before {reader!r}, which makes them again"
+                remedy = f"Put an ImageDecode before {reader!r} to make them again"
             warnings.append(
                 f"{reader} needs pixels of {shown(other)}, but {stage} makes {shown(made)}: its vectors will not be exactly "
                 f"those of the model. {remedy}"
@@ -65,9 +71,9 @@ def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence
 
 
 def differences(made: Picture, needed: Picture) -> list[str]:
-    """Those of ``size``, ``mode`` and ``resample`` in which a picture differs from the need.
+    """The names among ``size``, ``mode`` and ``resample`` in which a picture differs from the need.
 
-    A picture of another size is resized on the device, and resizing twice differs from resizing once.
+    The size counts although the device resizes a picture of another size: resizing twice differs from resizing once.
     """
     wrong = ["size"] if (made.height, made.width) != (needed.height, needed.width) else []
     return wrong + [name for name in ("mode", "resample") if getattr(made, name) != getattr(needed, name)]
@@ -85,7 +91,7 @@ def written(picture: Picture, chosen: frozenset[str]) -> bytes:
 
 
 def check_made_as(stage: str, metadata: Mapping[bytes, bytes] | None, needed: Picture | None) -> None:
-    """Refuse pixels that were not made as a model needs them, unless the user chose them or they carry no metadata."""
+    """Raise if pixels were not made as a model needs them, unless the user chose them or they have no metadata."""
     kept = (metadata or {}).get(MADE_AS)
     if kept is None or needed is None:
         return
@@ -95,8 +101,7 @@ def check_made_as(stage: str, metadata: Mapping[bytes, bytes] | None, needed: Pi
     if wrong := [name for name in differences(made, needed) if name not in chosen]:
         given = ", ".join(f"{name}: {needed.height if name == 'size' else getattr(needed, name)}" for name in wrong)
         raise UsageError(
-            f"{stage} needs pixels of {shown(needed)}, and these are {shown(made)}: its vectors would not be those of the "
-            f"model. Start the run again, since the plan finds the right pixels once the model is on this machine, or "
-            "give the "
-            f"reader {given}"
+            f"{stage} needs pixels of {shown(needed)}, but the pixels are {shown(made)}: its vectors would not be "
+            f"those of the model. Start the run again: the model is on this machine now, so the plan chooses the "
+            f"right pixels. Or give the reader {given}"
         )

@@ -1,4 +1,4 @@
-"""The picture to make of an image: its size, how the image is fitted into it, and by which filter."""
+"""The picture to make from an image: its size, how the image is fitted into it, and with which filter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Mode = Literal["crop", "squash", "pad"]
 Resample = Literal["bilinear", "bicubic", "lanczos", "box"]
 
 MAX_PICTURE_SIDE = 4096
-# An image is resized to at most this many times the picture's width before its middle is cut out.
+# An image is resized to at most this many times the picture's width before its centre is cut out.
 _LONGEST = 4
 
 
@@ -22,11 +22,11 @@ _LONGEST = 4
 class Picture:
     """A picture of ``height`` x ``width`` RGB bytes made from an image.
 
-    ``crop`` brings the shorter side to size and cuts the middle out, as CLIP does; ``squash`` ignores the aspect
-    ratio; ``pad`` shows the whole image on a black ground. The filter is antialiased in every case.
+    ``crop`` resizes the shorter side to fit and cuts out the centre, as CLIP does; ``squash`` ignores the aspect ratio;
+    ``pad`` shows the whole image on a black background. The filter is always antialiased.
 
-    JPEGs are decoded at the smallest of 1, 1/2, 1/4, 1/8 scale that is at least ``detail`` times the size they are
-    resized to. A value of 1 is fastest; from 2 on, no difference from a decode at full size can be seen.
+    JPEGs are decoded at the smallest scale of 1, 1/2, 1/4 and 1/8 that is at least ``detail`` times the final size. A
+    value of 1 is fastest; from 2 on, the result looks the same as after a decode at full size.
     """
 
     height: int = 224
@@ -61,7 +61,8 @@ class Picture:
             across, down = max(1, round(width * scale)), max(1, round(height * scale))
             return Fit((0, 0, width, height), across, down, -((self.width - across) // 2), -((self.height - down) // 2))
         left = top = 0
-        # A very long image is cut first: resized whole, it could be thousands of times as large as the picture.
+        # A very long image is cut first, because resizing all of it could produce thousands of times as many pixels as
+        # the picture has.
         if width * self.height > _LONGEST * height * self.width:
             keep = max(1, _LONGEST * height * self.width // self.height)
             left, width = (width - keep) // 2, keep
@@ -90,8 +91,8 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Cut out ``box`` (left, top, right, bottom), resize it to ``width`` x ``height``, and begin the picture at
-    ``left``, ``top`` in it; negative values are a margin.
+    """Cut out ``box`` (left, top, right, bottom) and resize it to ``width`` x ``height``. The picture begins at
+    ``left``, ``top`` of the result; negative values mean a margin.
     """
 
     box: tuple[int, int, int, int]
@@ -101,10 +102,10 @@ class Fit:
     top: int
 
     def place(self, made: NDArray[Any], target: NDArray[np.uint8]) -> None:
-        """Put the resized image into the picture: cut where it is larger, on black where it is smaller.
+        """Put the resized image into the picture: crop it where it is larger, and leave black where it is smaller.
 
-        A margin is detected by size, not by the sign of ``left`` and ``top``: a margin of a single pixel is at the far
-        end alone, and the picture then begins at 0.
+        A margin is detected by size, not by the sign of ``left`` and ``top``: a margin of a single pixel is only at the
+        far end, and the image then begins at 0.
         """
         height, width = target.shape[:2]
         if self.width < width or self.height < height:

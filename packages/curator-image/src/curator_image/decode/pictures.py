@@ -1,4 +1,4 @@
-"""Makes pictures from encoded bytes, with one decode per image however many pictures are needed."""
+"""Makes pictures from encoded bytes; each image is decoded once, however many pictures are needed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Pixels = NDArray[np.uint8]
 DecoderName = Literal["auto", "dali", "turbo", "pillow"]
 
 _FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}
-# libjpeg complains about these and decodes every pixel all the same.
+# libjpeg reports these errors and still decodes every pixel.
 _HARMLESS = ("extraneous bytes before marker", "unknown Adobe color transform", "Inconsistent progression sequence")
 
 
@@ -57,10 +57,10 @@ class Decoder(Protocol):
 
 
 class Shelf:
-    """Arrays that are reused once nothing refers to them any more.
+    """Arrays that are reused when nothing else refers to them.
 
-    Touching fresh memory for the first time costs more than making the picture. An array is free when only the shelf
-    holds it; views and Arrow columns of it hold it too.
+    The first access to fresh memory costs more than making the picture. An array is free when only the shelf refers to
+    it; views and Arrow columns of it also count as references.
     """
 
     def __init__(self, keep: int = 3) -> None:
@@ -71,7 +71,7 @@ class Shelf:
         """An array of this shape, not yet filled."""
         size = int(np.prod(shape))
         for index in range(len(self._arrays)):
-            # The references of the list and of getrefcount's argument.
+            # Two references: the list, and getrefcount's argument.
             if sys.getrefcount(self._arrays[index]) == 2 and size <= self._arrays[index].size <= 4 * max(size, 1):
                 return self._arrays[index][:size].reshape(shape)
         fresh = np.empty(size, np.uint8)
@@ -81,10 +81,11 @@ class Shelf:
 
 @dataclass(frozen=True)
 class CpuDecoder:
-    """Decodes on the CPU: ``turbo`` takes JPEGs with libjpeg-turbo and resizes with SIMD, ``pillow`` uses Pillow alone.
+    """Decodes on the CPU: ``turbo`` decodes JPEGs with libjpeg-turbo and resizes with SIMD, ``pillow`` uses only
+    Pillow.
 
-    Both fall back to Pillow for every other format. ``threads`` splits a batch; where an executor offers processes,
-    they are better.
+    Both use Pillow for every other format. ``threads`` splits a batch; if an executor offers processes, use those
+    instead.
     """
 
     turbo: bool = True
@@ -122,27 +123,54 @@ class CpuDecoder:
     def _one(self, data: bytes, wanted: Sequence[Picture], into: Sequence[Pixels], resize: Resize) -> None:
         header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
         scale = 1
-        if header.format != "jpeg":  # for a JPEG, the decoder itself reports an early end
+        if header.format != "jpeg":  # the JPEG decoder itself reports a truncated file
             check_closed(header.format, data)
         else:
             scale = min(picture.dct_scale(header.width, header.height) for picture in wanted)
         pixels = self._pixels(data, header, scale)
-        # A JPEG that was decoded smaller is fitted by its full size; a HEIC may be cut while it is decoded.
+        # A JPEG that was decoded at a smaller scale is fitted by its full size; decoding a HEIC may crop it.
         original = (header.width, header.height) if header.format == "jpeg" else None
         for picture, target in zip(wanted, into, strict=True):
             draw(pixels, picture, target, resize, original)
 
+    def greys(self, images: Sequence[bytes | memoryview], wanted: Picture) -> tuple[Pixels, dict[int, BadImage]]:
+        """The luminance of the picture of each image, and the errors by row; a bad row is black.
+
+        The colours of a JPEG are not decoded, so its luminance may differ by a level or two from that of its RGB picture.
+        """
+        made = np.zeros((len(images), *wanted.shape[:2]), np.uint8)
+        errors: dict[int, BadImage] = {}
+        resize = fast_resizer() if self.turbo else pillow_resize
+        coloured = np.empty(wanted.shape, np.uint8)
+        for row, image in enumerate(images):
+            data = bytes(image)
+            try:
+                header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
+                if self._by_turbo(header):
+                    pixels = _turbo(data, header, wanted.dct_scale(header.width, header.height), "GRAY")[:, :, 0]
+                    pixels = upright(pixels, header.orientation)
+                    draw(pixels, wanted, made[row], resize, (header.width, header.height))
+                else:
+                    self._one(data, [wanted], [coloured], resize)
+                    made[row] = grey(coloured)
+            except BadImage as error:
+                errors[row] = error
+        return made, errors
+
     def full_size(self, data: bytes) -> Pixels:
-        """All pixels of an image, upright, as RGB."""
+        """All pixels of an image as RGB, upright."""
         header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
         if header.format != "jpeg":
             check_closed(header.format, data)
         return self._pixels(data, header, 1)
 
     def _pixels(self, data: bytes, header: Header, scale: int) -> Pixels:
-        if self.turbo and header.format == "jpeg" and header.channels in (1, 3):
+        if self._by_turbo(header):
             return upright(_turbo(data, header, scale), header.orientation)
         return pillow_pixels(data, header, scale, self.max_pixels, self.max_side)
+
+    def _by_turbo(self, header: Header) -> bool:
+        return self.turbo and header.format == "jpeg" and header.channels in (1, 3)
 
 
 def cpu_decoder(name: DecoderName = "auto", **limits: Any) -> CpuDecoder:
@@ -161,10 +189,10 @@ def decode_batch(
     decoder: Decoder | None = None,
     threads: int = 1,
 ) -> tuple[Pixels, dict[int, BadImage]]:
-    """Decode and resize encoded images (a list or an Arrow column) in one go.
+    """Decode and resize encoded images (a list or an Arrow column) in one call.
 
-    Returns an array ``(n, height, width, 3)`` and the errors by row; a bad row is black. ``picture`` may be a
-    size, for a square::
+    Returns an array ``(n, height, width, 3)`` and the errors by row; a row with an error is black. ``picture`` may be
+    the size of a square::
 
         pixels, errors = decode_batch(batch.to_pyarrow()["bytes"], 224, mode="crop", resample="bicubic")
     """
@@ -175,7 +203,7 @@ def decode_batch(
 
 
 def encoded(images: Any) -> list[bytes]:
-    """The values of a column of bytes, one by one; null is empty."""
+    """The values of a column of bytes; a null becomes empty bytes."""
     values = images.to_pylist() if hasattr(images, "to_pylist") else images
     return [b"" if value is None else value for value in values]
 
@@ -183,7 +211,9 @@ def encoded(images: Any) -> list[bytes]:
 def draw(
     pixels: Pixels, picture: Picture, target: Pixels, resize: Resize, original: tuple[int, int] | None = None
 ) -> None:
-    """Put the picture of upright ``pixels`` into ``target``. ``original`` is the full size, if these were scaled."""
+    """Put the picture of upright ``pixels`` into ``target``. ``original`` is the full size, if the pixels are
+    scaled.
+    """
     height, width = pixels.shape[:2]
     full_width, full_height = original or (width, height)
     fit = picture.fit(full_width, full_height)
@@ -207,7 +237,7 @@ Resize = Callable[[Pixels, int, int, str], Pixels]
 
 
 def pillow_resize(pixels: Pixels, width: int, height: int, resample: str) -> Pixels:
-    """Pillow's antialiased resize: the reference."""
+    """Pillow's antialiased resize, which is the reference."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -215,8 +245,8 @@ def pillow_resize(pixels: Pixels, width: int, height: int, resample: str) -> Pix
 
 
 def fast_resizer() -> Resize:
-    """The same filters with SIMD, three to six times faster and within two levels of Pillow's; Pillow itself where the
-    platform has no wheel.
+    """The same filters with SIMD, three to six times faster and within two levels of Pillow's results; Pillow itself if
+    there is no wheel for the platform.
     """
     try:
         import cykooz_resizer
@@ -237,18 +267,19 @@ def _simd(library: Any) -> Resize:
         ours: library.ResizeOptions(library.ResizeAlg.convolution(library.FilterType[theirs]), use_alpha=False)
         for ours, theirs in names.items()
     }
-    rgb = library.PixelType.U8x3
+    kinds = {2: library.PixelType.U8, 3: library.PixelType.U8x3}
     own = threading.local()  # a resizer keeps buffers, so threads must not share it
 
     def resize(pixels: Pixels, width: int, height: int, resample: str) -> Pixels:
-        source = library.ImageData(pixels.shape[1], pixels.shape[0], rgb, pixels.tobytes())
-        target = library.ImageData(width, height, rgb)
+        kind = kinds[pixels.ndim]  # grey, or RGB
+        source = library.ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
+        target = library.ImageData(width, height, kind)
         try:
             resizer = own.resizer
         except AttributeError:
             resizer = own.resizer = library.Resizer()
         resizer.resize(source, target, options[resample])
-        return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
+        return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, *pixels.shape[2:])
 
     return resize
 
@@ -256,7 +287,13 @@ def _simd(library: Any) -> Resize:
 # Decoding ------------------------------------------------------------------------------------------------------------
 
 
-def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
+def grey(pixels: Pixels) -> Pixels:
+    """The luminance of RGB pictures, rounded."""
+    wide = pixels.astype(np.uint32)
+    return ((wide[..., 0] * 299 + wide[..., 1] * 587 + wide[..., 2] * 114 + 500) // 1000).astype(np.uint8)
+
+
+def _turbo(data: bytes, header: Header, scale: int, colours: Literal["RGB", "GRAY"] = "RGB") -> Pixels:
     import simplejpeg
 
     width, height = header.width, header.height
@@ -266,16 +303,16 @@ def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
         {"min_width": -(-width // scale), "min_height": -(-height // scale), "min_factor": scale} if scale > 1 else {}
     )
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **sizes))
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, **sizes))
     except ValueError as error:
         message = str(error)
         if any(text in message for text in _HARMLESS):
-            # Between the segments of the header they are an error even to a lenient reader, so they are taken out.
+            # Even a lenient decoder rejects stray bytes between the segments of the header, so remove them.
             try:
-                return np.asarray(simplejpeg.decode_jpeg(without_stray_bytes(data), "RGB", strict=False, **sizes))
+                return np.asarray(simplejpeg.decode_jpeg(without_stray_bytes(data), colours, strict=False, **sizes))
             except ValueError as again:
                 message = str(again)
-        check_closed("jpeg", data)  # its reason is more exact
+        check_closed("jpeg", data)  # this gives a more exact reason
         reason = TRUNCATED if "Premature end of JPEG file" in message else CORRUPT
         raise BadImage(reason, message) from error
 
@@ -288,7 +325,7 @@ def pillow_pixels(
 
     try:
         with _opened(data, header.format) as image:
-            # The header of the file was checked; this is the size that Pillow is about to allocate.
+            # The file's header was checked before; this checks the size that Pillow is about to allocate.
             check_size(image.width, image.height, max_pixels, max_side)
             if header.format == "jpeg" and scale > 1:
                 image.draft("RGB" if image.mode in ("RGB", "L") else None, _stored(header, scale))
@@ -310,11 +347,11 @@ def pillow_pixels(
 
 
 def _opened(data: bytes, kind: str) -> Any:
-    """A Pillow image of which only the header has been read."""
+    """A Pillow image whose header has been read, but not its pixels."""
     from PIL import Image
 
     if kind == "heic":
-        # Its opener is not registered: that would change Pillow for the whole process.
+        # The HEIF opener is not registered, because that would change Pillow for the whole process.
         import pillow_heif
 
         return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow()
@@ -324,8 +361,8 @@ def _opened(data: bytes, kind: str) -> Any:
 def _orientation(image: Any, header: Header) -> int:
     """The EXIF orientation that must still be applied to a decoded image."""
     if header.format in ("tiff", "heic"):
-        return 1  # turned by their decoders
-    if header.format == "avif":  # which Pillow translates from the file's own form
+        return 1  # their decoders apply it
+    if header.format == "avif":  # Pillow translates the file's own form of orientation
         found = image.getexif().get(0x0112, 1)
         return found if found in range(1, 9) else 1
     return header.orientation
@@ -337,7 +374,7 @@ def _stored(header: Header, scale: int) -> tuple[int, int]:
 
 
 def _rgb(image: Any) -> Pixels:
-    """RGB of a loaded Pillow image; transparent parts show a white ground."""
+    """RGB of a loaded Pillow image; transparent parts become white."""
     from PIL import Image
 
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):
@@ -358,7 +395,7 @@ def _rgb(image: Any) -> Pixels:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation; a view, without a copy."""
+    """Apply an EXIF orientation; returns a view, not a copy."""
     turn = _TURNS.get(orientation)
     return pixels if turn is None else turn(pixels)
 

@@ -1,4 +1,4 @@
-"""Which images show the same picture? A hash of the decoded pixels of each."""
+"""Hashes the decoded pixels of each image, so that images with the same pixels can be found."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ class PixelHash(ProcessingStage[ImageBatch, ImageBatch]):
     """Adds ``output_column``: a hash of the pixels of each image, equal for images that show the same pixels.
 
     The hash covers the pixels at full size, upright, as 8-bit RGB, with white behind transparent parts. So a PNG and a
-    lossless WebP of one picture are equal, with or without metadata, and a JPEG of it is not. Images that do not decode
-    are set
-    aside. The hash of a lossy file depends on the ``decoder`` (``turbo`` or ``pillow``; ``auto`` is ``turbo``): compare
-    only hashes from one installation.
+    lossless WebP of the same picture have equal hashes, with or without metadata, and a JPEG has another. Images that
+    cannot be decoded are set aside. The hash of a lossy file depends on the ``decoder`` (``turbo`` or ``pillow``;
+    ``auto`` is ``turbo``): compare only hashes from one installation.
     """
 
     output_column: str = PIXEL_HASH
@@ -92,7 +91,7 @@ class PixelHash(ProcessingStage[ImageBatch, ImageBatch]):
 
 
 def hash_of(pixels: Pixels) -> str:
-    """128 bits of BLAKE2b of the pixels and of how many there are, as hexadecimal digits."""
+    """128 bits of BLAKE2b over the pixels and their shape, as hexadecimal digits."""
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{width}x{height}:".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels))

@@ -1,4 +1,4 @@
-"""Reads the header of an encoded image: format, size, orientation. Nothing is decoded."""
+"""Reads the format, size and orientation from the header of an encoded image, without decoding pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from curator_image.decode.isobmff import codec, shown_size
 
-# Why an image is set aside. The words go into rejects and reports, so they are part of the interface.
+# The reasons for which an image is set aside. They appear in rejects and reports, so they are part of the interface.
 EMPTY = "empty"
 UNSUPPORTED = "unsupported format"
 NOT_AN_IMAGE = "not an image"
@@ -23,11 +23,11 @@ TOO_MANY_SCANS = "too many scans"
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB
 MAX_SIDE = 65_535
-# A file with more segments before its picture than this is not a picture.
+# A file with more segments than this before its picture is not a picture.
 _MAX_STEPS = 10_000
-# Each scan of a progressive JPEG goes over the whole picture again. Encoders make about ten; a file may have thousands,
-# and cost a second per kilobyte. So all scans together may visit at most this many times the pixels that one picture
-# may have.
+# Each scan of a progressive JPEG goes over the whole picture again. Encoders make about ten scans; a crafted file may
+# have thousands, and cost a second per kilobyte. So the number of pixels that all scans visit may be at most this many
+# times the largest size of a picture.
 _MOST_VISITS = 16
 
 EXTENSIONS = {
@@ -49,8 +49,8 @@ EXTENSIONS = {
     "apng": "png",
     "mpo": "jpeg",
 }
-_CONTAINERS = ("heif", "hif")  # of any codec
-# Extensions of pictures that are not decoded here: such a file is a reject, never a sidecar.
+_CONTAINERS = ("heif", "hif")  # containers for any codec
+# Extensions of picture files. A file with one of these extensions is a picture or a reject, never a sidecar.
 PICTURE_EXTENSIONS = frozenset(
     {
         *EXTENSIONS,
@@ -58,7 +58,7 @@ PICTURE_EXTENSIONS = frozenset(
         *("ppm", "pgm", "pbm", "pnm", "tga", "exr", "hdr", "dds", "pcx", "xcf", "raw", "dng", "cr2", "nef", "arw"),
     }
 )
-# Pictures that are recognised by their first bytes, but not decoded here.
+# Formats that are recognised by their first bytes, but not decoded.
 _FOREIGN = (
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -77,7 +77,7 @@ _SVG = re.compile(
 
 
 class BadImage(Exception):
-    """An image that cannot be used; ``reason`` is one of the words above, and the text says more."""
+    """An image that cannot be used; ``reason`` is one of the reasons above, and ``message`` gives details."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
@@ -97,16 +97,18 @@ class Header:
     height: int
     orientation: int = 1
     channels: int = 3
-    # How often a decoder goes over the picture; more than once for a JPEG in several scans.
+    # How often a decoder passes over the picture; more than once for a JPEG with several scans.
     scans: int = 1
 
 
 def probe(
     data: bytes, *, ext: str = "", max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE, check_end: bool = True
 ) -> Header:
-    """The header of an encoded image; `BadImage` where it is empty, foreign, misnamed, absurd or visibly cut short.
+    """The header of an encoded image; raises `BadImage` if it is empty, unsupported, misnamed, truncated, or has absurd
+    dimensions.
 
-    ``ext`` is the file's extension; leave it empty for no check. ``check_end`` looks for the marks that close a file.
+    ``ext`` is the file's extension; if it is empty, it is not checked. ``check_end`` looks for the end mark of the
+    file.
     """
     if not data:
         raise BadImage(EMPTY, "the member has no bytes")
@@ -138,7 +140,7 @@ def probe(
 
 
 def sniff(data: bytes) -> str | None:
-    """The format that the first bytes announce, or None."""
+    """The format that the first bytes indicate, or None."""
     head = bytes(data[:16])
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
@@ -159,14 +161,14 @@ def sniff(data: bytes) -> str | None:
 
 
 def misnamed(ext: str, kind: str) -> bool:
-    """Whether an extension promises another format than ``kind``; an extension that promises nothing fits all."""
+    """Whether an extension belongs to another format than ``kind``; an unknown extension belongs to none."""
     last = ext.lower().rpartition(".")[2]
     expected = EXTENSIONS.get(last, kind)
     return expected != kind and not (last in _CONTAINERS and kind in ("avif", "heic"))
 
 
 def check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
-    """Refuse sizes that nobody should allocate memory for."""
+    """Raise if an image is too large to allocate memory for."""
     if width < 1 or height < 1 or width > max_side or height > max_side:
         raise BadImage(ABSURD, f"{width} x {height}; each side may be 1 to {max_side}")
     if width * height > max_pixels:
@@ -175,7 +177,7 @@ def check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
 
 @functools.cache
 def missing_decoder(kind: str) -> str | None:
-    """The installation that a format needs before it can be decoded, or None."""
+    """What must be installed before a format can be decoded, or None."""
     if kind == "heic" and importlib.util.find_spec("pillow_heif") is None:
         return 'HEIC is read with: pip install "curator-image[heif]"'
     if kind == "avif":
@@ -187,7 +189,7 @@ def missing_decoder(kind: str) -> str | None:
 
 
 def unrecognised(data: bytes) -> BadImage:
-    """The error for bytes in which `sniff` finds no format: a format that is not read, or no image at all."""
+    """The error for bytes in which `sniff` finds no format: an unsupported format, or no image at all."""
     if codec(data) is not None:
         return BadImage(UNSUPPORTED, "HEIF with a codec other than AV1 and HEVC is not read")
     if _SVG.match(bytes(data[:4096])):
@@ -211,8 +213,8 @@ _SCAN = b"\xff\xda"
 def _jpeg(data: bytes) -> Header:
     at, orientation = 2, 1
     for _ in range(_MAX_STEPS):
-        # Decoders skip stray bytes between segments too. There may be megabytes of them, so Python code looks at none
-        # of them.
+        # Decoders skip stray bytes between segments too. There may be megabytes of stray bytes, so no Python code runs
+        # for each byte.
         at = data.find(b"\xff", at)
         found = _NOT_FF.search(data, at) if at >= 0 else None
         if found is None:
@@ -257,8 +259,8 @@ def without_stray_bytes(data: bytes) -> bytes:
 
 
 def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
-    """How many scans follow a frame header. If the first holds all channels of a frame that is not progressive, only
-    that one is decoded.
+    """How many scans follow a frame header. If the frame is not progressive and the first scan holds all channels, only
+    that scan is decoded and counted.
     """
     first = data.find(_SCAN, at)
     if first < 0:
@@ -267,14 +269,14 @@ def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
         return 1
     scans = data.count(_SCAN, first)
     if scans > _MOST_VISITS:
-        # A scan contains no end mark, and whatever follows one (a second picture, a film) is not decoded.
+        # A scan contains no end mark, and data after the end mark (a second picture, a film) is not decoded.
         end = data.find(b"\xff\xd9", first)
         scans = data.count(_SCAN, first, end) if end >= 0 else scans
     return max(1, scans)
 
 
 def exif_orientation(data: bytes, start: int, end: int) -> int:
-    """The EXIF orientation; 1 where it is missing or broken: a wrong tag must not cost us the picture."""
+    """The EXIF orientation, or 1 if it is missing or broken, because a wrong tag must not make the picture a reject."""
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(data[start : start + 2])]
         magic, offset = struct.unpack_from(f"{order}HI", data, start + 2)
@@ -287,7 +289,7 @@ def exif_orientation(data: bytes, start: int, end: int) -> int:
                 break
             tag, kind, values = struct.unpack_from(f"{order}HHI", data, at)
             if tag == 0x0112:
-                # As in Pillow, a short or long number in the entry itself; anything else is not an orientation.
+                # As in Pillow, an orientation is a short or long number in the entry itself; other values are ignored.
                 if not 1 <= values <= {3: 2, 4: 1}.get(kind, 0):
                     return 1
                 (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, at + 8)
@@ -386,7 +388,7 @@ def _tiff(data: bytes) -> Header:
         if tag in (0x0100, 0x0101, 0x0112, 0x0115):
             tags[tag] = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, at + value_at)[0]
     if 0x0100 not in tags or 0x0101 not in tags:
-        raise BadImage(CORRUPT, "the TIFF does not say its width and height")
+        raise BadImage(CORRUPT, "the TIFF has no width or no height")
     width, height = tags[0x0100], tags[0x0101]
     orientation = tags.get(0x0112, 1)
     if not 1 <= orientation <= 8:
@@ -417,10 +419,10 @@ _PARSERS = {
 
 
 def check_closed(kind: str, data: bytes) -> None:
-    """Refuse a file without its closing mark, since it was cut short; this check is cheap and saves a decode."""
+    """Raise if a file lacks its end mark, since it is truncated; this check is cheap and saves a decode."""
     if kind == "jpeg":
-        # Some writers pad or append, so an end mark anywhere after the start of the last scan counts. Finding that
-        # start means searching the whole file, so the common case comes first.
+        # Some writers pad or append, so an end mark anywhere after the start of the last scan counts. Finding that scan
+        # means searching the whole file, so the common case comes first.
         if b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
             raise BadImage(TRUNCATED, "the JPEG has no end mark")
     elif kind == "png":

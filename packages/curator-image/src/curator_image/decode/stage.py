@@ -25,12 +25,12 @@ from curator_image.decode.pictures import Decoded, Decoder, DecoderName, Pixels,
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
 
 DEFAULT_SIZE = 224
-# How many JPEGs of 330 pixels, the size in web data sets, a CPU decodes and resizes in a second: 1,120 were measured.
-# Larger ones take longer (343 a second at 1,024 x 768), but a plan cannot see their size.
+# How many JPEGs of 330 pixels, a typical size in web data sets, one CPU decodes and resizes per second; the measured
+# number is 1,120. Larger JPEGs take longer (343 per second at 1,024 x 768), but a plan cannot see their size.
 CPU_IMAGES_S = 1000.0
-# GPU memory for decoding: `DEPTH` parts of `PART_PIXELS` at full size, and their pictures.
+# The GPU memory for decoding `DEPTH` parts of `PART_PIXELS` at full size, with their pictures.
 DALI_MEMORY_GB = 4.0
-# How many batches DALI has begun before the first result is requested.
+# How many batches DALI begins before the first result is requested.
 AHEAD = 2
 
 
@@ -50,19 +50,20 @@ class DecodeOptions:
 
 @dataclass(kw_only=True)
 class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
-    """Decodes and resizes in one step, and sets corrupt images aside; the rest of their batch is not affected.
+    """Decodes and resizes images in one step, and sets corrupt images aside; other images of the batch are not
+    affected.
 
     It adds only the columns that later stages read: ``pixels``, the picture for models (``size``, ``mode``,
-    ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. If none of them is needed,
-    it does nothing. Outside of a pipeline it adds the columns that ``columns`` names.
+    ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. If neither is needed, it
+    does nothing. Outside a pipeline, it adds the columns that ``columns`` names.
 
-    Where ``size``, ``mode`` or ``resample`` is None, the model of a later stage decides by its
-    ``preprocessor_config.json``; without such a model the values are 224, ``crop`` and ``bicubic``. A given value is
-    used, and the plan warns if a model needs another.
+    If ``size``, ``mode`` or ``resample`` is None, it is taken from the ``preprocessor_config.json`` of the model of a
+    later stage; without such a model, the values are 224, ``crop`` and ``bicubic``. If a value is given, it is used,
+    and the plan warns if a model needs another.
 
-    ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;
-    ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;
-    ``pillow`` is Pillow for everything.
+    ``decoder``: ``auto`` is DALI if the stage has a GPU and DALI is installed, and ``turbo`` otherwise; ``dali``
+    without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest; ``pillow`` is
+    Pillow for everything.
     """
 
     columns: Sequence[Literal["pixels", "thumb"]] = PICTURES  # type: ignore[assignment]
@@ -88,7 +89,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
             raise UsageError(f"ImageDecode.columns is a list of {' and '.join(PICTURES)}, not {self.columns!r}")
 
     def pictures(self) -> dict[str, Picture]:
-        """Which picture each column holds."""
+        """The picture that each column holds."""
         size = self.size or DEFAULT_SIZE
         chosen = Picture(size, size, self.mode or "crop", self.resample or "bicubic", self.detail)
         return {
@@ -103,13 +104,13 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         return list(self.columns)
 
     def replaces(self) -> list[str]:
-        return list(self.columns)  # decoded again, at another size
+        return list(self.columns)  # it may decode them again, at another size
 
     def needed_by(self, columns: frozenset[str]) -> Self:
         return self.with_(columns=[name for name in self.columns if name in columns])
 
     def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
-        """Make pixels as models need them; see `curator_image.decode.needs`."""
+        """Make pixels as the models need them; see `curator_image.decode.needs`."""
         pixels = needs.get(PIXELS, ())
         derived = derive(self.name, self.pictures()[PIXELS], self._chosen(), pixels)
         twin = self.with_()
@@ -122,8 +123,8 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         return frozenset(name for name in names if self._needed is not None or getattr(self, name) is not None)
 
     def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
-        """Decode on a model's GPU if the CPUs cannot feed it, judged by their number and by the model's amount of
-        work.
+        """Decode on a model's GPU if the CPUs are too slow for it, judged by the number of CPUs and the speed of the
+        model.
         """
         models = [reader for reader in readers.get(PIXELS, ()) if reader.resources.requires_gpu]
         if self.decoder != "auto" or self.resources.requires_gpu or not machine.gpus or not models:
@@ -140,15 +141,17 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
             return MadeFor(self, [f"{self.name} decodes on CPUs: {rates}"])
         free = None if machine.gpu_memory_gb is None else machine.gpu_memory_gb - model.resources.gpu_memory_gb
         if free is not None and free < DALI_MEMORY_GB:
-            return MadeFor(self, [f"{self.name} decodes on CPUs, though {rates}: {free:g} GB of the GPU are left"])
+            return MadeFor(
+                self, [f"{self.name} decodes on CPUs, although {rates}: only {free:g} GB of the GPU are left"]
+            )
         if not dali_installed():
-            remedy = 'pip install "curator-image[dali]", here and on the workers, and images are decoded on the GPU'
+            remedy = 'pip install "curator-image[dali]", here and on the workers, to decode images on the GPU'
             return MadeFor(self, [f"{self.name} decodes on CPUs"], [f"the GPU will wait: {rates}. {remedy}"])
         twin = self.with_(resources=Resources(cpus=self.resources.cpus, gpu_memory_gb=DALI_MEMORY_GB))
         return MadeFor(twin, [f"{self.name} decodes on the GPU of {model.stage}, with DALI: {rates}"])
 
     def gives_beside(self, columns: Collection[str]) -> Self:
-        """Pixels that DALI has made stay on its device; elsewhere a column serves as well."""
+        """Keep the pixels that DALI makes on its device; other decoders make a column."""
         if PIXELS not in columns or not (self.decoder == "dali" or (self.decoder == "auto" and self._on_gpu())):
             return self
         twin = self.with_()
@@ -162,7 +165,8 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         limits: dict[str, Any] = {"max_pixels": self.max_pixels, "max_side": self.max_side}
         device = worker.gpu_ids[0] if self._on_gpu() and worker.gpu_ids else None
         if self.decoder == "dali" or (self.decoder == "auto" and self._on_gpu() and dali_installed()):
-            # Numbered among the GPUs that the worker sees: an executor that assigns one GPU shows it as number 0.
+            # The index among the GPUs that the worker sees: if an executor assigns one GPU, the worker sees it as
+            # number 0.
             self._decoder = DaliDecoder(0 if device is not None else None, **limits)
             self.begins_ahead = AHEAD
         else:
@@ -174,7 +178,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         self._decoder = None
 
     def begin(self, task: ImageBatch) -> Callable[[], ImageBatch] | None:
-        """DALI decodes on its own threads while the model works on the batch before."""
+        """Start decoding; DALI decodes on its own threads while the model works on the previous batch."""
         decoder = self._decoder
         if not self.columns or not isinstance(decoder, DaliDecoder):
             return None
@@ -197,7 +201,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         return self._made(task, images, self._decoder(images, [pictures[name] for name in self.columns]))
 
     def _made(self, task: ImageBatch, images: Sequence[bytes], decoded: Decoded) -> ImageBatch:
-        """The batch with its pictures; images that do not decode are rejects."""
+        """The batch with its pictures; images that cannot be decoded are rejects."""
         table = task.to_pyarrow()
         if isinstance(self._decoder, DaliDecoder) and (rebuilt := self._decoder.rebuilt) > self._rebuilt:
             self.record_metric("pipelines_rebuilt", rebuilt - self._rebuilt)
@@ -228,14 +232,14 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
 
 
 def _noted(task: ImageBatch, made_as: bytes) -> ImageBatch:
-    """The batch with a note in the metadata of its pixels."""
+    """The batch with ``made_as`` in the metadata of its pixels."""
     table = task.to_pyarrow()
     place = table.column_names.index(PIXELS)
     return task.with_data(table.set_column(place, table.field(place).with_metadata({MADE_AS: made_as}), table[PIXELS]))
 
 
 def _closed_up(pixels: Pixels, good: NDArray[np.bool_]) -> Pixels:
-    """The good rows, moved together in place: copying the array would cost more than decoding did."""
+    """The good rows, moved to the front in place, because copying the array would cost more than decoding did."""
     kept = 0
     for row in range(len(pixels)):
         if good[row]:

@@ -1,1 +1,1 @@
-"""Finds images that show the same picture: hashes, search, comparison, and the workflow that decides."""
+"""Finds images that show the same picture: hashes, search, comparison, and a workflow."""

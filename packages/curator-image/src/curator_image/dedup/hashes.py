@@ -1,9 +1,9 @@
-"""Hashes a picture into 63 bits, the signs of its lowest frequencies, and windows of the picture likewise.
+"""Hashes a picture, and windows of it, into 63 bits each: the signs of its lowest frequencies.
 
-A small grey picture of 64 x 64 is decomposed into 8 x 8 cosines; each but the first gives a bit, 1 if it is above their
-median. Scaling, compression and brightness change few bits. A crop moves everything, so windows of the picture are
-hashed too: a crop looks like one of them. All sums are of whole numbers that float64 holds exactly, so every processor
-gets the same bits.
+A small grey picture of 64 x 64 is decomposed into 8 x 8 cosines. Each cosine except the first gives one bit, which is 1
+if its value is above the median. Scaling, compression and brightness change few bits. A crop shifts the whole picture,
+so windows of the picture are also hashed: a crop looks like one of them. All sums are sums of whole numbers that
+float64 represents exactly, so every processor gets the same bits.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 SIDE = 64
 BITS = 63
-# Two different pictures agree in about half of their bits; copies differ in fewer than this.
+# Two different pictures differ in about half of their bits; two copies differ in at most this many.
 RADIUS = 10
-# A window leaves out this share of the picture's width and of its height.
+# A window omits this fraction of the picture's width and height.
 CUT = 0.08
-# The position of a window: the share of the cut that is made at the left and at the top.
+# The position of each window: the fractions of the omitted width and height that are at the left and at the top.
 WINDOWS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 MIRRORED = len(WINDOWS)
 
@@ -28,21 +28,15 @@ type Boxes = NDArray[np.float64]
 
 _FREQUENCIES = 8
 _SCALE = 1 << 12
-# A picture whose greys spread no more than this shows nothing.
+# A picture whose grey values have a smaller standard deviation than this is plain.
 _LEAST_CONTRAST = 6.0
 _EVEN = 12
 _MOST_BORDER = 0.4
 _AT_ONCE = 256
 
 
-def grey(pixels: NDArray[np.uint8]) -> Grey:
-    """The luminance of RGB pictures, rounded."""
-    wide = pixels.astype(np.uint32)
-    return ((wide[..., 0] * 299 + wide[..., 1] * 587 + wide[..., 2] * 114 + 500) // 1000).astype(np.uint8)
-
-
 def boxes_of(pictures: Grey) -> Boxes:
-    """Left, top, right and bottom of each picture without an even border, in pixels."""
+    """Left, top, right and bottom of each picture in pixels, without a uniform border."""
     made = np.empty((len(pictures), 4))
     for first, axis in ((0, 2), (1, 1)):
         lows, highs = pictures.min(axis=3 - axis).astype(np.int64), pictures.max(axis=3 - axis).astype(np.int64)
@@ -52,16 +46,18 @@ def boxes_of(pictures: Grey) -> Boxes:
 
 
 def _border(lows: NDArray[np.int64], highs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many lines from the first on are even and as light as the first; 0 if that is most of a picture."""
+    """How many lines from the first on are uniform and as light as the first; 0 if they are a large part of the
+    picture.
+    """
     even = highs - lows <= _EVEN
     even &= (np.abs(lows - lows[:, :1]) <= _EVEN) & (np.abs(highs - highs[:, :1]) <= _EVEN)
     count = np.where(even.all(axis=1), 0, even.argmin(axis=1))
-    # The next line is border in part.
+    # The next line is partly border.
     return np.where((count == 0) | (count > _MOST_BORDER * SIDE), 0, count + 1)
 
 
 def is_plain(pictures: Grey) -> NDArray[np.bool_]:
-    """Which pictures have hardly any contrast, so that their hashes would mean nothing."""
+    """Which pictures have hardly any contrast, so that their hashes would be meaningless."""
     wide = pictures.reshape(len(pictures), SIDE * SIDE).astype(np.int64)
     count = wide.shape[1]
     spread = count * (wide * wide).sum(axis=1) - wide.sum(axis=1) ** 2
@@ -69,10 +65,12 @@ def is_plain(pictures: Grey) -> NDArray[np.bool_]:
 
 
 def hashes_of(pictures: Grey, boxes: Boxes, *, crops: bool = True, mirror: bool = False) -> NDArray[np.uint64]:
-    """The hash of each picture, of its windows, and of its mirror image, in columns; 0 where one is not asked for."""
+    """The hashes of each picture, of its windows, and of its mirror image, in columns; 0 for those that are not
+    requested.
+    """
     made = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
     alike, which = np.unique(boxes, axis=0, return_inverse=True)
-    for number, box in enumerate(alike.tolist()):  # most have no border, and are transformed together
+    for number, box in enumerate(alike.tolist()):  # most pictures have no border and are transformed together
         rows = np.flatnonzero(which == number)
         for first in range(0, len(rows), _AT_ONCE):
             some = rows[first : first + _AT_ONCE]
@@ -98,7 +96,7 @@ def _hashes_in(pictures: Grey, box: tuple[float, ...], crops: bool, mirror: bool
 
 
 def window(box: tuple[float, ...], number: int) -> tuple[float, float, float, float]:
-    """A window of a box."""
+    """The box of a window in a box."""
     left, top, right, bottom = box
     across, down = WINDOWS[number]
     width, height = right - left, bottom - top
@@ -112,15 +110,13 @@ def window(box: tuple[float, ...], number: int) -> tuple[float, float, float, fl
 
 @functools.lru_cache(maxsize=4096)
 def _cosines(low: float, high: float) -> NDArray[np.float64]:
-    """The lowest cosines over a range of pixels, as whole numbers; a pixel that is partly in the range counts in
-    part.
-    """
+    """The lowest cosines over a range of pixels, as whole numbers; a pixel on the edge of the range counts partly."""
     at = np.arange(SIDE)
     first, last = np.maximum(at, low), np.minimum(at + 1, high)
     weight = np.clip(last - first, 0, 1)
     middle = (first + last) / 2 - low
     frequency = np.arange(_FREQUENCIES)[:, None]
-    # Rounded: the last bit of a cosine depends on the C library.
+    # Round the values, because the last bit of a cosine depends on the C library.
     waves = np.cos(np.pi * frequency * middle / (high - low)) * weight
     whole: NDArray[np.float64] = np.rint(waves * (SIDE / (high - low)) * _SCALE)
     return whole

@@ -1,4 +1,6 @@
-"""Extracts what deduplication needs of images: hashes of bytes, small grey pictures, their hashes, preference."""
+"""Extracts the data that deduplication needs from images: hashes of bytes, small grey pictures, their hashes,
+preference.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,13 @@ from curator_image.batch import BYTES, KEY, SHARD
 from curator_image.decode.picture import Picture
 from curator_image.decode.pictures import CpuDecoder, DecoderName, cpu_decoder, encoded
 from curator_image.decode.probe import BadImage
-from curator_image.dedup.hashes import SIDE, WINDOWS, boxes_of, grey, hashes_of, is_plain
+from curator_image.dedup.hashes import SIDE, WINDOWS, boxes_of, hashes_of, is_plain
 
 GREY, BOX, HASHES = "grey", "box", "hashes"
 PICTURES, BAD = "pictures", "bad"
 HASH = "hash"
-# Hashes are laid out by kind (of the whole, of each window, of the mirror image) and then by value, the same for every input.
+# Hashes are partitioned by kind (of the whole, of each window, of the mirror image) and then by value, in the same way
+# for every input.
 KIND_BITS = 3
 PARTS_OF_KIND = 32
 _DECODES = "image decodes"
@@ -43,10 +46,10 @@ _SMALL = Picture(SIDE, SIDE, "squash", "bilinear")
 
 @dataclass(kw_only=True)
 class PictureKeys(DocumentStage):
-    """Writes for each image the hash of its bytes, its small grey picture and that picture's hashes, laid out by the
-    first.
+    """Writes the hash of the bytes of each image, its small grey picture and the picture's hashes, partitioned by the
+    hash of the bytes.
 
-    An image that does not decode, or has hardly any contrast, can only be an exact copy.
+    An image that cannot be decoded, or has hardly any contrast, can only be removed as an exact copy.
     """
 
     crops: bool = True
@@ -61,15 +64,15 @@ class PictureKeys(DocumentStage):
     def process(self, task: DocumentBatch) -> FileGroupTask:
         assert self._decode is not None
         images = encoded(task.to_pyarrow().column(self.column))
-        made = self._decode(images, [_SMALL])
-        if made.errors:
-            self._write_bad(task, images, made.errors)
+        greys, errors = self._decode.greys(images, _SMALL)
+        if errors:
+            self._write_bad(task, images, errors)
         good = np.ones(len(images), np.bool_)
-        good[list(made.errors)] = False
+        good[list(errors)] = False
         table, places = exact_keys(self, task, with_names=True)
         stay = good[to_numpy(table["row"])]
         table, places = table.filter(array(stay)), places[stay]
-        pictures = grey(made.pictures[0][to_numpy(table["row"])])
+        pictures = greys[to_numpy(table["row"])]
         boxes = boxes_of(pictures)
         hashes = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
         at = np.flatnonzero(~is_plain(pictures))
@@ -82,7 +85,7 @@ class PictureKeys(DocumentStage):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def _write_bad(self, task: DocumentBatch, images: Sequence[bytes], errors: Mapping[int, BadImage]) -> None:
-        """Reject what does not decode, and write down which rows these are."""
+        """Reject the images that cannot be decoded, and record their rows."""
         record_bad(self, task, images, {row: (error.reason, error.message) for row, error in errors.items()})
         table = pa.table(
             {
@@ -106,7 +109,7 @@ def record_bad(
     images: Sequence[bytes] | Mapping[int, bytes],
     errors: Mapping[int, tuple[str, str]],
 ) -> None:
-    """Reject the images of a batch that do not decode, by row, for these reasons."""
+    """Reject images of a batch that cannot be decoded; ``errors`` gives the reason and message by row."""
     table = task.to_pyarrow()
     for row, (reason, message) in errors.items():
         shard, key = (table[name][row].as_py() if name in table.column_names else None for name in (SHARD, KEY))
@@ -117,7 +120,7 @@ def record_bad(
 
 @dataclass(kw_only=True)
 class ApplyToPictures(ApplyDecisions):
-    """Applies decisions about images, and rejects those that did not decode when they were compared."""
+    """Applies decisions about images, and rejects those that could not be decoded for the comparison."""
 
     keys: str
     column: str = BYTES
@@ -143,7 +146,7 @@ class ApplyToPictures(ApplyDecisions):
 
 @dataclass(kw_only=True)
 class SetCopiesAside(PartitionStage):
-    """Writes the preferred one of equal images, by batch, and which others are copies of it."""
+    """Writes the preferred image of each group of equal images, by batch, and the copies of it."""
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = partition_table(task)
@@ -162,7 +165,7 @@ class SetCopiesAside(PartitionStage):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def write_hashes(self, pictures: pa.Table, path: str) -> FileRecord:
-        """Write a row for each hash, so that those of a kind are together, and of these the equal ones."""
+        """Write a row for each hash, so that hashes of one kind are together, and equal hashes among these."""
         count = 2 + len(WINDOWS)
         hashes = to_numpy(pictures[HASHES].combine_chunks().flatten()).reshape(pictures.num_rows, count)
         rows, kinds = np.nonzero(hashes)

@@ -32,19 +32,24 @@ from curator_image.dedup.pairs import (
 )
 from curator_image.dedup.search import MOST_RADIUS
 
+# Up to this size of the input, few pieces hold the keys, about 5 kB for each picture, and each piece takes about 10 ms in each step.
+_SMALL_BYTES = 128 << 20
+_FEW_PIECES = 4
+
 
 @dataclass(kw_only=True)
 class ImageDedup(Dedup):
-    """Removes images that show the same picture as one that stays: resized, compressed again, brightened, bordered or cropped a
-    little, with ``mirror`` also mirrored.
+    """Removes images that show the same picture as one that stays: resized, recompressed, brightened, with a border or
+    slightly cropped, and with ``mirror`` also mirrored.
 
     Images are compared if hashes of their lowest frequencies differ in at most ``radius`` bits; with ``crops``, windows
-    that a crop may have left are hashed too. No image is removed without a witness that stays and comes before it in
-    the order of preference; the small grey pictures of both must correlate by ``threshold`` or more. The table of
-    decisions names the witness and the correlation. Copies of the same bytes are removed first. Images that do not
-    decode, and those with hardly any contrast, are removed only as exact copies.
+    of a picture are also hashed, which a cropped copy may resemble. An image is removed only for a witness that stays
+    and comes before it in the order of preference; the small grey pictures of both must have a correlation of
+    ``threshold`` or more. The table of decisions names the witness and the correlation. Copies of the same bytes are
+    removed first. Images that cannot be decoded, and those with hardly any contrast, are removed only as exact copies.
 
-    It needs no model and no GPU. By default, ``keep`` prefers the larger file, and then the first.
+    The workflow needs no model and no GPU. By default, ``keep`` prefers the larger file, and among equally large files
+    the first.
     """
 
     column: str = BYTES
@@ -63,7 +68,8 @@ class ImageDedup(Dedup):
         check_whole(f"{owner}.radius", self.radius, least=0)
         if self.radius > MOST_RADIUS:
             raise UsageError(
-                f"{owner}.radius must be {MOST_RADIUS} at most, not {self.radius!r}: the search is exact up to it"
+                f"{owner}.radius must be at most {MOST_RADIUS}, not {self.radius!r}: the search finds all pairs only "
+                "up to that radius"
             )
         if (
             isinstance(self.threshold, bool)
@@ -75,8 +81,14 @@ class ImageDedup(Dedup):
             raise UsageError(f"{owner}.normalize is for text")
         if self.index is not None:
             raise UsageError(
-                f"{owner} keeps no index: give the earlier images as input, first in the order of preference"
+                f"{owner} keeps no index: add the earlier images to the input, and put them first in the order "
+                "of preference"
             )
+
+    def pieces(self) -> int:
+        if self.partitions is None and self._input_bytes() <= _SMALL_BYTES:
+            return _FEW_PIECES
+        return super().pieces()
 
     def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:
         keys = storage.join(work_dir, "keys")

@@ -1,4 +1,4 @@
-"""Decides which answers are pictures, by the type that the server names and by the first bytes."""
+"""Decides whether a response is a picture, by its content type and its first bytes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "appl
 
 
 class PictureSink(MemorySink):
-    """Keeps a picture in memory, and refuses early anything that is no picture or is in a format that is not read."""
+    """Collects a picture in memory, and refuses early a response that is not a picture or has an unsupported format."""
 
     opt_out = MemorySink.opt_out | OPT_OUT_IMAGES
-    # The comment or declaration in front of an SVG, and the brands of an AVIF, are longer than the marks of a JPEG.
+    # How many bytes are needed to recognise a format: an SVG may begin with comments, and an AVIF with many brands.
     start = 4096
 
     def check_head(self, head: Head) -> None:
         kind = head.content_type
         if not kind.startswith("image/") and kind not in _TYPES:
-            raise Refused(Reason.WRONG_TYPE, f"the server calls it {kind!r}")
+            raise Refused(Reason.WRONG_TYPE, f"the content type is {kind!r}")
 
     def check_start(self, data: bytes) -> None:
         if sniff(data) is None:

@@ -1,4 +1,4 @@
-"""`ImageDownload`: from lists of addresses to WebDataset tars, with one status row for every address."""
+"""`ImageDownload` turns lists of addresses into WebDataset tars, with one status row for every address."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_URL = "no url"
 USER_AGENT = "curator-image/0.1 (image download)"
 STATUS_SUFFIX = ".status.parquet"
 
-# The status rows answer later questions about a download. Nothing in them changes when a shard is downloaded again.
+# The schema of status rows, which document a download. They do not depend on when a shard is downloaded.
 STATUS = pa.schema(
     [
         pa.field(KEY, pa.string()),
@@ -53,7 +53,8 @@ STATUS = pa.schema(
         pa.field(HEIGHT, pa.int32()),
     ]
 )
-# Columns of images, and fields of the json member, that a download adds; columns of the list get other names.
+# Columns of images and fields of the json member that a download adds; columns of the list with these names are
+# renamed.
 _ADDED = (KEY, "url", SHARD, EXT, FORMAT, WIDTH, HEIGHT, MEMBERS, BYTES, "sha256")
 _REQUEST, _TAR = b"curator.download.request", b"curator.download.tar"
 _EXT = {"jpeg": "jpg", "tiff": "tif"}
@@ -106,7 +107,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         self._client: Client | None = None
 
     def rules(self) -> FetchRules:
-        """What the downloads may do."""
+        """The limits of requests, as the client takes them."""
         names = [field.name for field in fields(FetchRules)]
         return FetchRules(**{name: getattr(self, name) for name in names if hasattr(self, name)})
 
@@ -121,7 +122,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         return [*made, *([BYTES] if self._gives_bytes else []), *([CAPTION] if self.caption_column else [])]
 
     def needed_by(self, columns: frozenset[str]) -> ImageFetch:
-        """The images themselves are sent on only if a later stage reads them; they are in the tars in any case."""
+        """Pass images on only if a later stage reads them; the tars contain them in any case."""
         twin = self.with_()
         if self.keep_bytes is None:
             twin._gives_bytes = BYTES in columns
@@ -138,7 +139,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             self._client = None
 
     def process(self, task: DocumentBatch) -> ImageBatch | None:
-        """The images that arrived, as a batch; the tar and its status rows are written when this returns."""
+        """The downloaded images as a batch; the tar and its status rows are written when this returns."""
         table = self._renamed(task.to_pyarrow())
         name = task.task_id or "part"
         asked = self._asked(table, name)
@@ -160,15 +161,16 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         return self._batch(task, table, rows, images)
 
     def _renamed(self, table: pa.Table) -> pa.Table:
-        """The list, with ``list_`` before the names of columns that a download's own columns would replace."""
+        """The list, with the prefix ``list_`` for columns that have the name of a column of the download."""
         own = {self.url_column, self.caption_column, self.checksum_column}
         added = {*_ADDED, CAPTION} if self.caption_column else set(_ADDED)
         names = [f"list_{name}" if name in added - own else name for name in table.column_names]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(
-                f"the list has two columns that would be called {twice!r}: {twice.removeprefix('list_')!r} is added by the "
-                "download, so the list's own is renamed. Rename one of them, or name the columns to keep in `columns`"
+                f"the list has two columns that would be called {twice!r}: the download adds "
+                f"{twice.removeprefix('list_')!r}, so the column of the list is renamed. Rename one of the two, or "
+                "name the columns to keep in `columns`"
             )
         return table.rename_columns(names)
 
@@ -189,7 +191,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         ]
 
     def _request(self, asked: Sequence[_Asked]) -> str:
-        """A hash of the list and of the options that decide which bytes are stored: a shard of another request is not
+        """A hash of the list and of the options that determine the stored bytes; only a shard with the same hash is
         reused.
         """
         settings = [self.max_side, self.reencode, self.quality, self.max_pixels, self.max_bytes, self.respect_opt_out]
@@ -241,7 +243,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         return rows, images
 
     def _judged(self, item: _Asked, outcome: Outcome) -> tuple[dict[str, Any], bytes]:
-        """The status row of an outcome, and the image as it is stored."""
+        """The status row of an outcome, and the image bytes to store."""
         row = _row(item, outcome)
         if not outcome.ok:
             return row, b""
@@ -250,7 +252,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             return {**row, "status": "failed", "reason": CHECKSUM, "message": f"the list says {item.checksum}"}, b""
         try:
             header = probe(data, max_pixels=self.max_pixels)
-            if self.reencode is not None:  # here, because the downloading thread must not wait
+            if self.reencode is not None:  # done here, because the downloading thread must not wait
                 data = reencoded(data, self.reencode, self.quality, self.max_side)
                 header = probe(data, max_pixels=self.max_pixels)
         except BadImage as error:
@@ -290,7 +292,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         for name in given.column_names:
             columns.setdefault(name, given.column(name))
         twin = ImageBatch(data=pa.table(columns), task_id=task.task_id, dataset_name=task.dataset_name)
-        for field in fields(DocumentBatch):  # the run's own marks
+        for field in fields(DocumentBatch):  # the run's own fields
             if field.name.startswith("_") and field.name != "_derived":
                 setattr(twin, field.name, getattr(task, field.name))
         return twin
@@ -298,7 +300,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
     # All shards ---------------------------------------------------------------------------------------------------
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord]:
-        """Write ``summary.json``: how many addresses ended how."""
+        """Write ``summary.json`` with the number of addresses by outcome."""
         counts: dict[str, int] = {}
         for record in outputs:
             if record.path.endswith(STATUS_SUFFIX):
@@ -320,23 +322,22 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
 
 @dataclass(kw_only=True)
 class ImageDownload(CompositeStage[EmptyTask, ImageBatch]):
-    """Downloads the images of lists of addresses into WebDataset tars under ``path``.
+    """Downloads the images in lists of addresses into WebDataset tars under ``path``.
 
-    ``paths``: Parquet, CSV, TSV, JSONL (plain or gzipped) with a column of addresses, or text with one a line. Every
-    ``urls_per_shard`` rows become one tar, ``<shard>.tar``, with the image, its caption (``txt``) and all other columns
-    (``json``), and ``<shard>.status.parquet`` with one row per address: outcome and reason, HTTP status, attempts,
-    redirects, size, SHA-256, format, width and height. Failures are counted by reason.
+    ``paths``: Parquet, CSV, TSV or JSONL files (plain or gzipped) with a column of addresses, or text files with one
+    address a line. Every ``urls_per_shard`` rows become one tar, ``<shard>.tar``, with the image, its caption (``txt``)
+    and all other columns (``json``), and ``<shard>.status.parquet`` with one row per address: outcome and reason, HTTP
+    status, attempts, redirects, size, SHA-256, format, width and height. Failures are counted by reason.
 
-    A finished shard is not downloaded again when a run is resumed or repeated; with ``retry_failed`` the addresses
-    in it that failed for a passing reason (timeout, DNS, connection, 429, 5xx) are tried again, and only these.
+    A finished shard is not downloaded again when a run is resumed or repeated. With ``retry_failed``, only its
+    addresses that failed for a temporary reason (timeout, DNS, connection, 429, 5xx) are tried again.
 
-    At most ``concurrency`` requests at a time run in one worker, ``per_host`` of them at one host. Attempts that fail
-    for a passing reason are repeated ``retries`` times, after growing pauses, or when the server's ``Retry-After``
-    says.
-    An answer must be an image by its type and its first bytes, of ``max_bytes`` and ``max_pixels`` at most. Private
-    addresses are refused, after names are resolved and on every redirect; ``allow_private`` allows all of them, or the
-    networks that it lists. ``X-Robots-Tag: noai`` and its kin are respected unless ``respect_opt_out`` is off.
-    Images are stored as received; ``reencode`` and ``max_side`` make them smaller.
+    One worker runs at most ``concurrency`` requests at a time, ``per_host`` of them to one host. Attempts that fail for
+    a temporary reason are repeated up to ``retries`` times, after growing pauses, or after the pause in the server's
+    ``Retry-After``. A response must be an image by its content type and its first bytes, with at most ``max_bytes`` and
+    ``max_pixels``. Private addresses are refused after name resolution, also in redirects; ``allow_private`` allows all
+    of them, or the networks that it lists. ``X-Robots-Tag: noai`` and similar headers are respected unless
+    ``respect_opt_out`` is off. Images are stored as received; ``reencode`` and ``max_side`` convert and shrink them.
     """
 
     paths: str | Sequence[str]
@@ -431,11 +432,11 @@ class _Earlier:
         return cls(table.to_pylist(), FileRecord(tar, count, size, digest), status_record, count)
 
     def may_work_now(self) -> bool:
-        """Whether something in it failed for a passing reason."""
+        """Whether an address in the shard failed for a temporary reason."""
         return any(row["reason"] in PASSING for row in self.rows)
 
     def keep(self, asked: Sequence[_Asked]) -> dict[str, dict[str, Any]]:
-        """The rows that need no second attempt, by key."""
+        """The rows that need no new attempt, by key."""
         assert len(asked) == len(self.rows)
         return {row[KEY]: row for row in self.rows if row["reason"] not in PASSING}
 
@@ -448,7 +449,7 @@ class _Earlier:
                     yield wanted[member.name], member.data
 
     def images(self, wanted: bool) -> Iterator[bytes]:
-        """The images in order, if they are needed."""
+        """The images in order, or none if they are not wanted."""
         if wanted:
             yield from (data for _, data in self.samples())
 
@@ -483,7 +484,7 @@ def _members(item: _Asked, row: Mapping[str, Any], data: bytes) -> Iterator[tupl
 
 
 def _same_checksum(expected: str, data: bytes) -> bool:
-    """Whether the data has this MD5, SHA-1 or SHA-256 (told apart by length); this finds damage, not forgery."""
+    """Whether the data has this MD5, SHA-1 or SHA-256 (distinguished by length); this detects damage, not forgery."""
     kinds = {32: "md5", 40: "sha1", 64: "sha256"}
     kind = kinds.get(len(expected.strip()))
     if kind is None:

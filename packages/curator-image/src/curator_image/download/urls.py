@@ -1,4 +1,4 @@
-"""Reading lists of addresses: Parquet, CSV, JSONL, or one address a line."""
+"""Reads lists of addresses: Parquet, CSV, JSONL, or text with one address a line."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class UrlListRead(FanOut[FileGroupTask, DocumentBatch]):
             if missing:
                 raise UsageError(
                     f"{path!r} has no column {missing[0]!r}: it has {', '.join(table.column_names)}. "
-                    "Give url_column, caption_column and columns the names in your lists"
+                    "Set url_column, caption_column and columns to the names in your lists"
                 )
             yield table.select(self._wanted()) if self.columns is not None else table
 
@@ -94,7 +94,7 @@ class UrlListRead(FanOut[FileGroupTask, DocumentBatch]):
         broken: list[tuple[int, str]] = []
 
         def set_aside(row: Any) -> str:
-            # Arrow does not say where a row is when it reads in parallel; the text says enough to find it.
+            # Arrow does not report the number of a row when it reads in parallel; the text is enough to find the row.
             broken.append((row.number or 0, row.text))
             return "skip"
 
@@ -112,7 +112,7 @@ class UrlListRead(FanOut[FileGroupTask, DocumentBatch]):
                 pa.input_stream(file, compression=packed),
                 read_options=pyarrow.csv.ReadOptions(use_threads=False),
                 parse_options=pyarrow.csv.ParseOptions(**form, invalid_row_handler=set_aside),
-                # As text: a column of numbers may hold something else a million rows later.
+                # Read all columns as text: a column of numbers may contain other values a million rows later.
                 convert_options=pyarrow.csv.ConvertOptions(
                     strings_can_be_null=True, column_types=dict.fromkeys(names, pa.string())
                 ),
@@ -148,7 +148,7 @@ class UrlListRead(FanOut[FileGroupTask, DocumentBatch]):
             values = [row.get(name) for row in rows]
             try:
                 columns[name] = pa.array(values)
-            except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field that is a number in one row and text in another
+            except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field is a number in one row and text in another
                 columns[name] = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
         try:
             return pa.table(columns)

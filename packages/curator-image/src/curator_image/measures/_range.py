@@ -1,4 +1,4 @@
-"""The range that a score must lie in, for all measures, with one word for each way to miss it."""
+"""Checks whether scores lie in a range, for all measures, and words the reasons if they do not."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def check_range(stage: str, low_name: str, low: object, high_name: str, high: ob
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)):
             raise UsageError(f"{stage}.{name} must be a number or None, not {value!r}")
     if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-        raise UsageError(f"{stage}: {low_name}={low!r} is above {high_name}={high!r}, so nothing could pass")
+        raise UsageError(f"{stage}: {low_name}={low!r} is above {high_name}={high!r}, so no image could pass")
 
 
 def within(scores: pa.Array, low: float | None, high: float | None) -> pa.Array:
-    """Which scores lie in the range, ends included; null and NaN do not."""
+    """Whether each score lies in the range, ends included; null and NaN do not."""
     passed = pc.is_finite(scores) if pa.types.is_floating(scores.type) else pc.is_valid(scores)
     if low is not None:
         passed = pc.and_kleene(passed, pc.greater_equal(scores, _bound(scores, low)))
@@ -33,13 +33,13 @@ def within(scores: pa.Array, low: float | None, high: float | None) -> pa.Array:
 def sides(
     scores: pa.Array, what: str, high: float | None, *, above: str = "too high", below: str = "too low"
 ) -> pa.Array:
-    """Reasons for scores out of a range that ends at ``high``: ``what`` too low, or too high."""
+    """The reasons for scores outside a range that ends at ``high``: ``what`` too low, or too high."""
     over = pc.greater(scores, _bound(scores, high)) if high is not None else array([False] * len(scores), pa.bool_())
     return pc.if_else(pc.fill_null(over, scalar(False)), scalar(f"{what} {above}"), scalar(f"{what} {below}"))
 
 
 def _bound(scores: pa.Array, value: float) -> pa.Scalar:
-    # A float limit for whole numbers stays a float: 2.5 characters are more than 2.
+    # Do not round a fractional limit for whole numbers: at least 2.5 characters means more than 2.
     return scalar(float(value) if pa.types.is_floating(scores.type) else value)
 
 

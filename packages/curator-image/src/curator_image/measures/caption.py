@@ -1,4 +1,4 @@
-"""Filters that read the caption alone; those of curator-text work on it too, with ``column="caption"``."""
+"""Filters that read only the caption. The filters of curator-text can also read it, with ``column="caption"``."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class CaptionDuplicateFilter(ColumnFilter):
     """Drops images whose caption occurs more than ``max_count`` times in their batch: "image", "photo of the day".
 
     The score is the number of occurrences, regardless of letter case and surrounding spaces; a missing caption scores 0
-    and passes. A batch is what the reader makes of one source: at most ``images_per_batch`` rows, minus those dropped
-    since. It is the same whichever worker reads it. To find equal captions across a whole collection, use a
-    deduplication workflow.
+    and passes. A batch contains the rows that the reader makes from one source, at most ``images_per_batch``, without
+    rows that were dropped since. It does not depend on the worker that reads it. To find equal captions across a whole
+    collection, use a deduplication workflow.
     """
 
     column: str = CAPTION

@@ -1,4 +1,4 @@
-"""Filters that read only the header and the file size; nothing is decoded for them."""
+"""Filters that read only the header and the file size, so no image is decoded for them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ class AspectRatioFilter(ColumnFilter):
 class BytesPerPixelFilter(ColumnFilter):
     """Keeps images with at least ``min_bytes`` and at most ``max_bytes`` of encoded bytes for each pixel.
 
-    Photographs as JPEG have 0.1 to 0.5. Flat or crushed pictures are far below, raw or padded ones far above.
+    Photographs as JPEG have 0.1 to 0.5 bytes per pixel. Flat or heavily compressed pictures have far fewer, raw or
+    padded ones far more.
     """
 
     column: str = BYTES
@@ -143,7 +144,7 @@ class BytesPerPixelFilter(ColumnFilter):
 
 @dataclass(kw_only=True)
 class FormatFilter(ColumnFilter):
-    """Keeps images of the ``allowed`` formats, judged by their bytes, whatever their names."""
+    """Keeps images of the ``allowed`` formats. The format is taken from the bytes, not from the name."""
 
     column: str = FORMAT
     allowed: Sequence[str] = ("jpeg", "png", "webp")

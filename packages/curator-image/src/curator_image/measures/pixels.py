@@ -17,9 +17,9 @@ from curator_image.measures.stats import PictureStats
 
 @dataclass(kw_only=True)
 class _PictureFilter(ColumnFilter):
-    """Base of the measures, with a statistic of the ``thumb`` column, which `ImageDecode` makes, and a range.
+    """Base of the measures: each compares a statistic of the ``thumb`` column, which `ImageDecode` makes, with a range.
 
-    The last measure drops ``thumb``, so that it is not sent to stages that do not read it.
+    The last measure drops ``thumb``, so that the column is not sent to stages that do not read it.
     """
 
     column: str = THUMB
@@ -62,11 +62,10 @@ class _PictureFilter(ColumnFilter):
 class BlurFilter(_PictureFilter):
     """Keeps images that are sharp enough: the score is the variance of the Laplacian in the sharpest parts of the picture.
 
-    It is measured at the size of the ``thumb`` column (128 x 128 by default), so blur that is invisible at that size
-    does not count. The score is that of the second sharpest of 4 x 4 tiles, so a plain ground does not lower it. Sharp
-    photographs have 200 and
-    more, those blurred by a hundredth of their width 5 to 170; see the curve in ``docs/images.md``, and look at your own with
-    ``mode="annotate"``.
+    Sharpness is measured at the size of the ``thumb`` column (128 x 128 by default), so blur that is invisible at that
+    size does not count. The score is that of the second sharpest of 4 x 4 tiles, so a plain background does not lower
+    it. Sharp photographs score 200 and more, and photographs that are blurred by a hundredth of their width score 5 to
+    170. See the curve in ``docs/images.md``, and measure your own images with ``mode="annotate"``.
     """
 
     min_variance: float = 100.0
@@ -120,7 +119,7 @@ class BrightnessFilter(_PictureFilter):
 
 @dataclass(kw_only=True)
 class ContrastFilter(_PictureFilter):
-    """Keeps images whose grey levels spread enough: the standard deviation, from 0 to 0.5."""
+    """Keeps images with enough contrast: the score is the standard deviation of the grey levels, from 0 to 0.5."""
 
     min_contrast: float | None = 0.05
     max_contrast: float | None = None
@@ -155,7 +154,7 @@ class UniformFilter(_PictureFilter):
 
 @dataclass(kw_only=True)
 class ColorfulnessFilter(_PictureFilter):
-    """Keeps images with enough colour, after Hasler and Süsstrunk: 0 is grey, 33 moderate, 82 high."""
+    """Keeps images with enough colour, by the measure of Hasler and Süsstrunk: 0 is grey, 33 moderate, 82 high."""
 
     min_colorfulness: float | None = 5.0
     max_colorfulness: float | None = None
@@ -172,10 +171,10 @@ class ColorfulnessFilter(_PictureFilter):
 
 @dataclass(kw_only=True)
 class BorderFilter(_PictureFilter):
-    """Drops images with plain bands along their edges (letterboxes, frames): the score is the share they take.
+    """Drops images with plain bands along their edges (letterboxes, frames): the score is their share of the picture.
 
-    A band counts if it ends abruptly along at least half of its length. The plain ground behind a product does not, so
-    it is no border.
+    A band counts if it ends abruptly along at least half of its length. The plain background behind a product does not
+    end abruptly, so it is not a border.
     """
 
     max_share: float = 0.1

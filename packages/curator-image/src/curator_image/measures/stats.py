@@ -1,4 +1,6 @@
-"""Computes numbers about pictures once for all measures, from exact sums, so they are the same on every machine."""
+"""Computes statistics of pictures once for all measures. They come from exact sums, so they are the same on every
+machine.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,20 @@ from curator_image.exact import log2, row_sums
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-# Grey levels this near count as the same for uniformity; a JPEG's noise stays within it.
+# Grey levels that differ by at most this much count as the same tone; JPEG noise is smaller.
 NEAR_LEVELS = 8
-# Sharpness is measured in a grid of this many by this many parts of the picture.
+# The picture is divided into this many by this many tiles to measure sharpness.
 BLUR_TILES = 4
-# How much the levels of a row of pixels may spread for it to be part of a border.
+# How far the grey levels of a row of pixels may differ if it is part of a border.
 BORDER_SPREAD = 16
-# More precision is not needed. Sums of whole numbers are exact, and logarithms are the same everywhere.
+# The number of decimals; more precision is not needed. Sums of whole numbers are exact, and logarithms are the same
+# everywhere.
 _DECIMALS = 6
 
 
 @dataclass
 class _Shared:
-    """The pictures of a batch and the numbers computed from them, including those that have been dropped since."""
+    """The pictures of a batch, including those whose rows were dropped since, and the statistics computed from them."""
 
     pictures: Pixels
     grey: Pixels | None = None
@@ -39,7 +42,7 @@ class _Shared:
 
 
 class PictureStats:
-    """The statistics of the pictures of a batch; each group of them is computed at its first use."""
+    """The statistics of the pictures of a batch; each group of statistics is computed at its first use."""
 
     def __init__(self, shared: _Shared, rows: NDArray[np.intp] | None = None) -> None:
         self._shared = shared
@@ -47,7 +50,9 @@ class PictureStats:
 
     @classmethod
     def of(cls, batch: DocumentBatch, column: str) -> PictureStats:
-        """The statistics of a batch, kept with it and with batches that are filtered from it in this process."""
+        """The statistics of a batch. They stay with the batch, and with batches that are filtered from it in this
+        process.
+        """
         key = f"picture stats:{column}"
         known = batch._derived.get(key)
         if not isinstance(known, PictureStats):
@@ -56,7 +61,7 @@ class PictureStats:
         return known
 
     def filter(self, mask: pa.BooleanArray) -> PictureStats:
-        """The same for the rows that ``mask`` keeps."""
+        """The statistics of the rows that ``mask`` keeps."""
         kept = np.flatnonzero(to_numpy(mask))
         return PictureStats(self._shared, kept if self._rows is None else self._rows[kept])
 
@@ -80,15 +85,15 @@ class PictureStats:
 
 
 def luma(picture: Pixels) -> Pixels:
-    """Grey levels by ITU-R 601, in whole numbers."""
+    """Grey levels as defined by ITU-R 601, in whole numbers."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).convert("L"))
 
 
 def _levels(grey: Pixels) -> dict[str, Floats]:
-    """For every picture: mean and spread of the grey levels (0 to 1), bits of entropy, and the share of the most
-    common.
+    """For every picture: the mean and standard deviation of the grey levels (scaled to 0 to 1), their entropy in bits,
+    and the share of the most common tone.
     """
     counts = np.array([np.bincount(picture.ravel(), minlength=256) for picture in grey]).reshape(len(grey), 256)
     total = counts.sum(axis=1)
@@ -108,8 +113,8 @@ def _levels(grey: Pixels) -> dict[str, Floats]:
 def _blur(grey: Pixels) -> float:
     """The variance of the Laplacian (how much each pixel differs from its four neighbours) where the picture is sharpest.
 
-    That is in the second sharpest of 4 x 4 tiles: a plain ground or a blurred background does not make a sharp subject
-    soft, as it would in a variance over the whole, and one speck does not make a soft picture sharp.
+    It is measured in the second sharpest of 4 x 4 tiles. So a plain or blurred background does not make a sharp subject
+    look soft, as a variance over the whole picture would, and a single speck does not make a soft picture look sharp.
     """
     if min(grey.shape) < 3:
         return 0.0
@@ -123,7 +128,7 @@ def _blur(grey: Pixels) -> float:
         return square - mean * mean
     kept = edges[: high * BLUR_TILES, : wide * BLUR_TILES].astype(np.int64)
     tiles = kept.reshape(BLUR_TILES, high, BLUR_TILES, wide)
-    # Whole numbers until the last division, so the same on every machine.
+    # Numbers are whole until the last division, so the result is the same on every machine.
     sums, squares = tiles.sum(axis=(1, 3)).ravel(), (tiles * tiles).sum(axis=(1, 3)).ravel()
     count = high * wide
     spreads = sorted(int(square) * count - int(total) ** 2 for total, square in zip(sums, squares, strict=True))
@@ -132,7 +137,9 @@ def _blur(grey: Pixels) -> float:
 
 
 def _color(picture: Pixels) -> float:
-    """Colourfulness after Hasler and Süsstrunk (2003): 0 is grey, 15 slightly, 33 moderately, 82 highly colourful."""
+    """Colourfulness as defined by Hasler and Süsstrunk (2003): 0 is grey, 15 slightly, 33 moderately, 82 highly
+    colourful.
+    """
     flat = picture.reshape(-1, 3).astype(np.int16)
     red, green, blue = flat[:, 0], flat[:, 1], flat[:, 2]
     rg_mean, rg_square = _moments(red - green)
@@ -142,13 +149,13 @@ def _color(picture: Pixels) -> float:
 
 
 def _moments(values: NDArray[np.int16]) -> tuple[float, float]:
-    """Mean and mean square, from sums in whole numbers: no rounding, and no matrix library with threads of its own."""
+    """Mean and mean square. The sums are whole numbers, so nothing is rounded, and no matrix library starts threads."""
     wide = values.astype(np.int32)
     return int(wide.sum(dtype=np.int64)) / wide.size, int((wide * wide).sum(dtype=np.int64)) / wide.size
 
 
 def _border(grey: Pixels) -> float:
-    """The share of the picture that plain bands along its edges take."""
+    """The share of the picture that is covered by plain bands along its edges."""
     rows, columns = grey.shape
     top, bottom = _bands(grey)
     if top == rows:
@@ -159,7 +166,7 @@ def _border(grey: Pixels) -> float:
 
 
 def _bands(grey: Pixels) -> tuple[int, int]:
-    """How many rows at the top and at the bottom are plain, alike, and set off from the rows between them."""
+    """How many rows at the top and at the bottom form a plain band that stands out from the rows between."""
     low, high = grey.min(axis=1).astype(np.int16), grey.max(axis=1).astype(np.int16)
     count = len(grey)
 
@@ -178,7 +185,9 @@ def _bands(grey: Pixels) -> tuple[int, int]:
 
 
 def _up_to_an_edge(grey: Pixels, band: int) -> int:
-    """The rows of a plain band if it ends abruptly like a bar or a frame; 0 for the ground behind an object."""
+    """The number of rows of a plain band if it ends abruptly, like a bar or a frame; 0 for the background of an
+    object.
+    """
     if band == 0:
         return 0
     tone = int(grey[0].min()) + int(grey[0].max())

@@ -1,4 +1,4 @@
-"""Models: their origin (hub, address, folder), the reading of their weights, and the computation of their heads."""
+"""Finds models (hub, address, folder), reads their weights, and computes their heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convert a head from any format that is read into safetensors: ``python -m curator_image.models.convert IN OUT``."""
+"""Converts a head from any supported format to safetensors: ``python -m curator_image.models.convert IN OUT``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curator_image.models.weights import read_weights, write_weights
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert one file; 0 when it was written, 2 when the input cannot be read."""
+    """Convert one file; returns 0 when it was written, and 2 when the input cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m curator_image.models.convert",
         description="Convert a model head (Keras SavedModel folder or zip, .pth, .safetensors) to safetensors.",

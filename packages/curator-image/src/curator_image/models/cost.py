@@ -1,4 +1,6 @@
-"""Estimates a model's work per image from its configuration, so that the plan can compare it with decoding on CPUs."""
+"""Estimates a model's work for each image from its configuration, so that the plan can compare its speed with that of
+decoding on CPUs.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from typing import Any
 
 from curator_image.models.source import ModelNotFound, local_file, split_model
 
-# Operations that a data-centre card does in a second with 16-bit numbers in such models: an H100 was measured at 2,239
-# images/s with CLIP ViT-L/14, at 162 billion operations each. Slower cards need fewer images, so CPUs feed them all the
-# more easily.
+# How many 16-bit operations per second a data-centre GPU does in such models: an H100 computes 2,239 images/s with CLIP
+# ViT-L/14 (measured), which needs 162 billion operations for each image. Slower GPUs need fewer images, so CPUs can
+# supply them more easily.
 GPU_OPERATIONS_S = 3.6e14
-# Operations of the stages' default models, for planning before they are downloaded.
+# The configurations of the stages' default models, for planning before they are downloaded.
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "openai/clip-vit-large-patch14": {
         "hidden_size": 1024,
@@ -24,7 +26,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def operations(model: str, revision: str | None = None) -> float | None:
-    """Operations for one image; None where the configuration is not on this machine or is incomplete."""
+    """The operations for one image, or None if the configuration is not on this machine or is incomplete."""
     try:
         path = local_file(model, revision, "config.json")
         values = json.loads(path.read_text(encoding="utf-8")) if path else _PUBLISHED.get(split_model(model)[0], {})
@@ -38,6 +40,6 @@ def operations(model: str, revision: str | None = None) -> float | None:
         )
     except (ModelNotFound, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    # Four products with square matrices, two in attention, and two in the layers between, with a multiplication and an
-    # addition for each element.
+    # A layer has four products with square matrices, two in attention, and two in the feed-forward part; each element
+    # costs a multiplication and an addition.
     return float(layers * (8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * inner))

@@ -1,6 +1,6 @@
 """Small networks on top of an image embedding, in NumPy, so that they need neither torch nor a GPU.
 
-Scores have the same bits on every machine and in every batch; `curator_image.exact` says how.
+Scores have the same bits on every machine and in every batch; `curator_image.exact` explains how.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from curator_image.exact import Matrix, logistic, row_sums
 
 Floats = NDArray[np.float32]
 
-# The positions of the Linear layers in the published aesthetic heads. Between them is Dropout, without activation.
+# The positions of the Linear layers in the published aesthetic heads. Between them are Dropout layers, but no
+# activations.
 _LINEAR_MSE = (0, 2, 4, 6, 7)
 _MIN_SPREAD = 1e-10
 
@@ -30,9 +31,9 @@ class WrongWeights(CuratorError):
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A stack of linear layers with nothing between them, which is one linear map: ``x · weight + bias``.
+    """A stack of linear layers with nothing between them, which is equal to one linear map: ``x · weight + bias``.
 
-    The layers are multiplied once, from the last to the first and in float64, so that a score costs one dot product.
+    The layers are multiplied once, in float64 and from the last to the first, so a score costs one dot product.
     """
 
     weight: NDArray[np.float64]
@@ -40,7 +41,7 @@ class LinearHead:
 
     @property
     def dimension(self) -> int:
-        """How many numbers the embedding must have."""
+        """The length of the embeddings that the head takes."""
         return len(self.weight)
 
     @classmethod
@@ -51,11 +52,11 @@ class LinearHead:
         if len(layers) > 1 and numbers != _LINEAR_MSE:
             raise WrongWeights(
                 f"{where} has linear layers at {list(numbers)}, but a linear-MSE head has them at {list(_LINEAR_MSE)}: "
-                "a head with activations between its layers is not linear and would be scored wrongly"
+                "a head with activations between its layers is not linear and its scores would be wrong"
             )
         outputs = len(layers[-1][1])
         if outputs != 1:
-            raise WrongWeights(f"{where} ends in {outputs} numbers, but a score is one")
+            raise WrongWeights(f"{where} ends in {outputs} numbers, but a score is one number")
         row, offset = np.ones(1), 0.0
         for _, weight, bias in reversed(layers):
             offset += float(row_sums((row * bias)[None, :])[0])
@@ -76,7 +77,7 @@ class NSFWHead:
 
     @property
     def dimension(self) -> int:
-        """How many numbers the embedding must have."""
+        """The length of the embeddings that the head takes."""
         return len(self.mean)
 
     @classmethod
@@ -85,8 +86,8 @@ class NSFWHead:
         missing = {"norm.mean", "norm.variance", "linear_1.weight", "linear_1.bias"} - weights.keys()
         if missing:
             raise WrongWeights(
-                f"{where} is not LAION's NSFW head: it has no {', '.join(sorted(missing))}. "
-                f"It holds: {', '.join(sorted(weights)[:8])}"
+                f"{where} is not LAION's NSFW head: it lacks {', '.join(sorted(missing))}. It contains: "
+                f"{', '.join(sorted(weights)[:8])}"
             )
         layers = _linear_layers(weights, where)
         if layers[-1][1].shape[0] != 1 or layers[0][1].shape[1] != len(weights["norm.mean"]):
@@ -121,7 +122,9 @@ def _linear_layers(
             found.append((int(numbers[-1]) if numbers else 0, value.astype(np.float64), bias.astype(np.float64)))
     found.sort(key=lambda layer: layer[0])
     if not found:
-        raise WrongWeights(f"{where} holds no linear layers. It holds: {', '.join(sorted(weights)[:8]) or 'nothing'}")
+        raise WrongWeights(
+            f"{where} contains no linear layers. It contains: {', '.join(sorted(weights)[:8]) or 'nothing'}"
+        )
     for (_, before, _), (number, weight, bias) in itertools.pairwise(found):
         if weight.shape[1] != before.shape[0] or bias.shape != (weight.shape[0],):
             raise WrongWeights(f"{where}: layer {number} takes {weight.shape[1]} numbers and gets {before.shape[0]}")

@@ -8,9 +8,9 @@ from curator_core.model.resources import Resources
 
 
 class ParameterResources:
-    """``resources`` of a stage from its ``cpus`` and ``gpu_memory_gb``; `with_(resources=…)` still wins.
+    """``resources`` of a stage from its ``cpus`` and ``gpu_memory_gb``; `with_(resources=…)` takes precedence.
 
-    It is a descriptor without ``__set__``, so Python finds first the override that `with_` puts into the instance.
+    This descriptor has no ``__set__``, so Python first finds the override that `with_` puts into the instance.
     """
 
     def __get__(self, stage: Any, owner: type | None = None) -> Resources:
@@ -19,12 +19,12 @@ class ParameterResources:
         return Resources(cpus=stage.cpus, gpu_memory_gb=stage.gpu_memory_gb)
 
 
-# A GPU gets several tasks a call, so that the next is ready while one is computed.
+# A call on a GPU gets several tasks, so that the next one is ready while one is computed.
 TASKS_A_CALL = 4
 
 
 class SeveralOnGpu:
-    """``batch_size`` of a stage: several tasks where it uses a GPU; `with_` overrides it."""
+    """``batch_size`` of a stage: several tasks if it uses a GPU, otherwise one; `with_` overrides it."""
 
     def __get__(self, stage: Any, owner: type | None = None) -> int:
         return TASKS_A_CALL if stage is not None and stage.resources.requires_gpu else 1

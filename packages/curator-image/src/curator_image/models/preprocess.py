@@ -1,4 +1,4 @@
-"""Turns uint8 pixels into a vision model's input on the device, by the steps of its Hugging Face image processor."""
+"""Turns uint8 pixels into a vision model's input on the device, with the steps of its Hugging Face image processor."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from curator_core.errors import UsageError
 from curator_image.decode.picture import Picture, Resample
 from curator_image.models.source import ModelNotFound, local_file, split_model
 
-# Files of a model folder that may hold the configuration; the first with any content counts.
+# Files of a model folder that may hold the configuration; the first one with content is used.
 CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
 
-# Pillow's numbers.
+# Filters by their number in Pillow.
 _RESAMPLE = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
-# Filters that torch has, and its nearest ones for those that it lacks.
+# Filters that torch lacks, and the most similar filter that it has.
 _ON_DEVICE = {"lanczos": "bicubic", "box": "bilinear"}
-# The needs of the stages' default models at their pinned revisions, for planning before they are downloaded.
+# The pictures that the stages' default models need at their pinned revisions, for planning before they are downloaded.
 PUBLISHED = {"openai/clip-vit-large-patch14": Picture(224, 224, "crop", "bicubic")}
 
 
@@ -48,7 +48,7 @@ class Preprocessing:
 
     @classmethod
     def read(cls, path: Path) -> Preprocessing | None:
-        """Read it from one of `CONFIG_FILES`; None where the file says nothing of images."""
+        """Read it from one of `CONFIG_FILES`; returns None if the file has no image settings."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values = values.get("image_processor") if path.name == "processor_config.json" else values
@@ -58,7 +58,7 @@ class Preprocessing:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Preprocessing:
-        """Understand the forms of several generations: ``size`` as a number, as an edge, as height and width."""
+        """Read the values in any generation of the format: ``size`` may be a number, an edge, or height and width."""
         size, edge = values.get("size"), None
         exact: tuple[int, int] | None = None
         crop = _height_width(values.get("crop_size"))
@@ -67,12 +67,12 @@ class Preprocessing:
         if isinstance(size, dict) and "shortest_edge" in size:
             edge = int(size["shortest_edge"])
         elif isinstance(size, int) and values.get("do_center_crop"):
-            edge = size  # CLIP's own file, from before sizes had names
+            edge = size  # the original format of CLIP, in which sizes had no names
         else:
             exact = _height_width(size)
         if "max_num_patches" in values:
-            # NaFlex keeps the aspect ratio of each image. A batch has one shape here, so images are squashed into as
-            # many patches.
+            # NaFlex keeps the aspect ratio of each image. Here, all images of a batch have one shape, so images are
+            # squashed into a square of as many patches.
             side = math.isqrt(int(values["max_num_patches"])) * int(values.get("patch_size", 16))
             edge, exact = None, (side, side)
         normalises = values.get("do_normalize", True)
@@ -88,9 +88,9 @@ class Preprocessing:
 
     @property
     def picture(self) -> Picture | None:
-        """The picture to make of an image so that the device produces exactly the input of the model's own processor.
+        """The picture from which the device computes exactly the same input as the model's own processor.
 
-        It has the size to which the processor resizes before it crops. None where the processor does not resize, or
+        Its size is that to which the processor resizes before it crops. None if the processor does not resize, or
         resizes in a way that pictures do not support.
         """
         if self.resample not in get_args(Resample):
@@ -119,7 +119,8 @@ class Preprocessing:
         images = pixels.permute(0, 3, 1, 2)
         if self.target and tuple(images.shape[-2:]) != self.target:
             images = self._resized(images.float())
-        # In float32 whatever the model's type: bf16 has 8 bits and would blur the values before the first layer.
+        # Compute in float32 whatever the model's type: bf16 has 8 bits and would round the values before the first
+        # layer.
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
         return ((images.float() * self.scale - mean) / std).to(dtype)
@@ -132,13 +133,13 @@ class Preprocessing:
             to = self.size
         elif self.shortest_edge:
             short, long = min(height, width), max(height, width)
-            other = int(self.shortest_edge * long / short)  # cut, not rounded, as the reference does
+            other = int(self.shortest_edge * long / short)  # truncate instead of rounding, as the reference does
             to = (self.shortest_edge, other) if height <= width else (other, self.shortest_edge)
         else:
             to = (height, width)
         mode = _ON_DEVICE.get(self.resample, self.resample)
         smooth = mode in ("bilinear", "bicubic")
-        # Pillow, the reference, resizes one axis after the other and rounds to whole numbers after each.
+        # The reference, Pillow, resizes one axis after the other and rounds to whole numbers after each.
         for step in ((height, to[1]), to):
             if tuple(images.shape[-2:]) != step:
                 images = torch.nn.functional.interpolate(images, size=step, mode=mode, antialias=smooth)
@@ -161,7 +162,7 @@ def needed_picture(model: str, revision: str | None = None) -> tuple[bool, Pictu
             path = local_file(model, revision, name)
             if path is not None and (found := Preprocessing.read(path)):
                 return True, found.picture
-    except ModelNotFound:  # it may be where the workers are; if not, their setup says so
+    except ModelNotFound:  # it may be on the workers; if it is not, their setup reports it
         return False, None
     name, at = split_model(model, revision)
     published = PUBLISHED.get(name) if at == split_model(name)[1] else None

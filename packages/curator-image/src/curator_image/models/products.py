@@ -1,4 +1,6 @@
-"""How does core come by torch, to multiply vectors on a GPU? It imports none, and asks for this module by entry point."""
+"""Gives core access to torch for products of vectors on a GPU. Core does not import torch; it finds this module by its
+entry point.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ from curator_core.across.products import TorchProducts
 
 
 def installed() -> bool:
-    """Whether torch is there; nothing is imported."""
+    """Whether torch is installed; this function does not import it."""
     return find_spec("torch") is not None
 
 
 def make(device: str) -> TorchProducts:
-    """Products on a device of torch."""
+    """Matrix products on a torch device."""
     import torch
 
     return TorchProducts(torch, device)

@@ -1,7 +1,7 @@
 """Locates a model: a local folder or file, a Hugging Face id at a pinned revision, or an https address.
 
-One string names a model. `locate_folder` and `locate_file` turn it into a local path and download what is missing.
-Where they cannot, they raise `ModelNotFound` with the command to type and the folder to use.
+One string names a model. `locate_folder` and `locate_file` turn it into a local path and download missing files. If
+they cannot, they raise `ModelNotFound` with the command to type and the folder to use.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any
 from curator_core.download import Client, FetchRules, fetch_file
 from curator_core.errors import CuratorError, MissingDependency, UsageError
 
-# Weights that need no unpickling; a repository without them is refused, with a hint on how to convert it.
+# The files to download from a repository. Weights must not be pickled; a repository that has only pickled weights is
+# refused, with a hint on how to convert them.
 FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 
-# Commits of the models that stages name by default: the id alone is pinned to this revision.
+# The commits of the stages' default models. An id without a revision means this commit.
 PINNED = {
     "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
     "ttj/sac-logos-ava1-l14-linearMSE": "1e77fa05081323d99725fc40a9bf9f88180490e7",
@@ -34,12 +35,14 @@ _MAX_DOWNLOAD = 2 << 30
 
 
 class ModelNotFound(CuratorError):
-    """A model is not on this machine and cannot be fetched; the text says what to download and where to put it."""
+    """A model is not on this machine and cannot be downloaded; the message says what to download and where to put
+    it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One file of a model repository, or of an https address; ``sha256`` is checked where it is given."""
+    """One file in a model repository or at an https address; ``sha256`` is checked if it is given."""
 
     model: str
     filename: str = ""
@@ -56,7 +59,7 @@ def split_model(model: str, revision: str | None = None) -> tuple[str, str | Non
 
 
 def check_model(stage: str, model: object, revision: object = None) -> None:
-    """Refuse, without touching the disk, a text that cannot be the name of a model."""
+    """Raise if ``model`` cannot be the name of a model; this check does not access the disk."""
     if not isinstance(model, str) or not model:
         raise UsageError(
             f"{stage}.model must be a Hugging Face id such as 'openai/clip-vit-large-patch14', "
@@ -69,7 +72,7 @@ def check_model(stage: str, model: object, revision: object = None) -> None:
 
 
 def locate_folder(model: str, revision: str | None = None) -> Path:
-    """The folder of a Hugging Face model: ``model`` itself if it is a folder, otherwise a snapshot of the hub."""
+    """The folder of a Hugging Face model: ``model`` itself if it is a folder, otherwise a snapshot from the hub."""
     local = _local(model)
     if local is not None:
         if not local.is_dir():
@@ -79,7 +82,7 @@ def locate_folder(model: str, revision: str | None = None) -> Path:
     name, revision = split_model(model, revision)
     hub = _hub_library(name, revision)
     try:
-        # From the cache first: a run must not depend on a server that it does not need.
+        # Try the cache first: a run must not depend on a server that it does not need.
         folder = Path(
             hub.snapshot_download(name, revision=revision, allow_patterns=list(FOLDER_PATTERNS), local_files_only=True)
         )
@@ -90,7 +93,7 @@ def locate_folder(model: str, revision: str | None = None) -> Path:
     try:
         _check_reachable(hub)
         folder = Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(FOLDER_PATTERNS)))
-    except Exception as error:  # the hub library and its HTTP client raise many kinds of errors: all mean "not here"
+    except Exception as error:  # all errors of the hub library and its HTTP client mean that the model is not available
         raise ModelNotFound(_advice(name, revision, "", error)) from error
     _check_folder(model, folder)
     for path in sorted(folder.glob("*.safetensors")):
@@ -113,7 +116,9 @@ def local_file(model: str, revision: str | None, filename: str) -> Path | None:
 
 
 def locate_file(file: HubFile) -> Path:
-    """The local path of one file: given as a path, as ``org/name`` and ``filename``, or as an https address."""
+    """The local path of one file, which is given as a path, as ``org/name`` and ``filename``, or as an https
+    address.
+    """
     if file.model.startswith(("https://", "http://")):
         return _checked(_fetch(file), file.sha256)
     local = _local(file.model)
@@ -129,7 +134,7 @@ def locate_file(file: HubFile) -> Path:
         try:
             _check_reachable(hub)
             path = Path(hub.hf_hub_download(name, file.filename, revision=revision))
-        except Exception as error:  # the hub library and its HTTP client raise many kinds: all mean "not here"
+        except Exception as error:  # every error of the hub library means that the file is not available
             raise ModelNotFound(_advice(name, revision, file.filename, error)) from error
         _check_blob(path)
     return _checked(path, file.sha256)
@@ -153,10 +158,10 @@ def _local(model: str) -> Path | None:
     path = Path(model).expanduser()
     if path.exists():
         return path
-    # An id has one slash and no leading dot; anything else that does not exist was meant as a path.
+    # An id has one slash and no leading dot; any other name of something that does not exist is meant as a path.
     if model.startswith(("/", ".", "~")) or not _HUB_ID.fullmatch(model.partition("@")[0]):
         raise ModelNotFound(
-            f"there is no model at {model!r} (looked at {str(path.absolute())!r}): give the folder that holds "
+            f"there is no model at {model!r} ({str(path.absolute())!r} does not exist): give the folder that holds "
             "config.json and model.safetensors, or a Hugging Face id such as 'openai/clip-vit-large-patch14'"
         )
     return None
@@ -168,19 +173,17 @@ def _hub_library(name: str, revision: str | None, filename: str = "") -> Any:
         import huggingface_hub.errors
     except ImportError as error:
         raise MissingDependency(
-            f'fetching the model {name!r} needs huggingface_hub: pip install "curator-image[models]", or download '
+            f'downloading the model {name!r} needs huggingface_hub: pip install "curator-image[models]", or download '
             f"{filename or 'its folder'} at revision {revision or 'main'!r} and give the local path as the model"
         ) from error
     return huggingface_hub
 
 
 def _check_reachable(hub: Any) -> None:
-    """Raise at once where there is no network: the hub library would retry for half a minute and print a line each
-    time.
-    """
+    """Raise at once if there is no network: the hub library would retry for half a minute and print each failure."""
     host = urllib.parse.urlsplit(hub.constants.ENDPOINT).hostname or ""
     if urllib.request.getproxies() or hub.constants.HF_HUB_OFFLINE:
-        return  # the proxy knows the name; offline the library says so itself
+        return  # the proxy resolves the name; in offline mode, the library raises by itself
     try:
         socket.getaddrinfo(host, 443)
     except OSError as error:
@@ -216,7 +219,7 @@ def _advice(name: str, revision: str | None, filename: str, error: Exception) ->
 
 
 def _check_blob(path: Path) -> None:
-    """The hub names large files in its cache by their SHA-256: check a fresh download against it."""
+    """Check a fresh download against its SHA-256, which is its file name in the hub's cache."""
     blob = path.resolve()
     if _SHA256.fullmatch(blob.name):
         _checked(blob, blob.name)
@@ -242,9 +245,9 @@ def _fetch(file: HubFile) -> Path:
     if target.exists():
         return target
     if not url.startswith("https://"):
-        raise UsageError(f"a model is fetched over https only, not from {url!r}: download it and give its path")
+        raise UsageError(f"a model is downloaded only over https, not from {url!r}: download it and give its path")
     by_hand = f"put it at {str(target)!r}, or anywhere else and give that path as the model"
-    # The user has named this file, so what a site says about training does not count.
+    # The user has named this file, so the site's opt-out from training does not apply.
     rules = FetchRules(
         timeout_s=None, idle_timeout_s=60.0, max_bytes=_MAX_DOWNLOAD, https_only=True, respect_opt_out=False
     )
@@ -252,7 +255,7 @@ def _fetch(file: HubFile) -> Path:
         client = Client(rules)
     except MissingDependency as error:
         raise MissingDependency(
-            f'fetching {url} needs aiohttp: pip install "curator-image[download]", or download it and {by_hand}'
+            f'downloading {url} needs aiohttp: pip install "curator-image[download]", or download it and {by_hand}'
         ) from error
     try:
         outcome = fetch_file(client, url, target)
@@ -267,5 +270,5 @@ def _fetch(file: HubFile) -> Path:
     try:
         return _checked(target, file.sha256)
     except ModelNotFound:
-        target.unlink(missing_ok=True)  # it has just been downloaded, so nobody has put it there by hand
+        target.unlink(missing_ok=True)  # it has just been downloaded, so it is not the user's own file
         raise

@@ -1,7 +1,7 @@
 """Reads TensorFlow's checkpoint files (`variables.index`, `variables.data-*`) without TensorFlow.
 
-A Keras SavedModel keeps its weights in such a bundle: a sorted table of names to entries (type, shape, position),
-and files of raw little-endian numbers. Only that is read; the graph and everything executable are ignored.
+A Keras SavedModel keeps its weights in such a bundle: a sorted table of names to entries (type, shape, position), and
+files of raw little-endian numbers. Only these are read; the graph and everything executable are ignored.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ def _entry(value: bytes) -> Entry:
 def _number(fields: Mapping[int, list[int | bytes]], field: int, default: int = 0) -> int:
     value = fields.get(field, [default])[0]
     if not isinstance(value, int):
-        raise BrokenBundle("an entry of the checkpoint has text where a number must be")
+        raise BrokenBundle("an entry of the checkpoint has text instead of a number")
     return value
 
 
 def _messages(fields: Mapping[int, list[int | bytes]], field: int) -> list[bytes]:
     values = fields.get(field, [])
     if not all(isinstance(value, bytes) for value in values):
-        raise BrokenBundle("an entry of the checkpoint has a number where a message must be")
+        raise BrokenBundle("an entry of the checkpoint has a number instead of a message")
     return [value for value in values if isinstance(value, bytes)]
 
 
@@ -107,7 +107,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
     if offset + size + 5 > len(data):
         raise BrokenBundle("the index of the checkpoint is cut off")
     if data[offset + size] != 0:
-        raise BrokenBundle("the index of the checkpoint is compressed, which TensorFlow does not write")
+        raise BrokenBundle("the index of the checkpoint is compressed, but TensorFlow does not compress it")
     block = data[offset : offset + size]
     (restarts,) = struct.unpack_from("<I", block, size - 4)
     end = size - 4 * (restarts + 1)

@@ -1,6 +1,6 @@
-"""The two halves of a CLIP-like model: pixels to vectors and texts to vectors, on the CPU or a GPU.
+"""The two halves of a CLIP-like model, from pixels to vectors and from texts to vectors, on the CPU or a GPU.
 
-Everything here needs torch and transformers; stages import it in their `setup`.
+This module needs torch and transformers, so stages import it in their `setup`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LARGEST_BATCH = 1024
 _LOG = logging.getLogger(__name__)
 _CLIP = ("clip", "clip_vision_model", "clip_text_model")
 _SIGLIP = ("siglip", "siglip_vision_model", "siglip_text_model")
-# SigLIP 2 with any aspect ratio (NaFlex); SigLIP 2 of a fixed size has the type of SigLIP.
+# SigLIP 2 with any aspect ratio (NaFlex); SigLIP 2 with a fixed size has the type of SigLIP.
 _NAFLEX = ("siglip2", "siglip2_vision_model", "siglip2_text_model")
 _DINO = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 
@@ -101,7 +101,9 @@ class ImageTower:
         memory_gb: float = 0.0,
         compile: str = "never",  # noqa: A002 - the name of the option
     ) -> ImageTower:
-        """Load the vision half of the model in ``folder``; ``memory_gb`` limits its GPU memory, 0 for all."""
+        """Load the vision half of the model in ``folder``; ``memory_gb`` limits its GPU memory, and 0 means all of
+        it.
+        """
         transformers = import_models("transformers")
         kind = model_type(folder)
         if kind in _CLIP:
@@ -132,7 +134,7 @@ class ImageTower:
         return tower
 
     def _compiled(self, model: Any) -> Any:
-        """Compile the model, and from here on use batches of one shape."""
+        """Compile the model, and use only batches of one shape afterwards."""
         import torch
 
         if self.device == "cuda":
@@ -147,7 +149,7 @@ class ImageTower:
         count = len(inputs)
         compiled = self.compiling is not None and self.compiling.compiled is not None
         if compiled and count < self.batcher.size:
-            # Another shape would be compiled anew, so the last batch is filled up, and the surplus output is cut off.
+            # Another shape would be compiled again, so the last batch is padded, and the surplus output is cut off.
             inputs = torch.nn.functional.pad(inputs, (0, 0) * 3 + (0, self.batcher.size - count))
         model = self.model if self.compiling is None else self.compiling.current
         answer = model(**self._named(inputs))
@@ -155,7 +157,7 @@ class ImageTower:
         return vectors[:count].float()
 
     def _named(self, images: Any) -> dict[str, Any]:
-        """The model's input: whole images, or patches with the shape of the grid that they came from."""
+        """The model's input: whole images, or patches with the shape of their grid."""
         if self.kind not in _NAFLEX:
             return {"pixel_values": images}
         import torch
@@ -176,7 +178,7 @@ class ImageTower:
         return self.begin(pixels)()
 
     def begin(self, pixels: Any) -> Callable[[], NDArray[np.float32]]:
-        """The same, but a GPU only begins the work: the returned function waits for the vectors."""
+        """Start to compute the vectors on a GPU. The returned function waits for them."""
         import torch
 
         if self._send is None:
@@ -204,7 +206,7 @@ class ImageTower:
         return finish
 
     def compile_in_time(self) -> bool:
-        """Compile the model if it is time; returns whether that has just happened."""
+        """Compile the model if it is time; returns whether it has just been compiled."""
         return self.compiling is not None and self.compiling.in_time()
 
     def _zeros_cuda(self, count: int) -> Any:
@@ -214,7 +216,7 @@ class ImageTower:
         return torch.zeros((count, height, width, 3), dtype=torch.uint8, device=self.device)
 
     def choose_layout_cuda(self) -> None:
-        """Keep the weights channels-last if this card computes faster that way."""
+        """Keep the weights channels-last if this GPU computes faster that way."""
         import torch
 
         pixels = self._zeros_cuda(8)
@@ -227,13 +229,15 @@ class ImageTower:
         _LOG.info("a batch takes %.1f ms, channels-last %.1f ms", usual / 3 * 1000, last / 3 * 1000)
 
     def fitting_batch(self, memory_gb: float) -> int:
-        """How many images fit: a constant on the CPU; on a GPU, computed from the measured need of an image."""
+        """How many images fit into memory: a constant on the CPU, and on a GPU computed from the measured need of an
+        image.
+        """
         if self.device != "cuda":
             return CPU_BATCH
         import torch
 
         with torch.inference_mode():
-            # A fifth stays free for the allocator's fragments and the pixels of the next chunk.
+            # A fifth of the memory stays free for fragmentation and for the pixels of the next chunk.
             images = items_that_fit_cuda(lambda count: self.forward(self._zeros_cuda(count)), memory_gb, 0.8, torch)
         fitting = int(images)
         return max(1, min(LARGEST_BATCH, fitting // 8 * 8 or fitting))
@@ -313,7 +317,7 @@ def model_type(folder: Path) -> str:
 
 
 def choose_device(device: str, wants_gpu: bool) -> str:
-    """``cuda`` where the stage has a GPU or names the device, otherwise ``cpu``."""
+    """``cuda`` if the stage has a GPU or names the device, otherwise ``cpu``."""
     torch = import_models("torch")
     available = bool(torch.cuda.is_available())
     if device == "cuda" and not available:
@@ -362,7 +366,7 @@ def threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence progress bars, and the report that half of a two-tower checkpoint is not used, which is intended."""
+    """Silence progress bars, and the warning that half of a two-tower checkpoint is unused, which is intended."""
     from transformers.utils import logging as library
 
     before = library.get_verbosity()
@@ -378,7 +382,7 @@ def _quiet() -> Iterator[None]:
 
 
 def import_models(name: str) -> Any:
-    """Import torch or transformers, or say how to install them."""
+    """Import torch or transformers, or raise an error that says how to install them."""
     import importlib
 
     try:

@@ -1,9 +1,9 @@
-"""Reads weights in the formats that heads are published in, as NumPy arrays, and unpickles nothing that could run.
+"""Reads weights as NumPy arrays from the formats in which heads are published, without unpickling executable code.
 
 - ``.safetensors``
 - ``.pth``, ``.pt``, ``.bin``, ``.ckpt``: `torch.load(weights_only=True)`
 - a Keras SavedModel: its folder, or a zip of it; TensorFlow is not needed
-- a zip that holds one file of the above
+- a zip that contains one file of these formats
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from curator_image.models.tensor_bundle import read_bundle
 Weights = dict[str, NDArray[Any]]
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-# A head has a few megabytes; this limit keeps a zip from filling the machine.
+# A head has a few megabytes; this limit keeps a zip from filling the memory.
 _MAX_MEMBER = 1 << 30
 _KERAS = re.compile(r"layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
 
 
 class UnreadableWeights(CuratorError):
-    """A file of weights is broken or in a format that is not read; the text lists the formats that are."""
+    """A file of weights is broken or has an unsupported format; the message lists the supported formats."""
 
 
 def read_weights(path: str | Path) -> Weights:
-    """The tensors of a file or SavedModel folder by name; float32 where they are floating point."""
+    """The tensors of a file or SavedModel folder by name; floating-point tensors are float32."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -49,7 +49,7 @@ def read_weights(path: str | Path) -> Weights:
     except (OSError, EOFError, KeyError, struct.error, zipfile.BadZipFile) as error:
         raise UnreadableWeights(f"the weights {str(path)!r} cannot be read: {error}") from error
     raise UnreadableWeights(
-        f"the weights {str(path)!r} are of a format that is not read: give a .safetensors or .pth file, a Keras SavedModel "
+        f"the weights {str(path)!r} have an unsupported format: give a .safetensors or .pth file, a Keras SavedModel "
         "folder (with saved_model.pb and variables/), or a zip of one of these"
     )
 
@@ -71,7 +71,8 @@ def _from_folder(folder: Path) -> Weights:
     found = sorted(folder.glob("*.safetensors")) or sorted(p for p in folder.iterdir() if p.suffix in _TORCH_SUFFIXES)
     if len(found) != 1:
         raise UnreadableWeights(
-            f"the folder {str(folder)!r} holds {len(found)} files of weights, and one is needed: give the file itself"
+            f"the folder {str(folder)!r} contains {len(found)} files of weights, but must contain one: give the file "
+            "itself"
         )
     return read_weights(found[0])
 
@@ -79,7 +80,7 @@ def _from_folder(folder: Path) -> Weights:
 def _from_zip(path: Path) -> Weights:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        if any(PurePosixPath(name).name == "data.pkl" for name in names):  # a file of torch.save is itself a zip
+        if any(PurePosixPath(name).name == "data.pkl" for name in names):  # a file from torch.save is itself a zip
             return _from_torch(path.read_bytes(), str(path))
         hidden = [name for name in names if not name.startswith("__MACOSX/")]
         index = [name for name in hidden if name.endswith("variables/variables.index")]
@@ -92,7 +93,9 @@ def _from_zip(path: Path) -> Weights:
             )
         found = [name for name in hidden if PurePosixPath(name).suffix in (".safetensors", *_TORCH_SUFFIXES)]
         if len(found) != 1:
-            raise UnreadableWeights(f"the zip {str(path)!r} holds {len(found)} files of weights, and one is needed")
+            raise UnreadableWeights(
+                f"the zip {str(path)!r} contains {len(found)} files of weights, but must contain one"
+            )
         data = _member(archive, found[0])
     if found[0].endswith(".safetensors"):
         return _from_safetensors(data)
@@ -109,7 +112,7 @@ def _from_safetensors(data: bytes) -> Weights:
     library = _safetensors()
     try:
         return {name: _float32(value) for name, value in library.load(data).items()}
-    except Exception as error:  # safetensors raises its own errors, and KeyError for a type that NumPy lacks
+    except Exception as error:  # safetensors raises its own errors, and KeyError for types that NumPy lacks
         raise UnreadableWeights(f"the safetensors file cannot be read: {error}") from error
 
 
@@ -133,12 +136,12 @@ def _from_torch(data: bytes, what: str) -> Weights:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)} if isinstance(state, dict) else {}
     if not tensors:
-        raise UnreadableWeights(f"{what!r} holds no tensors by name but a {type(loaded).__name__}")
+        raise UnreadableWeights(f"{what!r} contains a {type(loaded).__name__} instead of named tensors")
     return {name: _float32(value.detach().float().numpy()) for name, value in tensors.items()}
 
 
 def _keras(tensors: Mapping[str, NDArray[Any]]) -> Weights:
-    """Keras' dense layers under the names that the LAION head has in PyTorch."""
+    """Keras' dense layers under the names of the PyTorch version of LAION's head."""
     layers: dict[int, dict[str, NDArray[Any]]] = {}
     for name, value in tensors.items():
         match = _KERAS.fullmatch(name)

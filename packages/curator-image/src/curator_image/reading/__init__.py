@@ -1,1 +1,1 @@
-"""Reading images: WebDataset tars, folders of image files, Parquet with a column of bytes."""
+"""Reads images from WebDataset tars, folders of image files, and Parquet with a column of bytes."""

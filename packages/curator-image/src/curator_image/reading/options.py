@@ -1,4 +1,4 @@
-"""The parameters for reading images, with their defaults and checks, in one place for all stages that take them."""
+"""The parameters for reading images, with their defaults and checks, for all stages that share them."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class ReadOptions:
         if self.max_member_bytes > self.max_sample_bytes:
             raise UsageError(
                 f"{stage}: max_member_bytes={self.max_member_bytes:,} is more than max_sample_bytes="
-                f"{self.max_sample_bytes:,}, which all members of a sample together may have"
+                f"{self.max_sample_bytes:,}, the limit for all members of a sample together"
             )
         if self.bytes_per_batch + self.max_sample_bytes > _BATCH_BYTES:
             raise UsageError(
                 f"{stage}: bytes_per_batch={self.bytes_per_batch:,} and max_sample_bytes={self.max_sample_bytes:,} "
-                f"together may be {_BATCH_BYTES:,}, which is what a batch can hold"
+                f"together may be at most {_BATCH_BYTES:,}, which is the limit of a batch"
             )
         for name in ("sidecars", "reject_odd", "json_fields"):
             if isinstance(getattr(self, name), str):
@@ -64,10 +64,11 @@ class ReadOptions:
                 raise UsageError(f"{stage}.json_fields[{name!r}] must be one of {', '.join(JSON_TYPES)}, not {kind!r}")
             if name in (*FIXED, *PICTURES, ODD, CAPTION, "json"):
                 raise UsageError(
-                    f"{stage}.json_fields: {name!r} is a column of its own; the field stays in the json column"
+                    f"{stage}.json_fields: there is already a column {name!r}, so leave the field out; it stays in the "
+                    "json column"
                 )
 
 
 def named_fields(fields: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    """``json_fields`` as names and types."""
+    """``json_fields`` as a mapping from names to types."""
     return dict(fields) if isinstance(fields, Mapping) else dict.fromkeys(fields, "string")

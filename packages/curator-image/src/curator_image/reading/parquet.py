@@ -1,4 +1,4 @@
-"""Turns Parquet with a column of encoded images into tables of images; every other column is kept."""
+"""Turns Parquet with a column of encoded images into tables of images; all other columns are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = frozenset({*FIXED, ODD, *PICTURES})
 
 
 def parquet_tables(path: str, options: ReadOptions) -> Iterator[pa.Table | Bad]:
-    """The images of a file as tables, and the problems of the others. The options bound the memory."""
+    """The images of a file as tables, and the problems of rows that cannot be read. The options limit the memory."""
     import pyarrow.parquet as pq
 
     with storage.open_input(path) as stream:
@@ -39,7 +39,7 @@ def parquet_tables(path: str, options: ReadOptions) -> Iterator[pa.Table | Bad]:
             return
         first = 0
         for group, (rows, at_once) in enumerate(groups):
-            # Row groups one by one: an image column may be large, and a broken one must not hide the others.
+            # Read row groups one by one: an image column may be large, and a broken group must not hide the others.
             row = first
             first += rows
             batches = file.iter_batches(at_once, [group])
@@ -53,18 +53,18 @@ def parquet_tables(path: str, options: ReadOptions) -> Iterator[pa.Table | Bad]:
                 row += table.num_rows
 
 
-# Errors that pyarrow raises for bytes that are no Parquet.
+# Errors that pyarrow raises for bytes that are not Parquet.
 _DAMAGE = (pa.ArrowException, ValueError, OSError)
 
 
 def _text_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        raise error  # the disk or the network, and not the file
-    return str(error).strip() or "it is cut off"
+        raise error  # the disk or the network failed; the file is not damaged
+    return str(error).strip() or "it is truncated"
 
 
 def _rows_and_rows_at_once(metadata: Any, group: int, column: str, options: ReadOptions) -> tuple[int, int]:
-    """How many rows a row group has, and how many to read at once: a batch, or fewer where images are large."""
+    """How many rows a row group has, and how many to read at once: a batch, or fewer if images are large."""
     found = metadata.row_group(group)
     rows: int = found.num_rows
     size: int = sum(
@@ -122,7 +122,7 @@ class _Part:
 
     def _made(self, rows: Rows, given: pa.Table) -> pa.Table:
         made = rows.table()
-        # These columns served only for `members`.
+        # These columns were only needed for `members`.
         made = made.drop_columns([name for name in (CAPTION, "json") if name in made.column_names])
         for name in given.column_names:
             if name not in (self.column, self._key):
@@ -133,7 +133,7 @@ class _Part:
         return self._with_fields(made)
 
     def _with_fields(self, made: pa.Table) -> pa.Table:
-        """The chosen JSON fields, each from a column of that name or from the ``json`` column."""
+        """The requested JSON fields, each from a column of that name or from the ``json`` column."""
         wanted = {name: kind for name, kind in self._fields.items() if not _is_there(made, name, JSON_TYPES[kind])}
         if not wanted:
             return made
@@ -222,7 +222,7 @@ def _are_there(table: pa.Table, name: str) -> list[bool]:
 
 
 def _free_name(name: str, table: pa.Table) -> str:
-    """The name for a column of the file; if a column about the picture has that name, ``parquet_`` is put before it."""
+    """The name for a column of the file; it gets the prefix ``parquet_`` if a column about the picture has its name."""
     if name not in _OURS:
         return name
     free = f"parquet_{name}"

@@ -1,4 +1,6 @@
-"""Reads the files of a task as batches of images: headers are checked, nothing is decoded, bad input is set aside."""
+"""Reads the files of a task as batches of images. Headers are checked, but images are not decoded; bad input is set
+aside.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,18 @@ from curator_image.reading.samples import (
 from curator_image.reading.sources import PARQUETS, TARS
 from curator_image.tar.read import ARCHIVES, BLOCK, MEMBER_TOO_LARGE, looks_like_tar, read_tar
 
-# How much of each reject is kept, and of all rejects of one source together.
+# How many bytes of each reject are kept, and how many of all rejects of one source together.
 _RAW_BYTES = 64 << 10
 _RAW_TOTAL = 16 << 20
-# Each extension of a sidecar is a column, so a batch of samples that have nothing in common closes early.
+# Each extension of a sidecar is a column, so a batch is closed early if its samples have too many different extensions.
 _MOST_COLUMNS = 256
 
 
 @dataclass(kw_only=True)
 class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
-    """Reads the files of a task: batches of images with their headers checked, nothing decoded; see `ImageReader`.
+    """Reads the files of a task: batches of images with checked headers, not decoded; see `ImageReader`.
 
-    ``roots`` are the folders that the keys of image files are relative to.
+    ``roots`` are the folders to which the keys of image files are relative.
     """
 
     roots: Sequence[str] = ()
@@ -126,7 +128,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
             yield from group_members(members, grouping=self.grouping, limits=limits)
 
     def _file(self, path: str) -> Iterator[Sample | Bad]:
-        """An image file, and the files that are beside it under the same name."""
+        """An image file, and the files next to it with the same name."""
         key, ext = split_last(self._relative(path))
         if not names_picture(ext):
             kind = sniff(_head(path))
@@ -141,7 +143,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
         sample = Sample(key, {ext: storage.read_bytes(path)})
         stem = split_last(path)[0]
         for other in self.sidecars:
-            # Cameras and Windows write extensions in capitals.
+            # Cameras and Windows write extensions in upper case.
             beside = next((name for e in (other, other.upper()) if storage.exists(name := f"{stem}.{e}")), None)
             if beside is None or beside == path:
                 continue
@@ -160,7 +162,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
 
 
 def _kind(path: str) -> str:
-    """``tar``, ``parquet`` or ``file``, by the name, or by the first bytes where the name says nothing."""
+    """``tar``, ``parquet`` or ``file``, by the extension, or by the first bytes if the extension is not conclusive."""
     lowered = path.lower()
     if lowered.endswith(TARS):
         return "tar"
@@ -181,13 +183,13 @@ def _head(path: str) -> bytes:
 
 
 def _no_picture(path: str, position: str, ext: str, sidecars: Sequence[str]) -> Bad:
-    """The record of a file that is no picture and belongs to none.
+    """The reject for a file that is not a picture and does not belong to one.
 
-    A caption without its picture is a row that is lost, and so is an archive that cannot be opened. Other files (a
-    README, a list of labels) are recorded and do not count as rows.
+    A caption without its picture, or an archive that cannot be opened, counts as one rejected row. Other files (a
+    README, a list of labels) are recorded, but do not count as rows.
     """
     if path.lower().endswith(ARCHIVES):
         return Bad(UNSUPPORTED, position, "archives of this kind are not opened")
     if ext.lower() in map(str.lower, sidecars):
-        return Bad(NO_IMAGE, position, "there is no picture of this name beside it")
+        return Bad(NO_IMAGE, position, "there is no picture with this name next to it")
     return Bad(NO_IMAGE, position, "it is not a picture by its name or its first bytes", rows=0)

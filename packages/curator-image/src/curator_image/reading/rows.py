@@ -14,7 +14,7 @@ from curator_core.arrow.arrays import array
 from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, ODD, PICTURES, SHARD, WIDTH
 from curator_image.decode.probe import WRONG_EXTENSION, Header, misnamed
 
-# Oddities of a sample that is read all the same; the words appear in the column `odd`, or in rejects.
+# Oddities of a sample, which is still read. These words appear in the column `odd`, or in rejects.
 NOT_UTF8 = "text not UTF-8"
 BYTE_ORDER_MARK = "byte order mark"
 BROKEN_JSON = "broken json"
@@ -31,7 +31,7 @@ _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", 
 
 
 class Odd(Exception):
-    """A sample is odd in a way that the user does not want to read; ``reason`` is one of `ODDITIES`."""
+    """A sample has an oddity that the user wants to reject; ``reason`` is one of `ODDITIES`."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
@@ -58,7 +58,7 @@ def is_json(ext: str) -> bool:
 
 
 def decoded(data: bytes) -> tuple[str, str | None]:
-    """A text, whatever its encoding, and what was odd about the encoding.
+    """The decoded text, and the oddities of its encoding.
 
     Text that is not UTF-8 nearly always comes from Windows, whose code page includes Latin-1; the few bytes that it
     leaves undefined are read as Latin-1.
@@ -96,7 +96,7 @@ JSON_TYPES: Mapping[str, pa.DataType] = {
 
 
 def lift(value: Any, kind: str) -> Any:
-    """A JSON value as one of `JSON_TYPES`; null where it is something else."""
+    """A JSON value as one of `JSON_TYPES`, or null if it has another type."""
     if value is None:
         return None
     if kind == "string":
@@ -117,7 +117,7 @@ def lift(value: Any, kind: str) -> Any:
 
 
 class Rows:
-    """The rows of a batch as they arrive, and the table that they form."""
+    """Collects the rows of a batch and makes their table."""
 
     def __init__(
         self,
@@ -141,16 +141,16 @@ class Rows:
 
     @property
     def columns(self) -> int:
-        """How many columns the sidecars and JSON fields take so far."""
+        """How many columns the sidecars and JSON fields have so far."""
         return len(self._extra)
 
     def add(
         self, key: str, shard: str, ext: str, header: Header, members: Mapping[str, bytes], odd: Iterable[str] = ()
     ) -> None:
-        """Add one sample, whose image is the member ``ext``; raise `Odd`, and add nothing, if it is odd in an unwanted
-        way.
+        """Add one sample, whose image is the member ``ext``. If the user rejects one of its oddities, raise `Odd` and
+        add nothing.
 
-        ``odd`` holds the oddities found before.
+        ``odd`` contains the oddities that were found before.
         """
         noted: dict[str, None] = {}
         for what in odd:
@@ -207,13 +207,15 @@ class Rows:
 
 
 def lifted(facts: Any, fields: Mapping[str, str]) -> dict[str, Any]:
-    """The chosen fields of a JSON value; nulls where it is no object."""
+    """The requested fields of a JSON value; nulls if it is not an object."""
     source = facts if isinstance(facts, dict) else {}
     return {name: lift(source.get(name), kind) for name, kind in fields.items()}
 
 
 def _binary(values: list[bytes]) -> pa.Array:
-    """A column of bytes in one allocation of the right size: Arrow's own builder grows by doubling, and copies again."""
+    """A column of bytes in one allocation of the right size, because Arrow's own builder grows by doubling and copies
+    again.
+    """
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]

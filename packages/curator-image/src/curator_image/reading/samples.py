@@ -1,8 +1,8 @@
 """Groups the members of a tar into samples: members that share a key, one of which is the picture.
 
-WebDataset ends a key at the first dot of a name. By that rule ``IMG.2024.0000.jpg`` to ``IMG.2024.9999.jpg`` are one
-sample of ten thousand pictures, and 9,999 of them are never seen. So by default every picture is a sample of its own
-(`Grouping` ``picture``), and the rule of WebDataset applies where it makes no difference or is requested.
+WebDataset ends a key at the first dot of a name. By that rule, ``IMG.2024.0000.jpg`` to ``IMG.2024.9999.jpg`` are one
+sample of ten thousand pictures, and 9,999 of them are ignored. So by default, every picture is a separate sample
+(`Grouping` ``picture``), and the rule of WebDataset applies only if it makes no difference or is requested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 from curator_image.decode.probe import PICTURE_EXTENSIONS, sniff
 from curator_image.tar.read import Member, Problem
 
-# Reasons, as they are in rejects.
+# The reasons in rejects.
 NO_KEY = "missing key"
 NO_IMAGE = "no image"
 DUPLICATE_KEY = "duplicate key"
@@ -25,7 +25,7 @@ SAMPLE_TOO_LARGE = "sample too large"
 
 Grouping = Literal["picture", "first_dot"]
 
-# How many pictures of one key wait for sidecars that come late.
+# How many pictures of one key are held for sidecars that follow later.
 _MOST_OPEN = 8
 
 
@@ -38,7 +38,9 @@ class Sample:
     at: int = 0
 
     def image(self) -> str | None:
-        """The extension of the member that is the image: the first plain one, or else the first that is a picture."""
+        """The extension of the member that is the image: the first member with a plain picture extension, or else the
+        first picture.
+        """
         for ext in self.members:
             if ext.lower() in PICTURE_EXTENSIONS:
                 return ext
@@ -56,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A member or a sample that is set aside; ``rows`` is 0 if it was never a row."""
+    """A member or a sample that is set aside; ``rows`` is 0 if it does not count as a row."""
 
     reason: str
     position: str
@@ -67,7 +69,7 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one sample may hold."""
+    """The limits of one sample."""
 
     members: int = 64
     bytes: int = 512 << 20
@@ -81,7 +83,7 @@ class Limits:
 
 @functools.lru_cache(maxsize=4096)
 def names_picture(ext: str) -> bool:
-    """Whether the last part of an extension belongs to a picture, of a supported format or not."""
+    """Whether the last part of an extension is that of a picture, in a supported format or not."""
     return ext.lower().rpartition(".")[2] in PICTURE_EXTENSIONS
 
 
@@ -102,7 +104,7 @@ def split_last(name: str) -> tuple[str, str]:
 def group_members(
     found: Iterable[Member | Problem], *, grouping: Grouping = "picture", limits: Limits = Limits()
 ) -> Iterator[Sample | Bad]:
-    """Samples, made from adjacent members, and problems as they are found."""
+    """Yield samples, each made from adjacent members, and problems as they are found."""
     once = _Once()
     group: _Group | None = None
     for item in found:
@@ -123,7 +125,7 @@ def group_members(
 
 
 def _unnamed(item: Member, once: _Once) -> Iterator[Sample | Bad]:
-    """A member with no key or no extension: a picture if its bytes are one, otherwise no sample at all."""
+    """A member without key or extension: it is a sample if its bytes are a picture, and otherwise a problem."""
     kind = sniff(item.data)
     if kind is not None and split_name(item.name)[0]:
         yield once(Sample(item.name, {extension_of(kind): item.data}, item.header_at))
@@ -139,7 +141,7 @@ def extension_of(kind: str) -> str:
 
 
 class _Once:
-    """Lets the first sample of each key pass."""
+    """Passes the first sample of each key, and rejects later ones."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
@@ -147,7 +149,7 @@ class _Once:
     def __call__(self, item: Sample | Bad) -> Sample | Bad:
         if isinstance(item, Bad):
             return item
-        # Eight bytes a key; `hash` differs between processes, and with it which of two keys would collide.
+        # Eight bytes for each key. `hash` differs between processes, and so would the keys that collide.
         digest = blake2b(item.key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         mark = int.from_bytes(digest, "big")
         if mark in self._seen:
@@ -165,8 +167,8 @@ class _Group:
     """The members with one stem by the rule of WebDataset: one sample, until a second picture shows that there are
     several.
 
-    From then on each picture is a sample, named up to its last dot, and every other member belongs to the picture whose
-    name it continues. Only few of them are held, so that it does not matter how many pictures share a stem.
+    From then on, each picture is a sample, whose key ends at the last dot of its name. Every other member belongs to
+    the picture whose key begins its name. Only a few samples are held, so any number of pictures may share a stem.
     """
 
     def __init__(self, stem: str, at: int, limits: Limits, *, tell_apart: bool) -> None:
@@ -174,14 +176,14 @@ class _Group:
         self._at = at
         self._limits = limits
         self._tell_apart = tell_apart
-        self._whole: dict[str, Member] | None = {}  # by what follows the stem
+        self._whole: dict[str, Member] | None = {}  # by the part of the name after the stem
         self._size = 0
         self._beyond: str | None = None
         self._left_out = 0
         self._open: dict[str, Sample] = {}
 
     def add(self, item: Member) -> Iterator[Sample | Bad]:
-        """Take a member; yields the samples and problems that are complete by now."""
+        """Add a member; yields the samples and problems that are now complete."""
         if self._whole is None:
             yield from self._add_apart(item)
             return
@@ -198,14 +200,14 @@ class _Group:
         self._beyond = self._beyond or self._limits.broken(len(self._whole) + 1, self._size)
         if (
             self._beyond is not None
-        ):  # its content is dropped, so that it cannot fill the memory; it counts as one reject
+        ):  # drop the content, so that it cannot fill the memory; the sample counts as one reject
             self._left_out += 1 + len(self._whole)
             self._whole.clear()
         else:
             self._whole[ext] = item
 
     def rest(self) -> Iterator[Sample | Bad]:
-        """The members held back, once no more members of this stem follow."""
+        """The samples from members that are still held; no more members of this stem follow."""
         if self._beyond is not None:
             message = f"at byte {self._at}: {self._left_out:,} members under one key, {self._beyond} (see max_members)"
             yield Bad(SAMPLE_TOO_LARGE, self.stem, message)
@@ -215,8 +217,8 @@ class _Group:
             yield self._one(self._whole)
 
     def _one(self, members: dict[str, Member]) -> Sample:
-        """One sample. Its key is the common part of its names, up to a dot: a lone ``IMG.2024.0000.jpg`` gets the key
-        that it would have beside others.
+        """One sample. Its key is the common part of its names, up to a dot: a single ``IMG.2024.0000.jpg`` gets the
+        same key as it would among others.
         """
         if not any("." in ext for ext in members):  # nearly always
             return Sample(self.stem, {ext: item.data for ext, item in members.items()}, self._at)
@@ -252,7 +254,7 @@ class _Group:
             yield self._open.pop(next(iter(self._open)))
 
     def _continued(self, name: str) -> str | None:
-        """The key of the open sample whose name this one continues; of several, the longest."""
+        """The longest key of an open sample with which this name begins."""
         return max((key for key in self._open if name.startswith(f"{key}.")), key=len, default=None)
 
     def _held(self) -> int:
@@ -260,4 +262,4 @@ class _Group:
 
 
 def _duplicate(item: Member, ext: str) -> Bad:
-    return Bad(DUPLICATE_MEMBER, item.name, f"at byte {item.header_at}: the sample has a .{ext} already", item.data)
+    return Bad(DUPLICATE_MEMBER, item.name, f"at byte {item.header_at}: the sample already has a .{ext}", item.data)

@@ -23,9 +23,9 @@ _GROUP_BYTES = 64 << 20
 class ImageSources(FilePartitioning):
     """The sources of images: tars and Parquet files one by one, other files in groups.
 
-    In a folder, files that are beside a picture under its name (``a.jpg``, ``a.txt``, ``a.seg.npy``) are its sidecars, and
-    files named after a tar (``00000.parquet``, ``00000_stats.json``), as writers and downloaders leave them, are about the
-    tar. Neither is a source. Everything else is, so that files that are no pictures appear in the accounts.
+    In a folder, files next to a picture with its name (``a.jpg``, ``a.txt``, ``a.seg.npy``) are its sidecars. Files
+    named after a tar (``00000.parquet``, ``00000_stats.json``), which writers and downloaders make, describe the tar.
+    Neither are sources. All other files are sources, so that files that are not pictures appear in the accounts.
     """
 
     files_per_group: int = 256
@@ -34,7 +34,7 @@ class ImageSources(FilePartitioning):
     def _matches(self, entry: str) -> tuple[str, list[storage.FileInfo]]:
         base, found = super()._matches(entry)
         if len(found) == 1 and found[0].path == entry:
-            return base, found  # named explicitly, so wanted
+            return base, found  # the file is named explicitly
         tars = {stem for stem in (_stem(file.path, TARS) for file in found) if stem is not None}
         stems = {split_last(file.path)[0] for file in found if _names_picture(file.path)}
         beside: dict[str, list[storage.FileInfo]] = {}
@@ -53,7 +53,9 @@ class ImageSources(FilePartitioning):
         return base, [self._with_sidecars(file, beside) for file in sources]
 
     def _with_sidecars(self, file: storage.FileInfo, beside: dict[str, list[storage.FileInfo]]) -> storage.FileInfo:
-        """The file, with a fingerprint that changes with its sidecars too: a resumed run reads it again if one did."""
+        """The file, with a fingerprint that also covers its sidecars: if a sidecar changes, a resumed run reads the
+        file again.
+        """
         others = beside.get(split_last(file.path)[0]) if _names_picture(file.path) else None
         prints = sorted(
             other.fingerprint
@@ -94,14 +96,16 @@ def _stem(path: str, endings: tuple[str, ...]) -> str | None:
 
 
 def _is_about_one(path: str, tars: set[str]) -> bool:
-    """Whether a file is named after a tar beside it: its name continues with a dot or an underscore."""
+    """Whether a file is named after a tar next to it: its name is that of the tar, followed by a dot or an
+    underscore.
+    """
     folder, slash, name = path.rpartition("/")
     ends = (at for at, character in enumerate(name) if character in "._")
     return any(f"{folder}{slash}{name[:end]}" in tars for end in ends)
 
 
 def _sample_of(path: str, stems: set[str]) -> str | None:
-    """The stem of a picture that a file's name continues with a dot; of several, the longest."""
+    """The longest stem of a picture with which a file's name begins, followed by a dot."""
     folder, slash, name = path.rpartition("/")
     ends = [at for at, character in enumerate(name) if character == "."]
     return next((stem for end in reversed(ends) if (stem := f"{folder}{slash}{name[:end]}") in stems), None)

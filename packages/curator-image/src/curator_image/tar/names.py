@@ -1,4 +1,4 @@
-"""Which names of members are safe? One that passes stays inside any folder that it is joined to."""
+"""Checks that names of members are safe: a safe name stays inside any folder to which it is joined."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 MAX_NAME = 4096
 _DRIVE = re.compile(r"[A-Za-z]:")
-# The form of nearly every name; all others get a closer look.
+# The form of nearly all names; other names are checked in detail.
 _ORDINARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(?:[./][A-Za-z0-9_-]{1,99}){1,20}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def unsafe_name(raw: bytes | str) -> str | None:
-    """What is wrong with a member's name, or None. A name that passes stays inside any folder it is joined to."""
+    """The fault of a member's name, or None if the name is safe: it stays inside any folder to which it is joined."""
     try:
         name = raw.decode("utf-8") if isinstance(raw, bytes) else raw
         if _ORDINARY.fullmatch(name):
@@ -34,7 +34,7 @@ def unsafe_name(raw: bytes | str) -> str | None:
 
 
 def clean_name(name: str) -> str:
-    """A safe name without the ``./`` and doubled slashes that some writers put in."""
+    """A safe name without the ``./`` and doubled slashes that some writers add."""
     if name.startswith("./") or "//" in name or "/./" in name:
         return "/".join(part for part in name.split("/") if part not in ("", "."))
     return name

@@ -1,8 +1,8 @@
-"""Reads the members of a tar one after the other: sets hostile and broken ones aside, and bounds the memory.
+"""Reads the members of a tar one after the other, reports hostile and broken ones, and limits the memory.
 
-It reads ustar, old v7, GNU long names and pax, also concatenated archives, plain or gzipped. Anything but a plain file
-with a safe name becomes a `Problem` with its position; after a damaged header the stream searches for the next good
-one.
+It reads ustar, old v7, GNU long names and pax, also concatenated archives, plain or gzipped. Any member that is not a
+plain file with a safe name becomes a `Problem` with its position; after a damaged header, the reader searches for the
+next good one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from curator_image.tar.names import MAX_NAME, clean_name, unsafe_name
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
-# How much a long name or a pax header may hold.
+# The largest size of a long name or a pax header.
 MAX_HEADER_BYTES = 1 << 20
 _SKIP_BYTES = 1 << 20
 
-# Reasons, as they are in rejects.
+# The reasons in rejects.
 BAD_HEADER = "bad tar header"
 TRUNCATED_TAR = "truncated tar"
 UNSAFE_NAME = "unsafe name"
@@ -35,7 +35,7 @@ UNKNOWN_TYPE = "unknown member type"
 ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 _ARCHIVES = tuple(ending.encode() for ending in ARCHIVES)
 # Kinds of members, by the letter in their header.
-_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # their content describes the members after them
+_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # their content describes the members that follow
 _FOLDERS = (b"5", b"V", b"D")  # folders and volume labels: they have no content
 _LINKS = (b"1", b"2")
 _DEVICES = (b"3", b"4", b"6")
@@ -44,7 +44,7 @@ _FILES = (b"0", b"\0", b"7")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A plain file of an archive. ``header_at`` is where its first header is, ``data_at`` where its bytes are."""
+    """A plain file of an archive. ``header_at`` is the position of its first header, ``data_at`` that of its bytes."""
 
     name: str
     data: bytes
@@ -54,7 +54,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A part of an archive that is not used, and why. ``name`` is the part of its name that could be read."""
+    """A part of an archive that is not used, and why. ``name`` is the readable part of its name."""
 
     reason: str
     name: str
@@ -95,10 +95,10 @@ def read_tar(stream: BinaryIO, *, max_member_bytes: int = 256 << 20) -> Iterator
 
 @dataclass(slots=True)
 class _Pending:
-    """What the headers so far say about the next member.
+    """The information about the next member from the headers so far.
 
-    ``at`` is where the newest header is, ``started`` the first of those that belong to the next member. A global
-    pax header (``every``) applies to all members after it, and outlives what resets the rest.
+    ``at`` is the position of the newest header, ``started`` that of the first header of the next member. A global pax
+    header (``every``) applies to all members after it, so `reset` keeps it.
     """
 
     at: int = 0
@@ -115,7 +115,7 @@ class _Pending:
 
 
 def _next_header(source: _Source, pending: _Pending) -> Generator[Problem, None, bytes | None]:
-    """The next header that can be read, or None at the end; a damaged stretch before it is one problem."""
+    """The next readable header, or None at the end; a damaged region before it is one problem."""
     lost_at: int | None = None
     while True:
         pending.at, pending.within_member, pending.name = source.at, False, ""
@@ -124,7 +124,9 @@ def _next_header(source: _Source, pending: _Pending) -> Generator[Problem, None,
             if source.at == 0:
                 yield Problem(TRUNCATED_TAR, "", 0, "the file is empty")
             if lost_at is not None:
-                yield Problem(BAD_HEADER, "", lost_at, f"no header can be read up to the end at byte {source.at:,}")
+                yield Problem(
+                    BAD_HEADER, "", lost_at, f"there is no readable header up to the end at byte {source.at:,}"
+                )
             return None
         if block == _ZEROS:  # the end, or the seam of two archives
             pending.reset()
@@ -133,7 +135,7 @@ def _next_header(source: _Source, pending: _Pending) -> Generator[Problem, None,
             pending.reset()
         else:
             if lost_at is not None:
-                yield Problem(BAD_HEADER, "", lost_at, f"no header can be read up to byte {pending.at:,}")
+                yield Problem(BAD_HEADER, "", lost_at, f"there is no readable header up to byte {pending.at:,}")
             if pending.started is None:
                 pending.started = pending.at
             pending.within_member = True
@@ -141,7 +143,7 @@ def _next_header(source: _Source, pending: _Pending) -> Generator[Problem, None,
 
 
 def _extended(source: _Source, block: bytes, size: int, pending: _Pending) -> Iterator[Problem]:
-    """Keep what an extended header says about the next member or about all members."""
+    """Store the information of an extended header about the next member or about all members."""
     if size > MAX_HEADER_BYTES:
         source.skip(size)
         yield Problem(BAD_HEADER, _raw_name(block), pending.at, f"an extended header of {size:,} bytes")
@@ -158,14 +160,14 @@ def _extended(source: _Source, block: bytes, size: int, pending: _Pending) -> It
             pending.every.pop("size", None)
             pending.started = None
     except _BadField as error:
-        # Earlier statements about the same member still hold.
+        # Earlier headers of the same member remain valid.
         yield Problem(BAD_HEADER, _raw_name(block), pending.at, str(error))
 
 
 def _member(
     source: _Source, block: bytes, size: int, pending: _Pending, max_member_bytes: int
 ) -> Iterator[Member | Problem]:
-    """The member that a header announces, if it can be used."""
+    """The member after a header, if it can be used."""
     raw = (pending.pax.get("path") or pending.long_name or pending.every.get("path") or _name(block)).rstrip(b"\0")
     kind = block[156:157]
     sparse = kind == b"S" or any(key.startswith("GNU.sparse") for key in pending.pax)
@@ -181,7 +183,7 @@ def _member(
         data = source.data(size)
         yield Member(clean_name(raw.decode("utf-8")), data, header_at, data_at)
         return
-    if kind not in (*_LINKS, *_DEVICES):  # no data follows these, whatever their size field says
+    if kind not in (*_LINKS, *_DEVICES):  # these have no data, whatever their size field says
         source.skip(size)
     yield Problem(problem[0], pending.name, header_at, problem[1])
 
@@ -193,7 +195,7 @@ def _unusable(raw: bytes, kind: bytes, size: int, sparse: bool, max_member_bytes
     if kind in _DEVICES:
         return DEVICE, "devices and pipes are not opened"
     if sparse:
-        return SPARSE, "sparse files are not unfolded"
+        return SPARSE, "sparse files are not expanded"
     if kind not in _FILES:
         return UNKNOWN_TYPE, f"type {kind!r}"
     reason = unsafe_name(raw)
@@ -219,9 +221,9 @@ def _checksum_holds(block: bytes) -> bool:
         said = _number(block[148:156])
     except _BadField:
         return False
-    # The field itself counts as eight spaces. Old writers summed signed bytes.
+    # The checksum field itself counts as eight spaces. Old writers added signed bytes.
     outside = block[:148] + block[156:]
-    # Half of an Adler-32 is one plus the sum of all bytes, modulo 65521; it is twenty times as fast as `sum`.
+    # The low half of an Adler-32 is one plus the sum of all bytes, modulo 65521; this is twenty times as fast as `sum`.
     low = zlib.adler32(outside) & 0xFFFF
     if (said - 255 - low) % 65521 == 0 and 0 <= said <= 504 * 255 + 256:
         return True
@@ -233,7 +235,7 @@ def _checksum_holds(block: bytes) -> bool:
 
 
 def _number(field: bytes) -> int:
-    if field[0] & 0x80:  # base 256, for what octal digits cannot hold
+    if field[0] & 0x80:  # base 256, for numbers that are too large for octal digits
         if field[0] != 0x80:
             raise _BadField("a negative number")
         return int.from_bytes(field[1:], "big")
@@ -307,7 +309,9 @@ def _pax(body: bytes) -> dict[str, bytes]:
 
 
 class _Source:
-    """A stream that counts; short reads are put together, and an end in the middle of something raises."""
+    """A stream that counts its bytes; it joins short reads, and raises if the stream ends within a header or a
+    member.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -327,7 +331,7 @@ class _Source:
             raise _Truncated(f"{len(body):,} of {size:,} bytes")
         padding = -size % BLOCK
         if padding:
-            self._read(padding)  # the last padding of a cut archive may be missing: the member is whole
+            self._read(padding)  # the last padding of a truncated archive may be missing: the member is complete
         return body
 
     def skip(self, size: int) -> None:
@@ -339,7 +343,7 @@ class _Source:
             left -= len(part)
 
     def _read(self, size: int) -> bytes:
-        # Never read more than a buffer at once: a header may claim a size that the archive does not have.
+        # Never read more than a buffer at once: a header may claim a size that is larger than the archive.
         if size <= _SKIP_BYTES:
             body = self._stream.read(size)
             self.at += len(body)

@@ -1,4 +1,4 @@
-"""Writes the headers of a tar, which depend on names and sizes alone."""
+"""Makes the headers of a tar, which depend only on names and sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ZEROS = bytes(BLOCK)
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """The header, or headers, of a plain file; they depend on its name and size alone."""
+    """The header or headers of a plain file; they depend only on its name and size."""
     encoded = name.encode("utf-8")
     extra: list[tuple[str, bytes]] = []
     if len(encoded) > 100:
@@ -23,7 +23,7 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """The padding that follows ``size`` bytes of data up to the next header."""
+    """The padding between ``size`` bytes of data and the next header."""
     return _ZEROS[: -size % BLOCK]
 
 

@@ -1,4 +1,6 @@
-"""Counts the documents that hold each n-gram of the test sets. One that is in many is boilerplate or common speech."""
+"""Counts the documents that contain each n-gram of the test sets. An n-gram in many documents is boilerplate or a
+common phrase.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,10 @@ _OF = b"test_sets"
 
 @dataclass(kw_only=True)
 class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Counts for each n-gram of the test sets how many documents hold it, and writes the counts into the folder
-    ``path``.
+    """Counts how many documents contain each n-gram of the test sets, and writes the counts to the folder ``path``.
 
-    `Decontaminate` reads the counts there (``counts_path``); its test sets, ``words`` and ``min_words`` must be the
-    same. The workflow `Decontamination` runs both.
+    `Decontaminate` reads the counts from there (``counts_path``); its test sets, ``words`` and ``min_words`` must be
+    the same. The workflow `Decontamination` runs both.
     """
 
     path: str
@@ -71,11 +72,11 @@ class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGrou
 
 
 def frequent_ngrams(path: str, index: TestIndex, max_documents: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """The n-grams that are in more documents than this, according to the counts in a folder."""
+    """The n-grams that occur in more than ``max_documents`` documents, according to the counts in a folder."""
     place = storage.join(path, COUNTS)
     if not storage.exists(place):
         raise UsageError(
-            f"{path!r} holds no complete counts of n-grams: run a pipeline that ends in CountTestNgrams first, or the "
+            f"{path!r} contains no complete counts of n-grams: run a pipeline that ends in CountTestNgrams first, or the "
             "workflow Decontamination, which does both"
         )
     grams, documents = _read(place, index)
@@ -88,14 +89,14 @@ def _write(path: str, table: pa.Table, index: TestIndex) -> FileRecord:
     schema = table.schema.with_metadata({_OF: index.fingerprint.encode()})
     with storage.write_atomic(path) as out, pa.ipc.new_file(out, schema) as writer:
         writer.write_table(table.cast(schema))
-    return out.record(rows=0)  # these are not rows of the data
+    return out.record(rows=0)  # these rows are counts, not rows of the data
 
 
 def _read(path: str, index: TestIndex) -> tuple[Ints, Ints]:
     with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
         if (file.schema.metadata or {}).get(_OF) != index.fingerprint.encode():
             raise UsageError(
-                f"the counts in {path!r} are of other test sets, or of n-grams of other lengths: count again with "
+                f"the counts in {path!r} belong to other test sets, or to n-grams of other lengths: count again with "
                 "CountTestNgrams and the same parameters"
             )
         table = file.read_all()

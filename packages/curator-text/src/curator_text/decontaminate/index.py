@@ -1,8 +1,8 @@
-"""The n-grams of test sets as arrays, and which of them documents hold.
+"""Stores the n-grams of test sets as arrays, and finds them in documents.
 
-A text of a test set is cut into all of its n-grams: runs of ``words`` words, where a character of a script without spaces
-counts three fifths of a word. A shorter text is one n-gram as a whole, if it has ``min_words``; a text below that is
-not searched for. A 64-bit number for each run of words finds candidates, and the words themselves decide.
+A text of a test set is split into all of its n-grams: runs of ``words`` words, where a character of a script without
+spaces counts as three fifths of a word. A shorter text is a single n-gram if it has ``min_words``; even shorter texts
+are ignored. A 64-bit number for each run of words finds candidates, and comparing the words themselves confirms them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from curator_text.dedup.words import Bools, Hashes, Ints, Words, blocks_of, span
 
 # The weight of a word, and of a character of a script without spaces.
 WORD, CHARACTER = 5, 3
-# The bytes that a word of a test set takes while the index is made: its text, its n-gram's number and place, and
-# sorting.
+# The memory in bytes for a word of a test set while the index is made: its text, the number and place of its n-gram,
+# and sorting.
 _BYTES_PER_WORD = 120
 _CHUNK_BYTES = 1 << 19
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _POWERS_KEPT = 1 << 20
-# Places in the filter for each key of the index, and the most places that it may have.
+# The number of filter places for each key of the index, and the binary logarithm of the largest filter.
 _FILTER_ROOM, _FILTER_BITS = 16, 26
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The n-grams of test sets in one document: ``grams[i]`` is its words from ``first[i]`` to before ``last[i]``."""
+    """The n-grams of test sets in one document: ``grams[i]`` matches its words from ``first[i]`` up to, but excluding,
+    ``last[i]``.
+    """
 
     row: int
     text: str
@@ -52,7 +54,7 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """The numbers by which n-grams are found: sorted, with their n-grams and a table of their highest bits."""
+    """The numbers by which n-grams are found, sorted, with their n-grams and a table of their highest bits."""
 
     numbers: Hashes
     grams: Ints
@@ -69,7 +71,7 @@ class _Keys:
         return cls(numbers[order], grams[order], shift, table)
 
     def find(self, numbers: Hashes) -> tuple[Ints, Ints]:
-        """Pairs of a place in ``numbers`` and an n-gram that it may be."""
+        """Pairs of a position in ``numbers`` and a candidate n-gram."""
         near = np.flatnonzero(self.table[(numbers >> self.shift).astype(np.int64)])
         left = np.searchsorted(self.numbers, numbers[near], "left")
         sizes = np.searchsorted(self.numbers, numbers[near], "right") - left
@@ -80,12 +82,12 @@ class _Keys:
 class TestIndex:
     """The n-grams of test sets; `index_of` makes it.
 
-    The words of all texts are side by side. N-gram g is ``lengths[g]`` of them, and begins at each word in
+    The words of all texts form one sequence. N-gram g has ``lengths[g]`` words, and begins at each word in
     ``occurrences[occurs[g]:occurs[g + 1]]``. N-grams are numbered in the order of their first occurrence, so the same
     test sets give the same numbers.
     """
 
-    __test__ = False  # not a class of tests
+    __test__ = False  # pytest must not collect this class
 
     words: int
     min_words: int
@@ -100,11 +102,11 @@ class TestIndex:
     lengths: Ints = field(repr=False)
     occurs: Ints = field(repr=False)
     occurrences: Ints = field(repr=False)
-    whole: _Keys = field(repr=False)  # of n-grams of `words` words
-    short: _Keys = field(repr=False)  # of the beginnings, of `min_words` words, of shorter ones
+    whole: _Keys = field(repr=False)  # keys of the n-grams of `words` words
+    short: _Keys = field(repr=False)  # keys of the first `min_words` words of shorter n-grams
 
     def __len__(self) -> int:
-        """How many n-grams there are."""
+        """The number of n-grams."""
         return len(self.lengths)
 
     @cached_property
@@ -126,7 +128,7 @@ class TestIndex:
         return distinct(np.repeat(np.arange(len(self)), np.diff(self.occurs))[inside])
 
     def find(self, texts: pa.Array | pa.ChunkedArray) -> Iterator[Hits]:
-        """The documents that hold n-grams of the index, in order."""
+        """The documents that contain n-grams of the index, in order."""
         before = 0
         for documents in blocks_of(texts):
             words = word_numbers(spans_of(documents))
@@ -147,7 +149,7 @@ class TestIndex:
             before += len(documents)
 
     def _candidates(self, words: Words) -> tuple[Ints, Ints]:
-        """First words, in order, and the n-grams that may begin there."""
+        """The positions at which n-grams may begin, in order, and these n-grams."""
         runs = Runs(words)
         found = []
         for length, keys in ((self.words, self.whole), (self.min_words, self.short)):
@@ -182,21 +184,21 @@ class Runs:
         self._ends = np.repeat(words.offsets[1:], words.counts)
 
     def of(self, length: int) -> tuple[Ints, Ints]:
-        """Where each run with the weight of ``length`` words begins and ends; runs for which a text is too short are
-        left out.
+        """The begin and end of each run with the weight of ``length`` words; runs that would extend beyond the end of a
+        text are left out.
         """
         count = len(self._words.hashes)
         if self._words.spaceless is None:
             last = np.arange(length, count + length)
         else:
-            # Each run is as long as it must be to reach the whole weight.
+            # Each run is just long enough to reach the whole weight.
             before = np.concatenate(([0], np.cumsum(np.where(self._words.spaceless, CHARACTER, WORD))))
             last = np.searchsorted(before, before[:-1] + length * WORD)
         first = np.flatnonzero(last <= self._ends)
         return first, last[first]
 
     def numbers(self, first: Ints, last: Ints) -> Hashes:
-        """The numbers of runs: sums of powers of a base, weighted by the words' numbers, modulo 2^64."""
+        """The numbers of runs: sums over the words' numbers, weighted with powers of a base, modulo 2^64."""
         _, inverse = _powers(len(self._words.hashes))
         numbers: Hashes = (self._sums[last] - self._sums[first]) * inverse[first]
         return numbers
@@ -228,7 +230,7 @@ def _raised(base: int, count: int) -> Hashes:
 
 
 def _ranges(starts: Ints, sizes: Ints) -> Ints:
-    """Consecutive numbers from each start, as many as its size."""
+    """For each start, as many consecutive numbers as the corresponding size."""
     return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
 
 
@@ -236,7 +238,7 @@ def _ranges(starts: Ints, sizes: Ints) -> Ints:
 
 
 def index_of(test_sets: Sequence[TestSet], words: int, min_words: int, memory: int) -> TestIndex:
-    """The index of the n-grams of these test sets, read from their files; an error if it would take more ``memory``."""
+    """The index of the n-grams of these test sets, read from their files; raises if it needs more than ``memory``."""
     building = _Building(words, min_words)
     for number, test_set in enumerate(test_sets):
         for item in items_of(test_set):
@@ -244,14 +246,15 @@ def index_of(test_sets: Sequence[TestSet], words: int, min_words: int, memory: i
             if building.word_count * _BYTES_PER_WORD > memory:
                 raise UsageError(
                     f"the test sets are too large: an index of their first {building.word_count:,} words takes "
-                    f"{size(memory)}, and test set {test_set.name!r} is not complete then. Name fewer fields, or raise memory"
+                    f"{size(memory)}, and that does not cover all of test set {test_set.name!r}. Name fewer fields, "
+                    "or raise memory"
                 )
     return building.index(tuple(test_set.name for test_set in test_sets))
 
 
 @dataclass
 class _Building:
-    """An index in the making, to which texts are added."""
+    """An index under construction, to which texts are added."""
 
     words: int
     min_words: int
@@ -262,8 +265,8 @@ class _Building:
     text_starts: list[Ints] = field(default_factory=list)
     folded: list[bytes] = field(default_factory=list)
     begins: list[Ints] = field(default_factory=list)
-    # For each n-gram: the number by which it is found, the number of all its words, its first word and its length;
-    # whole ones first, then shorter ones.
+    # For each n-gram: the number by which it is found, the number of all its words, its first word and its length.
+    # ``whole`` has the n-grams of full length, ``short`` the shorter ones.
     whole: list[tuple[Hashes, Hashes, Ints, Ints]] = field(default_factory=list)
     short: list[tuple[Hashes, Hashes, Ints, Ints]] = field(default_factory=list)
     _waiting: list[bytes] = field(default_factory=list)
@@ -281,7 +284,7 @@ class _Building:
             self._digest()
 
     def _digest(self) -> None:
-        """The words and n-grams of the waiting texts."""
+        """Add the words and n-grams of the waiting texts to the index."""
         spans = spans_of([memoryview(text) for text in self._waiting])
         words = word_numbers(spans)
         folded, begins = joined_words(spans)
@@ -292,7 +295,7 @@ class _Building:
         first, last = runs.of(self.words)
         numbers = runs.numbers(first, last)
         self.whole.append((numbers, numbers, first + self.word_count, last - first))
-        # A text too short for a whole n-gram is one itself, if it is long enough for the beginning of one.
+        # A text that is too short for a full n-gram is itself an n-gram if it has at least `min_words` words.
         starts, ends = runs.of(self.min_words)
         heads = words.offsets[:-1]
         has_whole = np.isin(heads, first)
@@ -314,7 +317,7 @@ class _Building:
         folded = b"".join(self.folded)
         same = _word_ids(folded, begins)
         whole, short = (_Grouped.of(_joined(parts), same) for parts in (self.whole, self.short))
-        # In the order in which they first occur.
+        # Number the n-grams in the order of their first occurrence.
         heads = np.concatenate((whole.first[whole.heads], short.first[short.heads]))
         order = np.argsort(heads, kind="stable")
         rank = np.empty(len(order), np.int64)
@@ -356,7 +359,7 @@ class _Building:
 
 @dataclass(frozen=True, slots=True)
 class _Grouped:
-    """N-grams grouped by their words; ``heads`` are the first of each group."""
+    """N-grams grouped by their words; ``heads`` are the positions of the first n-gram of each group."""
 
     key: Hashes
     first: Ints
@@ -391,7 +394,7 @@ def _word_ids(folded: bytes, begins: Ints) -> npt.NDArray[np.int32]:
 
 
 def counted(grams: Ints, total: int) -> pa.Table:
-    """How often each n-gram is in a list, as a table of ``gram`` and ``documents``."""
+    """How often each n-gram occurs in a list, as a table of ``gram`` and ``documents``."""
     counts = np.bincount(grams, minlength=total)
     some = np.flatnonzero(counts)
     return pa.table({"gram": array(some), "documents": array(counts[some])})

@@ -1,4 +1,4 @@
-"""Finds which items of test sets are in a document, how much of each, and where."""
+"""Finds the items of test sets in a document, with their share and their places."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from curator_text.decontaminate.index import Hits, TestIndex
 from curator_text.dedup.words import Bools, Ints
 
 Spans = list[tuple[int, int]]
-# An item that is almost complete counts even if its n-grams are frequent, provided that it is as long as this many
-# n-grams.
+# An item that is almost complete counts even if its n-grams are frequent, provided that it is at least as long as this
+# many n-grams.
 _LONG = 2
 
 
@@ -20,7 +20,7 @@ _LONG = 2
 class Rule:
     """Decides what counts as an overlap.
 
-    ``frequent`` marks n-grams that do not count, unless a document holds ``certain_share`` of the item.
+    ``frequent`` marks n-grams that do not count, unless a document contains ``certain_share`` of the item.
     """
 
     min_share: float = 0.0
@@ -30,7 +30,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class FoundItem:
-    """An item of a test set in a document: the share of its words, and the places in the document, in code points."""
+    """An item of a test set that occurs in a document: the share of its words, and their places in the document, in
+    code points.
+    """
 
     item: int
     share: float
@@ -39,7 +41,7 @@ class FoundItem:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """The overlaps of a document with test sets: items, the largest share first, and the places of all of them."""
+    """The overlaps of a document with test sets: the items, with the largest share first, and all of their places."""
 
     hits: Hits
     found: list[FoundItem]
@@ -51,7 +53,7 @@ class Overlap:
 
 
 def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
-    """The items that count in a document; None where there are none."""
+    """The items that count in a document, or None if there are none."""
     grams, at_hit = np.unique(hits.grams, return_inverse=True)
     sizes = index.occurs[grams + 1] - index.occurs[grams]
     which = np.repeat(np.arange(len(grams)), sizes)
@@ -72,14 +74,14 @@ def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
     if not counts.any():
         return None
     used = counts[inverse] & (rare | certain[inverse])
-    # Words and occurrences are sorted by item, since there may be as many items as the test set has.
+    # Words and occurrences are sorted by item, so slices suffice: a document may contain all items of a test set.
     edges = np.searchsorted(inverse, np.arange(len(items) + 1)).tolist()
 
     known: dict[bytes, Spans] = {}
 
     def spans(part: slice) -> Spans:
         own = which[part][used[part]]
-        key = own.tobytes()  # items that begin with the same words share it
+        key = own.tobytes()  # items that begin with the same words share the result
         if key not in known:
             chosen = np.zeros(len(grams), np.bool_)
             chosen[own] = True
@@ -95,7 +97,7 @@ def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
 
 
 def _covered(at: Ints, lengths: Ints, groups: Ints, count: int) -> npt.NDArray[np.float64]:
-    """How many words the runs of each group cover together; runs are in order, and groups do not overlap."""
+    """How many words the runs of each group cover together. The runs are sorted, and groups do not overlap."""
     ends = at + lengths
     reached = np.concatenate((np.zeros(1, np.int64), np.maximum.accumulate(ends)))[: len(ends)]
     return np.bincount(groups, np.maximum(ends - np.maximum(at, reached), 0), minlength=count)
@@ -110,8 +112,8 @@ def _spans(hits: Hits, chosen: Bools) -> Spans:
 
 
 def without(text: str, overlap: Overlap, margin: int, replacement: str) -> tuple[str | None, int]:
-    """The text without the overlaps and ``margin`` characters on both sides of them, and the number of cuts; None if no
-    word is left. No word is split: a word in which a cut would begin or end is cut out whole.
+    """The text without the overlaps and ``margin`` characters on both sides of them, or None if no word is left, and
+    the number of cuts. No word is split: a word in which a cut would begin or end is removed whole.
     """
     starts, ends = overlap.hits.places.starts, overlap.hits.places.ends
     cuts: Spans = []

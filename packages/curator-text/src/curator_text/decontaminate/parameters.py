@@ -1,4 +1,4 @@
-"""The parameters with which stages and workflows name test sets, their checks, and the index made from them."""
+"""The parameters of stages and workflows that name test sets, their checks, and the index made from them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from curator_text.decontaminate.test_sets import checked_test_sets
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TestSetParameters:
-    """Which test sets are used, and what is searched for in them."""
+    """The test sets, and the n-grams for which documents are searched."""
 
-    __test__ = False  # no class of tests
+    __test__ = False  # pytest must not collect this class
     maybe_paths: ClassVar[tuple[str, ...]] = ("test_sets",)
 
     test_sets: Mapping[str, str | Sequence[str] | Mapping[str, Any]]
@@ -45,7 +45,7 @@ class TestSetParameters:
         parse_bytes(self.memory, f"{owner}.memory")
 
     def index(self) -> TestIndex:
-        """The index of the test sets, made from their files once per process."""
+        """The index of the test sets, which is made from their files once in each process."""
         if "_index" not in self.__dict__:
             sets = checked_test_sets(type(self).__name__, self.test_sets)
             memory = parse_bytes(self.memory, f"{type(self).__name__}.memory")

@@ -1,4 +1,4 @@
-"""The report by test set: the parts that batches write, the report made from them, and its table."""
+"""The report by test set: the parts from batches, the whole report, and its table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def part_of(overlaps: Sequence[Overlap], index: TestIndex, places: Sequence[dict
         for found in overlap.found:
             items[found.item] = items.get(found.item, 0) + 1
             name = index.test_sets[index.set_of[found.item]]
-            if name not in best:  # the largest share comes first
+            if name not in best:  # items are sorted by share, largest first
                 best[name] = {
                     "item": index.items[found.item],
                     "share": round(found.share, 4),
@@ -50,14 +50,14 @@ def part_of(overlaps: Sequence[Overlap], index: TestIndex, places: Sequence[dict
 
 
 def write_json(path: str, value: dict[str, Any]) -> FileRecord:
-    """Write a part, or the report, into a file."""
+    """Write a part, or the report, to a file."""
     with storage.write_atomic(path) as out:
         out.write(json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
-    return out.record(rows=0)  # these are no rows of the data
+    return out.record(rows=0)  # these are not rows of the data
 
 
 def make_report(parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[str, Any]) -> dict[str, Any]:
-    """The sum of the parts in files, in the order of the input."""
+    """The report: the sum of the parts in files, in the order of the input."""
     documents = dict.fromkeys(index.test_sets, 0)
     items = np.zeros(len(index.items), np.int64)
     examples: dict[str, list[dict[str, Any]]] = {name: [] for name in index.test_sets}
@@ -65,7 +65,7 @@ def make_report(parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[
         part = json.loads(storage.read_bytes(path))
         if part["of"] != index.fingerprint:
             raise UsageError(
-                f"{path!r} describes other test sets than the present ones: their files have changed since. Run "
+                f"{path!r} belongs to other versions of the test sets: their files have changed since. Run "
                 "everything again with fresh=True (--fresh)"
             )
         for name, count in part["documents"].items():
@@ -97,7 +97,7 @@ def _about(index: TestIndex, test_set: int, documents: np.ndarray[Any, Any], rul
 
 
 def report_table(report: dict[str, Any]) -> str:
-    """The report as a table for people."""
+    """The report as a table in plain text."""
     headings = ("test set", "items", "too short", "found", "documents", "n-grams", "too frequent")
     keys = ("name", "items", "too_short", "found", "documents", "ngrams", "frequent_ngrams")
     rows = [headings, *(tuple(_shown(entry[key]) for key in keys) for entry in report["test_sets"])]

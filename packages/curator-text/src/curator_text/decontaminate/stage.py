@@ -38,7 +38,7 @@ OVERLAPS = pa.list_(
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class OverlapParameters(TestSetParameters):
-    """Which overlaps count, and what happens to a document that has one."""
+    """The parameters that decide which overlaps count, and what happens to a document with overlaps."""
 
     mode: Literal["drop", "cut", "annotate"] = "drop"
     min_share: float = 0.0
@@ -64,13 +64,13 @@ class OverlapParameters(TestSetParameters):
         check_whole(f"{owner}.margin", self.margin, least=0)
         check_whole(f"{owner}.max_cuts", self.max_cuts, optional=True)
         if not isinstance(self.replacement, str):
-            raise UsageError(f"{owner}.replacement must be a text, not {self.replacement!r}")
+            raise UsageError(f"{owner}.replacement must be text, not {self.replacement!r}")
         for name in ("score_column", "output_column", "id_column"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise UsageError(f"{owner}.{name} must be the name of a column, not {getattr(self, name)!r}")
         if self.score_column == self.output_column:
             raise UsageError(
-                f"{owner}.score_column and output_column are both {self.score_column!r}: they are two columns"
+                f"{owner}.score_column and output_column are both {self.score_column!r}: give them different names"
             )
         if self.report_path is not None and (not isinstance(self.report_path, str) or not self.report_path):
             raise UsageError(f"{owner}.report_path must be a folder or URL to write to, not {self.report_path!r}")
@@ -78,24 +78,25 @@ class OverlapParameters(TestSetParameters):
 
 @dataclass(kw_only=True)
 class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Drops documents that hold part of a test set's item, or cuts the part out, or marks it.
+    """Drops documents that contain part of an item of a test set, or cuts the part out, or marks it.
 
-    ``test_sets`` are files by the name of each test set: JSON lines, Parquet, or text with an item in each line; a path, a
-    pattern, a list of these, or ``{paths: …, fields: [question, choices], id: question_id}`` (``fields`` are searched
-    for, by default ``text``). Words are compared without case and punctuation. A document overlaps with an item if it
-    shares a run of ``words`` words with one of its texts; a shorter text must occur whole, and a text of fewer than
-    ``min_words`` is not searched for. ``min_share`` is the share of the item's words that must occur.
+    ``test_sets`` maps the name of each test set to its files: JSON lines, Parquet, or text with an item in each line. A
+    value is a path, a pattern, a list of these, or ``{paths: …, fields: [question, choices], id: question_id}``
+    (documents are searched for the texts in ``fields``, by default ``text``). Words are compared without case and
+    punctuation. A document overlaps with an item if it shares a run of ``words`` words with one of its texts; a shorter
+    text must occur whole, and a text of fewer than ``min_words`` words is ignored. ``min_share`` is the share of the
+    item's words that must occur.
 
     ``mode``: ``drop`` drops the document, with the test set in the reason; ``cut`` removes the overlaps with ``margin``
     characters on both sides, in whole words, and puts ``replacement`` in their place; it drops a document that would
-    need more than ``max_cuts`` or would be empty; ``annotate`` adds the largest share of an item in
-    ``score_column``, and in ``output_column`` for each item its test set, id, share and the places (``offsets``: pairs of
-    the first character and that after the last).
+    need more than ``max_cuts`` cuts or would be empty; ``annotate`` adds the largest share of an item in
+    ``score_column``, and in ``output_column`` the test set, id, share and places of each item (``offsets``: pairs of
+    the first character and the character after the last).
 
-    With ``counts_path``, where `CountTestNgrams` has counted them, n-grams that more than ``max_documents`` documents hold
-    do not count, unless a document has ``certain_share`` of a longer item. ``report_path`` is a folder for a report by
-    test set, which names documents by their ``id_column`` where they have one. The index of the test sets must fit
-    ``memory``.
+    ``counts_path`` is the folder of `CountTestNgrams`. With it, n-grams that occur in more than ``max_documents``
+    documents do not count, unless a document contains ``certain_share`` of a longer item. ``report_path`` is a folder
+    for a report by test set, which names documents by ``id_column`` if that is given. The index of the test sets must
+    fit into ``memory``.
     """
 
     counts_path: str | None = None
@@ -119,8 +120,8 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
 
     def describe(self) -> str:
         what = {
-            "drop": "drops documents that hold a part of",
-            "cut": "cuts out of documents the parts that overlap with",
+            "drop": "drops documents that contain part of",
+            "cut": "cuts parts out of documents that overlap with",
             "annotate": "drops nothing; marks documents that overlap with",
         }
         return f"{what[self.mode]} {', '.join(self.test_sets)}"
@@ -135,7 +136,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         self.rule()
 
     def rule(self) -> Rule:
-        """The rule for overlaps, including which n-grams are frequent."""
+        """The rule for overlaps, including the set of frequent n-grams."""
         if "_rule" not in self.__dict__:
             frequent = None
             if self.counts_path is not None:
@@ -232,19 +233,20 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         return [*outputs, write_json(storage.join(self.report_path, REPORT), self._report)]
 
     def conclusion(self) -> str:
-        """The report as a table, once `finish` has made it."""
+        """The report as a table, after `finish` has made it."""
         if self.report_path is None or self._report is None:
             return ""
         return f"{report_table(self._report)}\nexamples with their places: {storage.join(self.report_path, REPORT)}"
 
 
 def _finds(words: int, min_words: int) -> str:
-    """For readers of the report: what these n-grams can find, and what they cannot."""
+    """A note for readers of the report on what these n-grams can find, and what they cannot."""
     return (
-        f"Runs of {words} words that a document and a text of an item have in common, whatever the case and punctuation, and "
-        f"texts of {min_words} to {words - 1} words as a whole. Not found: texts of fewer than {min_words} words (items "
-        f"without a longer one are counted as too short), paraphrases and translations, and copies in which one word "
-        f"in every {words} is changed. Common phrases and quotations are found too: see the shares and examples."
+        f"Found are runs of {words} words that a document and a text of an item share, regardless of case and "
+        f"punctuation, and texts of {min_words} to {words - 1} words as a whole. Not found are texts of fewer than "
+        f"{min_words} words (items without a longer text are counted as too short), paraphrases, translations, and "
+        f"copies in which one word in every {words} is changed. Common phrases and quotations are also found: see "
+        "the shares and examples."
     )
 
 

@@ -1,7 +1,7 @@
 """Reads the files of test sets: items with ids, and the texts of each.
 
-A test set is files of JSON lines, of Parquet, or of text with an item in each line. A test file that cannot be used is
-an error and never skipped: a text that is not searched for is not found.
+The files of a test set are JSON lines, Parquet, or text with an item in each line. A file that cannot be used is an
+error and is never skipped, because overlaps with its items would go unnoticed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curator_core.model.task import EmptyTask
 from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_text.readers._bytes import Truncated, decompressed
 
-# A test set as users write it: its files, or its files with the fields to search for.
+# A test set as users write it: its files, or a mapping of its files and fields.
 TestSetGiven = str | Sequence[str] | Mapping[str, Any]
 
 _KEYS = ("paths", "fields", "id")
@@ -32,14 +32,14 @@ _SHOWN_FIELDS = 100
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """The files of a test set, and which of its fields are searched for."""
+    """The files of a test set, and the fields whose texts are searched for."""
 
     __test__ = False  # no class of tests
 
     name: str
     paths: tuple[str, ...]
-    fields: tuple[str, ...] | None = None  # None: the field `text`
-    id: str | None = None  # None: the field `id`, or else the place in the file
+    fields: tuple[str, ...] | None = None  # None means the field `text`
+    id: str | None = None  # None means the field `id`, or the place in the file if there is no such field
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Item:
 
 
 def checked_test_sets(owner: str, given: Mapping[str, TestSetGiven]) -> list[TestSet]:
-    """The test sets that a user names, or an error that says what is wrong; no file is opened."""
+    """Parse the test sets that a user names, without opening files; an error says what is wrong."""
     what = f"{owner}.test_sets"
     if not isinstance(given, Mapping) or not given:
         raise UsageError(
@@ -83,7 +83,7 @@ def _checked(what: str, name: Any, value: Any) -> TestSet:
 
 
 def items_of(test_set: TestSet) -> Iterator[Item]:
-    """The items of a test set, in the order of its files; an error where a field has no text in any of them."""
+    """The items of a test set, in the order of its files; raises if a field has no text in any row."""
     fields = _Fields(test_set)
     some = False
     for path in files_of(test_set):
@@ -104,7 +104,7 @@ def items_of(test_set: TestSet) -> Iterator[Item]:
 
 
 def files_of(test_set: TestSet) -> list[str]:
-    """The files of a test set; an error where there is none, or one of a kind that cannot be read."""
+    """The files of a test set; raises if there are none, or if one has an unsupported format."""
     try:
         tasks = list(FilePartitioning(paths=test_set.paths).process(EmptyTask()))
         found = [path for task in tasks for path in task.data]
@@ -121,7 +121,7 @@ def files_of(test_set: TestSet) -> list[str]:
 
 
 class _Fields:
-    """The fields of a test set that are searched for, and which of them had any text."""
+    """The fields of a test set, and a record of those that were missing or had no text."""
 
     def __init__(self, test_set: TestSet) -> None:
         self.test_set = test_set
@@ -151,24 +151,28 @@ class _Fields:
         for name in self.names if self.rows else ():
             if name in self.missing:
                 raise UsageError(
-                    f"{what} has no field {name!r}{nearest(name, self.seen) or '.'} It has {', '.join(self.seen)}: name those "
-                    "to look for in fields: […]"
+                    f"{what} has no field {name!r}{nearest(name, self.seen) or '.'} It has {', '.join(self.seen)}: "
+                    "name the fields to use in fields: […]"
                 )
             if name in self.without_text:
                 raise UsageError(
-                    f"{what}: the field {name!r} holds no text in any row of {', '.join(self.test_set.paths)}"
+                    f"{what}: the field {name!r} contains no text in any row of {', '.join(self.test_set.paths)}"
                 )
 
 
 def _id(test_set: TestSet, row: Mapping[str, Any], place: str) -> str:
     there, value = _value(row, test_set.id or "id")
     if not there and test_set.id is not None:
-        raise UsageError(f"test set {test_set.name!r}: {place} has no field {test_set.id!r}, which is to be its id")
+        raise UsageError(
+            f"test set {test_set.name!r}: {place} has no field {test_set.id!r}, which is declared as the id"
+        )
     return str(value) if there and value is not None else place
 
 
 def _value(row: Mapping[str, Any], field: str) -> tuple[bool, Any]:
-    """Whether a row has a field, and its value; a dot leads into an object if no field has the whole name."""
+    """Whether a row has a field, and its value. If no field has the whole name, a dot separates the names of an object
+    and its field.
+    """
     if field in row:
         return True, row[field]
     head, dot, rest = field.partition(".")
@@ -178,7 +182,7 @@ def _value(row: Mapping[str, Any], field: str) -> tuple[bool, Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a value: the value itself, or those in a list or an object."""
+    """All texts in a value: the value itself, or the texts in a list or an object."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -208,7 +212,7 @@ def _numbered_lines(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _json_rows(test_set: TestSet, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows of JSON lines, or of one list of objects."""
+    """The rows of JSON lines, or of a list of objects."""
     content = _content(test_set, path)
     name = storage.file_name(path)
     if content.lstrip()[:1] == b"[":
@@ -236,7 +240,7 @@ def _object(test_set: TestSet, place: str, row: Any) -> Mapping[str, Any]:
 
 
 def _parquet_rows(test_set: TestSet, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms
+    import pyarrow.parquet as pq  # imported late, because it takes 30 ms
 
     number = 0
     try:

@@ -21,18 +21,18 @@ from curator_text.decontaminate.stage import Decontaminate, OverlapParameters
 class Decontamination(OverlapParameters, Ends):
     """Removes overlaps with test sets from documents, except for n-grams that are common in the data.
 
-    It reads the data twice: `CountTestNgrams` counts how many documents hold each n-gram of the test sets, and
-    `Decontaminate`, whose parameters these are, ignores those that more than ``max_documents`` hold. Input and output
-    are given as in other workflows: ``paths`` and ``path`` (in a ``format``, by default that of the files), or a
-    ``reader`` and a ``writer``. The report by test set is in ``decontamination/`` of the run directory, unless
-    ``report_path`` names another folder.
+    It reads the data twice: `CountTestNgrams` counts how many documents contain each n-gram of the test sets, and
+    `Decontaminate`, which explains the parameters, ignores n-grams that occur in more than ``max_documents`` documents.
+    Input and output are given as in other workflows: ``paths`` and ``path`` (in a ``format``, by default that of the
+    files), or a ``reader`` and a ``writer``. The report by test set is in ``decontamination/`` of the run directory,
+    unless ``report_path`` names another folder.
     """
 
     def __post_init__(self) -> None:
         self.check_ends()
         self.check_overlaps()
         if self.path is None and self.writer is None:
-            raise UsageError("Decontamination writes to a path, or by a writer: give one of the two")
+            raise UsageError("Decontamination writes to a path or with a writer: give one of the two")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         counts = storage.join(work_dir, "counts")

@@ -1,4 +1,6 @@
-"""Decides about groups of any size in bounded memory: large groups block by block, with the same outcome."""
+"""Decides about groups of any size in bounded memory. Large groups are decided block by block, with the same
+outcome.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from curator_text.dedup.words import Hashes, Words, joined, shingles_of, taken
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-# Words that are compared at once: each takes about fifty bytes.
+# How many words are compared at once; each takes about fifty bytes.
 BLOCK_WORDS = 1 << 22
 
-# Called with the words of some texts, the places among them of documents that are removed and of their witnesses, and
-# the rows of these documents.
+# A function that gets the words of some texts, the indices of removed documents and of their witnesses among these
+# texts, and the rows of the removed documents.
 type Report = Callable[[Words, Ints, Ints, Ints], None]
 
 
@@ -38,9 +40,9 @@ def decide_in_blocks(
 
     Groups that fit are decided together. The documents of a larger group are decided block by block: first they are
     compared with each earlier block of documents that stay, in order, and then the rest among themselves. So the first
-    document that meets the rule is the witness, as if all were compared at once. ``old`` documents come first in their
-    group; see `compare.decide`. ``report`` is called for each removal while the words of both documents are in memory. ``folder`` is for
-    temporary files.
+    document that meets the rule is the witness, as if all documents were compared at once. ``old`` documents come first
+    in their group; see `compare.decide`. ``report`` is called for each removal while the words of both documents are in
+    memory. ``folder`` is for temporary files.
     """
     count = len(texts.counts)
     old = np.zeros(count, np.bool_) if old is None else old
@@ -57,7 +59,7 @@ def decide_in_blocks(
     edges = np.append(heads, count)
     first = 0
     while first < len(heads):
-        # As many whole groups as fit, and at least one.
+        # Take as many whole groups as fit, but at least one.
         room = ends[edges[first]] + block_words
         last = max(int(np.searchsorted(ends[edges], room, "right")) - 1, first + 1)
         rows = np.arange(edges[first], edges[last])
@@ -82,13 +84,15 @@ class _Work:
     folder: str | None
 
     def decide(self, rows: Ints, words: Words, groups: NDArray[np.uint64]) -> None:
-        """Decide about whole groups, or about what is left of one after comparisons with all that stay before."""
+        """Decide about whole groups, or about the rest of a group after comparisons with all earlier documents that
+        stay.
+        """
         order = np.arange(len(rows))
         found = decide(words, groups, order, self.rule, size=self.size, old=self.old[rows], among_new=self.among_new)
         self._enter(rows, found, words)
 
     def decide_large(self, rows: Ints) -> None:
-        """Decide about a group that does not fit."""
+        """Decide about a group that is too large to be decided at once."""
         counts, most = self.texts.counts, self.block_words // 2
         stay: list[Ints] = []  # blocks of documents that stay, in order
         with HashSets(self.folder) as shingles:  # the shingles of each of these blocks
@@ -96,8 +100,7 @@ class _Work:
                 kept = self._decide_block(block, stay, shingles)
                 if not len(kept):
                     continue
-                # A few documents from many blocks form one block, so that documents that stay are compared as rarely as
-                # possible.
+                # Join small blocks of documents that stay into one, so that fewer comparisons are needed.
                 together = bool(stay) and int(counts[stay[-1]].sum() + counts[kept].sum()) <= most
                 if together:
                     stay[-1] = np.concatenate([stay[-1], kept])
@@ -124,11 +127,11 @@ class _Work:
         self.decide(left, words, np.zeros(len(left), np.uint64))
         kept = left[self.made.witness[left] < 0]
         kept = kept[self.texts.counts[kept] > 0]
-        # Without `among_new` no other than an old one is a witness.
+        # Without `among_new`, only old documents are witnesses.
         return kept if self.among_new else kept[self.old[kept]]
 
     def _against(self, before: Ints, left: Ints, words: Words) -> None:
-        """Compare documents with some that stay and come before them."""
+        """Compare documents with some earlier ones that stay."""
         both = joined([self.texts.taken(before), words])
         stays = np.arange(len(both)) < len(before)
         found = decide(

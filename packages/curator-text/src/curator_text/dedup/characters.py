@@ -1,13 +1,13 @@
-"""The form in which texts are compared, and the characters of it that make up words.
+"""Defines the folded form in which texts are compared, and the characters that form words in it.
 
-Texts are compared in the form that Unicode calls NFKC_Casefold: case is folded, ligatures, full-width letters and other
-variants become the letters they stand for, invisible characters (soft hyphens, joiners, variation selectors) are
-dropped, and letters are composed with their marks. Case and normal forms are those of Unicode 15.0, which Unicode
-promises never to change for its characters; a later character is a gap between words. So the form is the same on every
-version of Python, and the tables below are written out rather than taken from the interpreter.
+Texts are compared in the form that Unicode calls NFKC_Casefold: case is folded; ligatures, full-width letters and other
+variants become ordinary letters; invisible characters (soft hyphens, joiners, variation selectors) are dropped; and
+letters are composed with their marks. Case and normal forms are those of Unicode 15.0, and Unicode guarantees that they
+never change for its characters; a character from a later version is a gap between words. So the form is the same on
+every version of Python, and the tables below are not taken from the interpreter.
 
-Most text only needs its letters in lower case. `kinds` marks these simple characters, so that only documents with
-others are folded by `fold`, which is the definition.
+Most text only needs lower case. `kinds` marks the characters that need more, so that only documents with these go
+through `fold`, which defines the form.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from curator_text import _unicode
 
 WORD = 1  # part of a word: a letter, a mark, a number
 MARK = 2  # belongs to the character before it
-SPACELESS = 4  # of a script without spaces between words: each is a word, with its marks
-REWRITE = 8  # folded to as many bytes of UTF-8 as it has: `rewrites`
-FOLD = 16  # a document with such a character is folded by `fold`
+SPACELESS = 4  # a character of a script without spaces, which is a word, with its marks
+REWRITE = 8  # the folded form has as many UTF-8 bytes: see `rewrites`
+FOLD = 16  # a document with this character goes through `fold`
 
 _GAP, _DROPPED = 1, 2
 _LINE_FEED = 0x0A
 
 
 def fold(text: str) -> str:
-    """The form of a text in which words are compared."""
+    """The folded form of a text, in which words are compared."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     found = _outside()[points]
     if found.any():
@@ -44,19 +44,21 @@ def fold(text: str) -> str:
 
 @functools.cache
 def kinds() -> npt.NDArray[np.uint8]:
-    """The role of every code point in a text that is not yet folded, as bits; 0 is a gap between words."""
+    """The role of every code point in a text that is not folded yet, as bits; 0 is a gap between words."""
     return _tables()[0]
 
 
 @functools.cache
 def rewrites() -> npt.NDArray[np.uint32]:
-    """The bytes, the first lowest, to which a code point is folded, where their number stays the same."""
+    """The folded UTF-8 bytes of a code point, with the first byte lowest, if their number is unchanged."""
     return _tables()[1]
 
 
 @functools.cache
 def classes() -> npt.NDArray[np.uint8]:
-    """The combining class of every code point: neighbours whose classes fall, but not to 0, are out of order."""
+    """The combining class of every code point. Two neighbours are out of order if the second has a lower class than the
+    first, except 0.
+    """
     return _tables()[2]
 
 
@@ -71,7 +73,7 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
     kinds[kinds & MARK != 0] &= 255 - SPACELESS
     rewrites = np.zeros(0x110000, np.uint32)
     classes = np.zeros(0x110000, np.uint8)
-    # Ideographs and syllables of Hangul are their own form; a loop over all of them would take a second.
+    # Ideographs and Hangul syllables are unchanged by folding; a loop over all of them would take a second.
     same = _members(_SAME)
     alone = ~(same | later)
     alone[0xD800:0xE000] = False
@@ -84,10 +86,10 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
     for point, text in folded.items():
         character = chr(point)
         if text == character and point not in composing:
-            continue  # as most are
+            continue  # unchanged, as most characters
         parts = [ord(part) for part in text]
         if not any(words[part] for part in parts) or (not words[point] and all(no_letters[part] for part in parts)):
-            continue  # an unchanged gap; so is a mark beside it
+            continue  # the folded form is also a gap, or only marks after a gap
         if point in composing:
             kinds[point] |= FOLD
         elif text != character:
@@ -108,15 +110,15 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
 
 def _folded(points: list[int]) -> dict[int, str]:
     """The folded form of each character."""
-    # One call for all takes a tenth of the time of a call for each. No other character joins with a line feed or
-    # becomes one.
+    # One call for all characters takes a tenth of the time of separate calls. No other character joins with a line feed
+    # or becomes one.
     others = [point for point in points if point != _LINE_FEED]
     found = zip(others, fold("\n".join(map(chr, others))).split("\n"), strict=True)
     return dict(found) | {point: chr(point) for point in points if point == _LINE_FEED}
 
 
 def _composing(points: dict[int, str]) -> set[int]:
-    # Characters that may be composed with the one before, or that NFC takes apart.
+    # Characters that may be composed with the previous one, or that NFC decomposes.
     found = set(range(0x1161, 0x1176)) | set(range(0x11A8, 0x11C3))
     for point in points:
         character = chr(point)
@@ -153,15 +155,15 @@ def _bounds(ranges: str) -> list[tuple[int, int]]:
     return found
 
 
-# Ranges are hexadecimal and inclusive. Han with its radicals, kana, Bopomofo, Yi, Thai, Lao, Tibetan, Burmese, Khmer, Tai
-# scripts, Balinese, Javanese, Tangut, Nushu, Khitan.
+# Scripts without spaces, in ranges that are hexadecimal and inclusive: Han with its radicals, kana, Bopomofo, Yi, Thai,
+# Lao, Tibetan, Burmese, Khmer, Tai scripts, Balinese, Javanese, Tangut, Nushu, Khitan.
 _SPACELESS = """
 E00-EFF F00-FFF 1000-109F 1780-17FF 1950-19DF 1A20-1AAF 1B00-1B7F 2E80-2FDF 3005-3007 3021-302F 3031-3035 3038-303C
 3041-3096 3099-309F 30A1-30FA 30FC-30FF 3105-312F 31A0-31BF 31F0-31FF 3400-4DBF 4E00-A4CF A980-A9DF A9E0-A9FF AA60-AADF
 F900-FAFF FF66-FF9F 16FE0-18DFF 1AFF0-1B16F 1B170-1B2FF 20000-323AF
 """
 
-# Characters that are their own form, in large ranges.
+# Large ranges of characters that folding does not change.
 _SAME = "3400-4DBF 4E00-A4CF AC00-D7A3 E000-F8FF 13000-14646 16800-16A38 17000-18CD5 1B000-1B122 20000-2F7FF 30000-323AF F0000-10FFFF"
 
 # Default_Ignorable_Code_Point.
@@ -214,7 +216,7 @@ FE20-FE2F 101FD 102E0 10376-1037A 10A01-10A03 10A05-10A06 10A0C-10A0F 10A38-10A3
 1E130-1E136 1E2AE 1E2EC-1E2EF 1E4EC-1E4EF 1E8D0-1E8D6 1E944-1E94A E0100-E01EF
 """
 
-# Not in Unicode 15.0.
+# Code points that are not in Unicode 15.0.
 _LATER = """
 378-379 380-383 38B 38D 3A2 530 557-558 58B-58C 590 5C8-5CF 5EB-5EE 5F5-5FF 70E 74B-74C 7B2-7BF 7FB-7FC 82E-82F 83F
 85C-85D 85F 86B-86F 88F 892-897 984 98D-98E 991-992 9A9 9B1 9B3-9B5 9BA-9BB 9C5-9C6 9C9-9CA 9CF-9D6 9D8-9DB 9DE

@@ -1,9 +1,9 @@
 """Decides which documents of a group are removed, and names the witness of each.
 
-Documents are taken in the order of preference. A document is removed if it was compared with a document of its group
-that comes before it, stays, and meets the rule; the first such document is the witness. So no document is removed
-because of one that was itself removed, and two texts are enough to check a removal. Common shingles are counted, not
-estimated, and nothing is capped.
+Documents are processed in order of preference. A document is removed if an earlier document of its group stays, was
+compared with it, and meets the rule; the first such document is the witness. So no document is removed for one that is
+itself removed, and a removal can be checked with two texts. Shared shingles are counted, not estimated, and no number
+is capped.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from curator_text.dedup.words import (
 
 Floats = npt.NDArray[np.float64]
 RuleKind = Literal["nothing_new", "containment", "jaccard"]
-# Words that are processed at once, so that intermediate results stay in the cache.
+# How many words are processed at once, so that intermediate results stay in the cache.
 CHUNK = 1 << 16
-# The largest group that is compared in rounds; in a larger one, witnesses are looked up in an index.
+# The largest group that is compared in rounds; in larger groups, witnesses are looked up in an index.
 ROUNDS = 256
 # How many documents of a large group are decided together, at first and at most.
 FIRST, MOST = 16, 256
-# How many bytes mark the shingles of witnesses, and how many shingles are compared with them at once.
+# The number of bytes that mark the shingles of witnesses, and the number of shingles that are compared with them at
+# once.
 _MARKS = 1 << 22
 _NEVER = 1 << 62
 
@@ -43,11 +44,11 @@ _NEVER = 1 << 62
 class Rule:
     """When a document may be removed for a witness.
 
-    - `nothing_new`: at least ``threshold`` of its distinct shingles are in the witness, and no ``window`` words in a row
-      hold more than ``max_new_words`` that are not covered; a shorter text is one window. A word is covered if it is in
-      a shingle that the witness also has.
+    - `nothing_new`: at least ``threshold`` of its distinct shingles are in the witness, and no ``window`` consecutive
+      words contain more than ``max_new_words`` words that are not covered; a shorter text is one window. A word is
+      covered if it is in a shingle that the witness also has.
     - `containment`: at least ``threshold`` of its distinct shingles are in the witness.
-    - `jaccard`: at least ``threshold`` of the distinct shingles of both are in both.
+    - `jaccard`: at least ``threshold`` of the distinct shingles of the two are in both.
     """
 
     kind: RuleKind = "nothing_new"
@@ -57,9 +58,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.kind not in ("nothing_new", "containment", "jaccard"):
-            raise UsageError(f"rule {self.kind!r} does not exist: take 'nothing_new', 'containment' or 'jaccard'")
+            raise UsageError(f"rule {self.kind!r} does not exist: use 'nothing_new', 'containment' or 'jaccard'")
         if not 0 < self.threshold <= 1:
-            raise UsageError(f"threshold is {self.threshold!r}: it is a share, above 0 and at most 1")
+            raise UsageError(f"threshold must be a share above 0 and at most 1, not {self.threshold!r}")
         check_whole("max_new_words", self.max_new_words, least=0)
         check_whole("window", self.window, least=1)
 
@@ -78,9 +79,9 @@ class Rule:
 class Decisions:
     """The decision about every document.
 
-    ``witness`` is the index of the document that it is removed for, -1 if it stays. ``jaccard``, ``containment`` and
+    ``witness`` is the index of the document's witness, or -1 if the document stays. ``jaccard``, ``containment`` and
     ``new_words`` (most words in a window that are not covered) compare the document with its witness; they are NaN and
-    -1 where there is none. ``compared`` is the number of earlier documents that it was compared with.
+    -1 if there is no witness. ``compared`` is the number of earlier documents with which it was compared.
     """
 
     witness: Ints
@@ -101,11 +102,11 @@ def decide(
     old: Bools | None = None,
     among_new: bool = True,
 ) -> Decisions:
-    """Decide about documents by the rule, each within its group; the lowest ``order`` comes first, and among equals the
-    first given.
+    """Decide about documents by the rule, each within its group. Documents are sorted by ``order``, lowest first, and
+    equal ones by their position.
 
-    A document without words stays and is no witness. The ``old`` documents of a group come before the others and stay;
-    with ``among_new`` false they are the only witnesses.
+    A document without words stays and is never a witness. The ``old`` documents of a group come before the others and
+    stay; if ``among_new`` is false, only they can be witnesses.
     """
     rule = rule or Rule()
     count = len(words)
@@ -130,7 +131,8 @@ def decide(
     stops = before[(heads + sizes)[several]]
     done = 0
     while done < len(several):
-        # Whole groups, each large one alone; a document that is alone in its group is left out.
+        # Take several whole groups at once, and large groups separately; a document that is alone in its group is left
+        # out.
         stop = max(int(np.searchsorted(stops, before[heads[several[done]]] + CHUNK, "right")), done + 1)
         chosen = several[done:stop]
         large = np.flatnonzero(sizes[chosen] > ROUNDS)
@@ -149,7 +151,7 @@ def decide(
 
 
 class _Chunk:
-    """Documents of whole groups, in order, with their shingles side by side as small numbers."""
+    """The documents of whole groups, in order, with their shingles in one sequence as small numbers."""
 
     def __init__(self, documents: Ints, groups: Ints, words: Words, rule: Rule, size: int, characters: int) -> None:
         self.documents, self.groups, self.rule = documents, groups, rule
@@ -160,13 +162,15 @@ class _Chunk:
         self.longest = int((shingles.last - shingles.first).max())
         self.sizes = shingles.last - shingles.first
         rows = np.repeat(np.arange(len(documents)), self.counts)
-        # The same shingle in another group is a different shingle.
+        # The same shingle in two groups counts as two shingles.
         salted = shingles.hashes ^ (groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))[rows]
         self.ids, self.fresh, self.distinct = _numbered(salted, rows, len(documents))
         self.size = int(self.ids.max()) + 1
 
     def decide(self, made: Decisions, old: Bools, among_new: bool) -> None:
-        """Round by round: the first undecided document of each group stays, and is compared with all after it."""
+        """Decide in rounds. In each round, the first undecided document of each group stays, and is compared with all
+        documents after it.
+        """
         mark = np.zeros(self.size, np.bool_)
         rest = np.arange(len(self.documents))
         while len(rest):
@@ -182,7 +186,7 @@ class _Chunk:
                 return
             marked = self.ids[_ranges(self.bounds[pivots], self.counts[pivots])]
             mark[marked] = True
-            # Old documents stay and wait for their turn.
+            # Old documents are not removed; they stay in the queue as witnesses.
             asked = np.flatnonzero(~old[rest])
             gone = np.zeros(len(rest), np.bool_)
             if len(asked):
@@ -194,8 +198,8 @@ class _Chunk:
             rest = rest[~gone]
 
     def compare(self, rows: Ints, witnesses: Ints, mark: Bools, at_mark: Ints | None) -> _Figures:
-        """Compare each row with its witness, whose shingles are marked; with several witnesses, each has its place in
-        ``mark``.
+        """Compare each row with its witness, whose shingles are set in ``mark``; if there are several witnesses, each
+        has its own part of ``mark``.
         """
         rule, counts = self.rule, self.counts[rows]
         at = _ranges(self.bounds[rows], counts)
@@ -228,7 +232,7 @@ class _Chunk:
         return most
 
     def record(self, made: Decisions, rows: Ints, witnesses: Ints, found: _Figures) -> None:
-        """Record comparisons and removals; no row meets the rule more than once."""
+        """Record comparisons and removals; each row meets the rule at most once."""
         np.add.at(made.compared, self.documents[rows], 1)
         some = np.flatnonzero(found.meets)
         to = self.documents[rows[some]]
@@ -247,21 +251,21 @@ class _Figures:
 
 
 class _Layout:
-    """The words of texts side by side. Each text is followed by a gap that no window and no shingle crosses."""
+    """The words of texts in one sequence. Each text is followed by a gap that no window and no shingle crosses."""
 
     def __init__(self, chunk: _Chunk, rows: Ints, at: Ints) -> None:
         self.longest, self.window, self.sizes = chunk.longest, chunk.rule.window, chunk.sizes[at]
         words, gap = chunk.word_counts[rows], max(chunk.rule.window, chunk.longest)
         self.starts = np.append(0, np.cumsum(words + gap)[:-1])
         self.total = int(self.starts[-1] + words[-1] + gap)
-        # A window that begins after a text's last word is not its own.
+        # A window that begins after the last word of a text does not belong to the text.
         self.bounds = np.stack((self.starts, self.starts + words), 1).ravel()
-        # A text's shingles begin at one word after another.
+        # The shingles of a text begin at consecutive words.
         self.where = _ranges(self.starts, chunk.counts[rows])
         self.outside = _ranges(self.bounds[1::2], np.full(len(rows), gap))
 
     def covered(self, hits: Bools) -> Bools:
-        """Which words are in one of these shingles; a gap counts as covered."""
+        """Which words are in a shingle that is set in ``hits``; gaps count as covered."""
         begins = np.zeros(self.total, np.bool_)
         begins[self.where] = hits
         covered = begins.copy()
@@ -282,7 +286,7 @@ class _Layout:
         return inside
 
     def touching(self, weights: Ints) -> Ints:
-        """The sum over the shingles that have a word in the window that begins at each word."""
+        """For each word, the sum of the weights of all shingles that overlap the window that begins there."""
         reach = self.longest - 1
         before = np.zeros(reach + self.total + self.window, np.int64)
         placed = np.zeros(self.total, np.int64)
@@ -294,18 +298,20 @@ class _Layout:
 
 
 class _Index:
-    """A large group, whose documents find witnesses by their rare shingles instead of comparing with all others.
+    """A large group, in which witnesses are found by the rare shingles of a document instead of by comparison with all
+    others.
 
-    A witness has at least ``need`` of a document's n distinct shingles, so it has one of any ``n - need + 1`` of them.
-    It also covers at least ``window - max_new_words`` words of every window: if enough words of a window are only in
-    rare shingles, it has one of these. Both searches are exact; the one that finds fewer documents is used. A page that
-    shares only a template with the others and has a paragraph of its own is compared with nothing.
+    A witness has at least ``need`` of a document's n distinct shingles, so it has at least one of any ``n - need + 1``
+    of them. It also covers at least ``window - max_new_words`` words of every window, so if enough words of a window
+    are only in rare shingles, it has one of these shingles. Both searches are exact; the one that finds fewer documents
+    is used. A page that shares only a template with the others, and has its own paragraph, is compared with no other.
     """
 
     def __init__(self, chunk: _Chunk) -> None:
         self.chunk = chunk
         self.need = _least(chunk.distinct, chunk.rule.threshold)
-        # For the documents that stay: how many have each shingle, and lists of (shingle, document) sorted by shingle.
+        # About the documents that stay: how many of them have each shingle, and lists of (shingle, document), sorted by
+        # shingle.
         self.having = np.zeros(chunk.size, np.int64)
         self.lists: list[tuple[Ints, Ints]] = []
         self.places = max(1, _MARKS // chunk.size)
@@ -313,7 +319,7 @@ class _Index:
 
     def decide(self, made: Decisions, old: int, among_new: bool) -> None:
         """Take a few documents at a time: compare them with those that stay, then with one another, and add the rest to
-        the index. The first ``old`` ones stay, whatever they are compared with.
+        the index. The first ``old`` documents always stay.
         """
         count, done, step = len(self.chunk.documents), 0, FIRST
         while done < old:
@@ -331,7 +337,7 @@ class _Index:
         row, other = self._candidates(rows, self.having, self.lists)
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         gone = np.zeros(len(self.chunk.documents), np.bool_)
-        # The search is for the first that meets the rule, and usually it is among the first few.
+        # Only the first candidate that meets the rule is needed, and it is usually among the first few.
         first = 0
         for last in (4, 32, len(self.chunk.documents)):
             some = np.flatnonzero((rank >= first) & (rank < last) & ~gone[row])
@@ -349,7 +355,7 @@ class _Index:
             return rows
         ids, owners = self._distinct(rows)
         having = np.bincount(ids, minlength=self.chunk.size)
-        having[ids] -= 1  # every one has itself
+        having[ids] -= 1  # do not count the document itself
         order = np.argsort(ids, kind="stable")
         row, other = self._candidates(rows, having, [(ids[order], owners[order])])
         before = np.flatnonzero(other < row)
@@ -376,7 +382,7 @@ class _Index:
             return
         ids, owners = self._distinct(rows)
         self.having[ids] += np.bincount(ids, minlength=self.chunk.size)[ids] if len(rows) > 1 else 1
-        # Lists at least double in length, so each entry is sorted only a few times.
+        # Each list is at least twice as long as the next one, so each entry is sorted only a few times.
         while self.lists and len(self.lists[-1][0]) < 2 * len(ids):
             more_ids, more_owners = self.lists.pop()
             ids, owners = np.append(more_ids, ids), np.append(more_owners, owners)
@@ -390,21 +396,23 @@ class _Index:
         return self.chunk.ids[at][fresh], np.repeat(rows, counts)[fresh]
 
     def _candidates(self, rows: Ints, having: Ints, lists: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
-        """Pairs of a row and a document in the lists that may meet the rule, in order, each once."""
+        """Pairs of a row and a document in the lists that may meet the rule, in order, without repetition."""
         row, ids = self._probes(rows, having)
         pairs = [np.zeros(0, np.int64)]
         total = len(self.chunk.documents)
         for shingles, owners in lists:
             first, last = np.searchsorted(shingles, ids, "left"), np.searchsorted(shingles, ids, "right")
             pairs.append(np.repeat(row, last - first) * total + owners[_ranges(first, last - first)])
-        joined = np.sort(np.concatenate(pairs))  # np.unique hashes, which is slower
+        joined = np.sort(np.concatenate(pairs))  # faster than np.unique, which hashes
         joined = joined[np.flatnonzero(np.diff(joined, prepend=-1))]
         row, other = joined // total, joined % total
         enough = self.chunk.distinct[other] >= self.need[row]
         return row[enough], other[enough]
 
     def _probes(self, rows: Ints, having: Ints) -> tuple[Ints, Ints]:
-        """Rows, each with shingles of which every witness has at least one. Shingles that no document has are left out."""
+        """Pairs of a row and a shingle. Every witness of a row has at least one of its shingles; shingles that no
+        document has are left out.
+        """
         chunk = self.chunk
         ids, owners = self._distinct(rows)
         cost = having[ids]
@@ -426,7 +434,9 @@ class _Index:
         return row, found
 
     def _window_probes(self, rows: Ints, price: Ints, having: Ints) -> tuple[Ints, Ints, Ints]:
-        """The rows for which the shingles of one window find fewer documents, with these shingles, as in `_probes`."""
+        """The rows for which the shingles of one window find fewer documents, and pairs with these shingles, as in
+        `_probes`.
+        """
         chunk = self.chunk
         counts = chunk.counts[rows]
         at = _ranges(chunk.bounds[rows], counts)
@@ -454,7 +464,7 @@ class _Index:
         return rows[some], np.repeat(rows[some], number)[rare], ids[rare]
 
     def _compared(self, row: Ints, other: Ints) -> _Figures:
-        # Compare as many witnesses at once as there is room for their marks.
+        # Compare as many witnesses at once as fit into the marks.
         chunk, made = self.chunk, []
         order = np.argsort(other, kind="stable")
         ordered = other[order]
@@ -486,7 +496,7 @@ class _Index:
 
 
 def _least(totals: Ints, threshold: float) -> Ints:
-    """The smallest number whose share of each total is the threshold or more."""
+    """The smallest number that is at least the threshold's share of each total."""
     least = np.ceil(threshold * totals).astype(np.int64)
     least[(least - 1) / totals >= threshold] -= 1
     least[least / totals < threshold] += 1
@@ -514,11 +524,12 @@ def _most_words(characters: Words, new: Bools, window: int) -> Ints:
 
 
 def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, Ints]:
-    """A small number for each shingle, which shingles are the first of their kind in a document, and how many of these
-    it has.
+    """A small number for each shingle, a mask of the first occurrences of shingles in each document, and the number of
+    these in each document.
     """
     count = len(hashes)
-    # Sorting numbers is much cheaper than computing their order, so each number carries its place in the lowest bits.
+    # Sorting numbers is much faster than computing their order, so each number contains its position in the lowest
+    # bits.
     bits = np.uint64(max(count - 1, 1).bit_length())
     places = np.uint64((1 << int(bits)) - 1)
     packed = (hashes & ~places) | np.arange(count, dtype=np.uint64)
@@ -530,7 +541,7 @@ def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, 
     np.not_equal(packed[1:], packed[:-1], out=new[1:])
     ordered = hashes[line]
     if np.any((ordered[1:] != ordered[:-1]) & ~new[1:]):
-        # Two shingles that differ only in the lowest bits.
+        # Two shingles differ only in the lowest bits.
         line = np.argsort(hashes, kind="stable")
         ordered = hashes[line]
         np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
@@ -544,7 +555,7 @@ def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, 
 
 
 def _ranges(starts: Ints, counts: Ints) -> Ints:
-    """Consecutive numbers from each start, as many as its size, one run after another."""
+    """For each start, as many consecutive numbers as its count, one run after another."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     numbers: Ints = np.arange(total) + np.repeat(starts - (ends - counts), counts)

@@ -1,4 +1,6 @@
-"""Fuzzy deduplication: removes a document if one that stays was compared with it and contains nearly all of it."""
+"""Fuzzy deduplication removes a document if another one, which stays, was compared with it and contains nearly all of
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +29,23 @@ from curator_text.dedup.verdicts import DecideGroups, RuleParameters
 
 @dataclass(kw_only=True)
 class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
-    """Removes documents whose content is almost entirely in a document that stays.
+    """Removes documents whose content is almost entirely contained in a document that stays.
 
     No document is removed without a *witness*: a document that stays, comes before it in the order of preference
     ``keep``, and was compared with it word by word. By the rule ``nothing_new`` a document is removed if the witness
-    has at least ``threshold`` (0.8) of its distinct shingles, and no 25 words in a row hold more than ``max_new_words``
-    that the witness lacks; by ``containment``, if it has 0.98 of them; by ``jaccard``, if 0.8 of the union are shared.
-    Shingles are runs of ``ngram`` words (3), or of as many characters (13) with ``unit="characters"``. Exact copies are removed first, and have the same witness as the document that
-    they copy.
+    has at least ``threshold`` (0.8) of its distinct shingles, and no 25 consecutive words contain more than
+    ``max_new_words`` words that the witness lacks; by ``containment``, if the witness has 0.98 of them; by ``jaccard``,
+    if the two share 0.8 of all their shingles. Shingles are runs of ``ngram`` words (3), or of as many characters (13)
+    with ``unit="characters"``. Exact copies are removed first, and have the same witness as the document that they
+    copy.
 
-    A sketch of ``bands`` of ``rows`` decides which documents are compared: with 26 of 5, two documents with a Jaccard
-    of 0.7 are compared with a probability of 0.99. The table of decisions says for each removed document which one
-    stays for it, and how alike the two are.
+    A sketch of ``bands`` bands with ``rows`` rows decides which documents are compared: with 26 and 5, two documents
+    with a Jaccard similarity of 0.7 are compared with a probability of 0.99. The table of decisions names the witness
+    of each removed document, and says how similar the two are.
     """
 
-    # It reads the input three times and writes it once; gathering and comparing texts takes about as long as making
-    # keys. The disk holds keys and the words of some documents; a word becomes eight bytes where its document is
-    # compared.
+    # The workflow reads the input three times and writes it once; gathering and comparing texts takes about as long as
+    # making keys. It stores keys on disk, and the words of documents that are compared, at eight bytes for each word.
     disk_of_input = 0.25
     costs = Costs(readings=4, keys=2.2, disk_of_keys=2, disk_of_text=1.4)
 
@@ -58,8 +60,8 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             raise UsageError(f"{owner}.unit must be 'words' or 'characters', not {self.unit!r}")
         if self.normalize:
             raise UsageError(
-                f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and ignores "
-                "their case and the characters between them"
+                f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words and always "
+                "ignores case and the characters between words"
             )
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:

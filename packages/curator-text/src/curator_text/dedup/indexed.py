@@ -26,15 +26,15 @@ from curator_text.dedup.keys import NEAR, SketchParameters, document_keys
 from curator_text.dedup.texts import SPREAD, word_columns
 
 WORDS = "words"
-# Batches of an index per task: most hold few needed documents, or none.
+# How many batches of an index a task reads: most contain few needed documents, or none.
 _BATCHES = 32
 
 
 @dataclass(kw_only=True)
 class AddTexts(SketchParameters, AddToIndex):
-    """Writes the keys and the words of each document that stays by the ``decisions`` into a run of the index.
+    """Writes the keys and words of each document that stays, according to ``decisions``, to a run of the index.
 
-    It reads the documents again. In ``keys`` the run has settled its name in the index.
+    It reads the documents again. ``keys`` contains the name of the run in the index.
     """
 
     placed: ClassVar[tuple[str, ...]] = (NEAR, EXACT)
@@ -66,7 +66,7 @@ class AddTexts(SketchParameters, AddToIndex):
 
 @dataclass(kw_only=True)
 class IndexBatches(SourceStage[FileGroupTask]):
-    """Lists the batches of the index that the run is compared with, in lots; each lot is a source."""
+    """Lists the batches of the index with which the run is compared, several to a source."""
 
     keys: str
 
@@ -76,7 +76,7 @@ class IndexBatches(SourceStage[FileGroupTask]):
             for start in range(first, stop, _BATCHES):
                 batches = list(range(start, min(start + _BATCHES, stop)))
                 yield FileGroupTask(
-                    # The run has settled this. The files that hold the words are looked up when they are read.
+                    # This manifest is final. The files with the words are looked up when they are read.
                     data=[storage.join(self.keys, MANIFEST)],
                     task_id=source_id(f"{run.name}-{start - first:06d}", [run.name, str(start - first)]),
                     _metadata={"batches": batches},
@@ -85,7 +85,7 @@ class IndexBatches(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
-    """Writes the words of each document of the index that is in a group, laid out by group like those of new
+    """Writes the words of each document of the index that is in a group, partitioned by group like those of new
     documents.
     """
 
@@ -126,7 +126,7 @@ class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
         table = self._old.rows_of_batch(WORDS, batch, rows)
         zeros = array(np.zeros(len(rows), np.uint64))
         numbers = array(first_number(batch) + rows.astype(np.uint64))
-        # They come first whatever the order of preference, in the order of their numbers.
+        # Old documents come first whatever the order of preference, in the order of their numbers.
         preferred = Preference.of(self.keep, type(self).__name__).names
         columns = {
             "number": numbers,

@@ -1,4 +1,6 @@
-"""The keys of documents: one of the whole text, and one for each band of its sketch. Documents that share one are candidates."""
+"""Computes the keys of documents: one of the whole text, and one for each band of its sketch. Documents that share a
+key are candidates.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ class SketchParameters:
 
 @dataclass(kw_only=True)
 class FuzzyKeys(SketchParameters, ExactKeys):
-    """Writes the keys of each document, laid out by partition, and finally the roll of all batches."""
+    """Writes the keys of each document, by partition, and at the end the roll of all batches."""
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         self.ids(task.to_pyarrow().slice(0, 0))  # a later step needs them: a type that cannot be ids ends the run now
@@ -107,12 +109,13 @@ class KeyPartitions(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class FindCandidates(PartitionStage):
-    """Ties documents of a partition that share a key to the first of them, and exact copies to the preferred one.
+    """Ties all documents of a partition that share a key to the first of them, and exact copies to the preferred one.
 
-    Documents of an index are tied to the new ones that share a key with them, and exact copies of theirs to them.
+    Documents of an index are tied to new documents that share a key with them, and exact copies of old documents are
+    tied to these.
 
-    The edges only bring texts together and decide nothing, so any document of a key may be the one that others are tied
-    to.
+    The edges only bring texts together and decide nothing, so any document with the key may be the one to which the
+    others are tied.
     """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
@@ -148,28 +151,31 @@ class FindCandidates(PartitionStage):
             return _stars(keys, numbers)
         theirs = self._old.matching(NEAR, distinct(keys))
         old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
-        if self.against == "index":  # a key that only new documents share needs no lookup in the index
+        if self.against == "index":  # drop keys that no document of the index has
             shared = np.isin(keys, old_keys)
             keys, numbers = keys[shared], numbers[shared]
         if theirs is not None:
             keys = np.concatenate([keys, old_keys])
             numbers = np.concatenate([numbers, to_numpy(theirs["number"])])
-        # New documents have the smaller numbers, and each key here is one of theirs, so old ones are tied to new ones.
+        # New documents have smaller numbers than old ones, and each key here belongs to a new document, so old
+        # documents are tied to new ones.
         return _stars(keys, numbers)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        storage.make_folder(storage.join(self.path, EDGES))  # no folder exists if no document has words
+        storage.make_folder(storage.join(self.path, EDGES))  # otherwise there is no folder if no document has words
         folder = storage.join(self.path, COPIES)
         finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
 
 
 def _stars(keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Tie each document to the smallest number that has one of its keys; each pair once."""
+    """Tie each document to the document with the smallest number that shares a key with it; each pair is returned
+    once.
+    """
     order = np.argsort(keys)
     keys = keys[order]
-    again = np.zeros(len(keys) + 1, np.bool_)  # whether a key is that of the one before
+    again = np.zeros(len(keys) + 1, np.bool_)  # whether a key equals the one before
     again[1:-1] = keys[1:] == keys[:-1]
-    shared = np.flatnonzero(again[1:] | again[:-1])  # most keys are those of one document
+    shared = np.flatnonzero(again[1:] | again[:-1])  # most keys belong to one document only
     numbers, starts = numbers[order[shared]], np.flatnonzero(~again[shared])
     if not len(starts):
         return numbers, numbers

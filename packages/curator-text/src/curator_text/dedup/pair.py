@@ -1,4 +1,4 @@
-"""Finds what two texts have in common, and where."""
+"""Finds the pieces that two texts have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bo
 
 
 class Span(NamedTuple):
-    """A piece of a text, in characters, whose words the other text has, or lacks."""
+    """A piece of a text, in characters, whose words the other text either has or lacks."""
 
     start: int
     end: int
@@ -26,7 +26,7 @@ class Span(NamedTuple):
 class Pair:
     """A document and a witness: whether they meet the rule, the figures, and the pieces of both texts in order.
 
-    ``jaccard`` and ``containment`` are NaN, and ``new_words`` is -1, where one of the texts has no words.
+    If one of the texts has no words, ``jaccard`` and ``containment`` are NaN, and ``new_words`` is -1.
     """
 
     meets: bool
@@ -48,7 +48,7 @@ def compare_pair(
     size: int = WORDS_IN_SHINGLE,
     characters: int = CHARACTERS_IN_SHINGLE,
 ) -> Pair:
-    """Compare a document with a witness, as `compare.decide` does, and find the pieces that are in both."""
+    """Compare a document with a witness, as `compare.decide` does, and find the pieces that both contain."""
     rule = rule or Rule()
     words = words_of(array([text, witness], pa.large_string()), kind=kind)
     shingles = shingles_of(words, size=size, characters=characters)
@@ -83,7 +83,7 @@ def compare_pair(
 
 
 def _spans(text: str, covered: Bools, kind: Kind) -> list[Span]:
-    """The whole text in pieces; characters between words belong to the piece before them."""
+    """The whole text as a list of pieces; characters between words belong to the piece before them."""
     made: list[Span] = []
     start, shared = 0, None
     for first, is_covered in zip(places_of(text, kind=kind).starts.tolist(), covered.tolist(), strict=True):

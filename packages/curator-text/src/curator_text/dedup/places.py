@@ -1,8 +1,8 @@
 """Finds the place of each word in a text.
 
-`words_of` compares texts in a folded form, which can have more or fewer characters than the text itself. Here the words
-of one text come with their places in it, in code points. It is needed only for the few texts in which something was
-found, so it may take longer than the search.
+`words_of` compares texts in a folded form, which can have more or fewer characters than the text itself. This module
+gives the words of one text with their places in it, in code points. It is needed only for the few texts in which
+something was found, so it may be slower than the search.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from curator_text.dedup.characters import FOLD, classes, fold, kinds
 from curator_text.dedup.words import Ints, Kind, Spans, spans_of
 from curator_text.features.block import Block
 
-_FIRST = int(Block([b""]).starts[0])  # where the first text of a block begins
+_FIRST = int(Block([b""]).starts[0])  # the position of the first text in a block
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The words of a text: word i is ``text[starts[i]:ends[i]]``, and ``folded`` holds their folded UTF-8, each
-    followed by a NUL, word i from ``begins[i]`` on.
+    """The words of a text: word i is ``text[starts[i]:ends[i]]``, and ``folded`` contains their folded UTF-8, each
+    followed by a NUL. Word i begins at ``begins[i]``.
     """
 
     starts: Ints
@@ -34,12 +34,12 @@ class Places:
         return len(self.starts)
 
     def between(self, first: int, last: int) -> bytes:
-        """The words from the first to before the last, as they are compared."""
+        """The folded words from ``first`` up to, but excluding, ``last``."""
         return self.folded[self.begins[first] : self.begins[last]]
 
 
 def places_of(text: str, *, kind: Kind = "words") -> Places:
-    """The words of a text and where they are."""
+    """The words of a text and their places."""
     raw = text.encode("utf-8", "replace")
     if text.isascii():
         spans = spans_of([memoryview(raw)], kind=kind)
@@ -50,7 +50,7 @@ def places_of(text: str, *, kind: Kind = "words") -> Places:
 
 
 def joined_words(spans: Spans) -> tuple[bytes, Ints]:
-    """All words, each followed by a NUL, and where each begins; the last entry is where the next one would begin."""
+    """All words, each followed by a NUL, and the position of each; the last entry is the total length."""
     sizes = spans.ends - spans.starts
     begins = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes + 1, out=begins[1:])
@@ -63,11 +63,13 @@ def joined_words(spans: Spans) -> tuple[bytes, Ints]:
 
 
 def _aligned(text: str, raw: bytes) -> tuple[Ints, Ints, bytes]:
-    """The folded text, and for each of its bytes where the part of the text that it comes from begins and ends."""
+    """For each byte of the folded text, the begin and end of the part of the text from which it comes, and the folded
+    text.
+    """
     points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
     order = classes()[points]
     if not (kinds()[points] & FOLD).any() and not ((order[1:] != 0) & (order[:-1] > order[1:])).any():
-        # As many bytes as before: `spans_of` folds the rest in place.
+        # Folding does not change the number of bytes, so `spans_of` folds in place.
         characters = np.cumsum((np.frombuffer(raw, np.uint8) & 0xC0) != 0x80)
         return characters - 1, characters, raw
     pieces: list[bytes] = []
@@ -87,10 +89,10 @@ def _aligned(text: str, raw: bytes) -> tuple[Ints, Ints, bytes]:
 
 @functools.lru_cache(1 << 16)
 def _stands_alone(character: str) -> bool:
-    """Whether folding never joins a character with what is before it."""
+    """Whether folding never joins a character with the text before it."""
     folded = fold(character)
     if not folded:
-        return False  # it is invisible: it must not come between a letter and its mark
+        return False  # an invisible character must not separate a letter from its mark
     first = ord(folded[0])
     return not classes()[first] and not kinds()[first] & FOLD
 

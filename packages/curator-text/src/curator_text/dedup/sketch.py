@@ -1,14 +1,13 @@
 """Sketches documents, so that near copies are likely to share a key.
 
 A sketch holds `bands` times `rows` numbers of a document's shingles, and the probability that two documents have the
-same number in a place is their Jaccard similarity. The rows of a band are hashed to one 64-bit key, so that documents
-whose
-similarity is J share at least one key with the probability ``1 - (1 - J**rows)**bands``.
+same number in a place is their Jaccard similarity. The rows of a band are hashed to one 64-bit key, so documents with a
+similarity of J share at least one key with the probability ``1 - (1 - J**rows)**bands``.
 
-The sketch is one-permutation hashing with densification: each shingle falls into one of the places, which keeps the
-smallest number; an empty place copies the first full one, looking at distances that are the same for all places. Every
-shingle is hashed once, whatever the number of places, and the probability that a place agrees is exactly the
-similarity, even for texts of a few shingles: see ``docs/decisions/0064-sketch.md``.
+The sketch is one-permutation hashing with densification: each shingle is assigned to one of the places, which keeps the
+smallest number; an empty place copies the first full place at a sequence of distances that is the same for all places.
+Every shingle is hashed once, whatever the number of places, and the probability that two documents agree in a place is
+exactly their similarity, even for texts of a few shingles: see ``docs/decisions/0064-sketch.md``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from curator_text.dedup.words import (
 ALGORITHM = "oph-1"
 BANDS = 26
 ROWS = 5
-# How many sketches are completed at once: enough that the cost of a call does not matter.
+# How many sketches are completed at once; enough that the cost of a call is negligible.
 _TOGETHER = 500
 
 _MIX, _FINISH, _SEED = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), 0x9E3779B97F4A7C15
@@ -48,7 +47,7 @@ _29, _32 = np.uint64(29), np.uint64(32)
 
 
 def band_keys(shingles: Shingles, *, bands: int = BANDS, rows: int = ROWS, seed: int = 0) -> Hashes:
-    """One key per band for every document; a document without shingles has zeros, which mean nothing."""
+    """One key for each band of every document; a document without shingles has meaningless zeros."""
     check_whole("bands", bands, least=1)
     check_whole("rows", rows, least=1)
     keys = _keys(sketch(shingles, bands * rows, seed=seed), bands, seed)
@@ -66,7 +65,7 @@ def near_keys(
     size: int = WORDS_IN_SHINGLE,
     characters: int = CHARACTERS_IN_SHINGLE,
 ) -> tuple[Hashes, Ints]:
-    """The keys of every text, and how many words it has; a text without words has no keys, and zeros in their place."""
+    """The keys of every text, and its number of words; a text without words has zeros instead of keys."""
     check_whole("bands", bands, least=1)
     check_whole("rows", rows, least=1)
     keys, counts, waiting = (
@@ -89,13 +88,13 @@ def near_keys(
 
 
 def sketch(shingles: Shingles, places: int = BANDS * ROWS, *, seed: int = 0) -> Hashes:
-    """The sketch of every document: one number per place, all ones where a document has no shingle."""
+    """The sketch of every document: one number for each place; all bits are set if a document has no shingles."""
     check_whole("places", places, least=1)
     return _filled(_smallest(shingles, places, seed))
 
 
 def _smallest(shingles: Shingles, places: int, seed: int) -> Hashes:
-    """The smallest number of each place of every document, and all ones where there is none."""
+    """The smallest number in each place of every document; all bits are set if the place is empty."""
     documents = len(shingles)
     numbers = shingles.hashes ^ _numbers(1, seed)[0]
     numbers *= _MIX
@@ -107,7 +106,7 @@ def _smallest(shingles: Shingles, places: int, seed: int) -> Hashes:
     where >>= _32
     at = np.repeat(np.arange(0, documents * places, places), shingles.counts)
     at += where.view(np.int64)
-    # The highest bits choose the place; the comparison begins with the others.
+    # The highest bits select the place, so they are moved to the end for the comparison.
     numbers = numbers << _32 | numbers >> _32
     made = np.full(documents * places, _EMPTY, np.uint64)
     np.minimum.at(made, at, numbers)
@@ -135,13 +134,13 @@ def probability(
 
 
 def _filled(made: Hashes) -> Hashes:
-    """Each place takes the number of the first full place in its order, in every document that has a full place."""
+    """In every document that has a full place, each place takes the number of the first full place in its order."""
     places = made.shape[1]
     full = made != _EMPTY
     filled = np.count_nonzero(full, axis=1)
     result = made.copy()
-    # Where few places are full, a table of ranks answers for all at once; where few are empty, each searches step by
-    # step.
+    # If few places are full, a table of ranks fills all places at once; if few are empty, each is filled by a search in
+    # steps.
     few = np.flatnonzero((filled < places // 2) & (filled > 0))
     if len(few):
         result[few] = _few_full(made[few], full[few], filled[few])
@@ -167,7 +166,7 @@ def _few_full(made: Hashes, full: Bools, filled: Ints) -> Hashes:
     starts = np.append(0, np.cumsum(counts)[:-1])
     ranks = _ranks(places)
     best = ranks[place[starts]]
-    # Documents are sorted by how many full places they have, so those that have another one come first.
+    # Documents are sorted by their number of full places, so those with another full place come first.
     more = np.searchsorted(-counts, -np.arange(1, counts[0]))
     for step, some in enumerate(more.tolist(), start=1):
         np.minimum(best[:some], ranks[place[starts[:some] + step]], out=best[:some])
@@ -179,11 +178,11 @@ def _few_full(made: Hashes, full: Bools, filled: Ints) -> Hashes:
 
 @functools.cache
 def _orders(places: int) -> Ints:
-    """For every place, the order in which it looks at all places: itself first, then at the same distances as all
-    others.
+    """For every place, the order in which it examines all places: first itself, then the places at the same distances
+    as for all others.
 
-    So at every step each place is examined by one other, and the full ones are copied nearly equally often. A separate
-    order for each place, as in the paper, would amount to drawing them with replacement.
+    So at every step, each place is examined by exactly one other, and full places are copied nearly equally often. A
+    separate order for each place, as in the paper, would be like drawing places with replacement.
     """
     distances = np.argsort(_numbers(places, places)) + 1
     distances = np.append(0, distances[distances < places])
@@ -193,7 +192,7 @@ def _orders(places: int) -> Ints:
 
 @functools.cache
 def _ranks(places: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """For each place a row with the step at which every place looks at it."""
+    """For each place, a row with the step at which every other place examines it."""
     return np.argsort(_orders(places), axis=1).T.astype(np.min_scalar_type(places), order="C")
 
 

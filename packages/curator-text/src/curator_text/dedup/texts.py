@@ -1,4 +1,4 @@
-"""Brings the texts of a group together: the words of documents that share a key with another, laid out by group."""
+"""Gathers the texts of each group: the words of documents that share a key with another, partitioned by group."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_text.dedup.words import Kind, words_of
 
-SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one to one
+SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that different groups have different places
 
 
 @dataclass(kw_only=True)
 class GroupedTexts(DocumentStage):
-    """Writes the words of each document in a group, laid out by group; an exact copy is only marked as one."""
+    """Writes the words of each document in a group, partitioned by group; exact copies are only marked as copies."""
 
     keys: str
     groups: str
@@ -50,7 +50,7 @@ class GroupedTexts(DocumentStage):
         numbers = first_number(batch) + rows.astype(np.uint64)
         copies = self._copies.of(batch)
         copy_of = numbers.copy()
-        if copies.num_rows:  # a shuffle of no rows has no columns
+        if copies.num_rows:  # a shuffle without rows has no columns
             copied = to_numpy(copies["number"])
             copy_of[np.searchsorted(numbers, copied)] = to_numpy(copies["copy_of"])
         table = task.to_pyarrow().take(array(rows))

@@ -44,8 +44,8 @@ class StoredTexts:
 
     Their number of words is given first, so each lot of the order has its place in the file. `write` takes texts in any
     order and appends them to their lots, and `settle` sorts each lot. So everything is written twice and read once,
-    whatever the number of texts, and at most one lot is in memory. The file is in ``folder``, and gone when it is closed
-    or the process ends.
+    whatever the number of texts, and at most one lot is in memory. The file is in ``folder``, and gone when it is
+    closed or the process ends.
     """
 
     def __init__(self, counts: Ints, folder: str | None, lot_words: int = LOT_WORDS, *, kind: Kind = "words") -> None:

@@ -31,27 +31,25 @@ _SKETCHED = 1 << 20
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RuleParameters:
-    """What a witness must share with a document before the document is removed."""
+    """The rule by which a document is removed for a witness."""
 
     rule: RuleKind = "nothing_new"
     threshold: float | None = None
     max_new_words: int = 12
 
     def the_rule(self) -> Rule:
-        """The checked rule. Without a ``threshold`` it is 0.8; for containment, which promises nothing else, it is
-        0.98.
-        """
+        """The checked rule. The default ``threshold`` is 0.8, but 0.98 for containment, which is its only condition."""
         usual = 0.98 if self.rule == "containment" else 0.8
         return Rule(self.rule, usual if self.threshold is None else self.threshold, self.max_new_words)
 
 
 @dataclass(kw_only=True)
 class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
-    """Decides about the groups in one partition of texts; the decisions are laid out by batch.
+    """Decides about the groups in one partition of texts; the decisions are partitioned by batch.
 
-    Keys and ids of all documents of the partition are in memory, and the words of as many as hold ``memory_words``
-    words. More words are sorted into the order of preference in a temporary file, and compared block by block.
-    ``old_texts`` are the texts of an index. They come first and stay.
+    Keys and ids of all documents of the partition are in memory, and up to ``memory_words`` words. If there are more
+    words, they are sorted into the order of preference in a temporary file and compared block by block. ``old_texts``
+    are the texts of an index. They come first and stay.
     """
 
     memory_words: ClassVar[int] = BLOCK_WORDS
@@ -65,7 +63,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         table = table.select(["number", "id", "collection"])
         old = self._old.are_old(columns["number"])
         order = self.preference().sort(columns, within=[columns["group"], (~old).astype(np.uint64)])
-        # The documents themselves, in order, are compared; their exact copies have no words here.
+        # Only documents that are not exact copies are compared, in order of preference; exact copies have no words
+        # here.
         whole = order[columns["number"][order] == columns["copy_of"][order]]
         with contextlib.ExitStack() as stack:
             texts: TextsInOrder
@@ -89,7 +88,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             held.append(words)
             rows.append(table.drop_columns(_WORDS))
             if total > self.memory_words:
-                # A part of a record batch keeps all of it in memory.
+                # Copy the rows, because a slice of a record batch keeps the whole batch in memory.
                 rows[copied:] = map(_copied, rows[copied:])
                 copied = len(rows)
                 held.clear()
@@ -102,7 +101,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     def _tables(self, task: FileGroupTask) -> Iterator[pa.Table]:
         tasks = [task]
         if self.old_texts is not None:
-            # Both have the same number of partitions, and each group has new documents.
+            # Both folders have the same number of partitions, and each group contains new documents.
             tasks.append(replace(task, data=[storage.join(self.old_texts, MANIFEST)]))
         for one in tasks:
             for _, table in partition_tables(one):
@@ -128,7 +127,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         return storage.local_path(self.path) if storage.is_local(self.path) else None
 
     def _decided(self, texts: TextsInOrder, groups: NDArray[np.uint64], old: Bools) -> tuple[Decisions, Ints]:
-        """The decisions about documents, and how many keys each removed one shares with its witness."""
+        """The decisions about documents, and the number of keys that each removed document shares with its witness."""
         shared = np.zeros(len(groups), np.int64)
 
         def count(words: Words, documents: Ints, witnesses: Ints, rows: Ints) -> None:
@@ -159,8 +158,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         """The rows of the table of decisions, from decisions about the rows ``whole``."""
         numbers, copy_of = columns["number"], columns["copy_of"]
         gone = found.witness >= 0
-        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # for each document; itself where it stays
-        # The place of the document that each row is a copy of; its own where it is none.
+        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # or itself if it stays
+        # The place of the original of each row; its own place if it is not a copy.
         by_number = np.argsort(numbers[whole])
         itself = by_number[np.searchsorted(numbers[whole][by_number], copy_of[order])]
         lost = np.flatnonzero((numbers[order] != copy_of[order]) | gone[itself])
@@ -187,7 +186,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         )
 
     def _shared(self, words: Words, documents: Ints, witnesses: Ints) -> Ints:
-        """How many keys each removed document shares with its witness."""
+        """The number of keys that each removed document shares with its witness."""
         shared = np.zeros(len(documents), np.int64)
         work = np.cumsum(words.counts[documents] + words.counts[witnesses] + self.bands * self.rows)
         first = 0
@@ -226,12 +225,12 @@ def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _copied(table: pa.Table) -> pa.Table:
-    """The same rows in memory of their own."""
+    """A copy of the rows."""
     return table.take(array(np.arange(table.num_rows)))
 
 
 def _sizes(groups: NDArray[np.uint64], order: Ints) -> Ints:
-    """For each row, how many rows its group has; ``order`` brings the rows of a group together."""
+    """The number of rows in the group of each row; ``order`` brings the rows of a group together."""
     ordered = groups[order]
     heads = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(groups) else np.zeros(0, np.int64)
     counts = np.diff(np.append(heads, len(groups)))

@@ -1,20 +1,20 @@
-"""Numbers a text's words and shingles, the runs of words by which texts are compared.
+"""Computes numbers for the words of a text and for its shingles, the runs of words by which texts are compared.
 
-Both numbers have 64 bits and depend only on the text, so they can be kept and compared for years.
+Both kinds of numbers have 64 bits and depend only on the text, so they can be stored and compared for years.
 
 A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
 between words, every character with its marks is a word. A *shingle* is a run of three words, or of five such
-characters. Where texts are taken apart into characters instead, every character with its marks is a unit in all scripts,
-and a shingle is a run of these, across the gaps between words.
-In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first word until
-these add up to one; the last shingle runs to the end of the text. A text too short for that is one shingle, and a text
-without words has none. So every word is in at least one shingle.
+characters. Where texts are taken apart into characters instead, every character with its marks is a unit in all
+scripts, and a shingle is a run of these, across the gaps between words. In a text that mixes both, a word counts as a
+third and a character as a fifth, and a shingle extends from its first word until these add up to one; the last shingle
+extends to the end of the text. A text that is too short for that is one shingle, and a text without words has none. So
+every word is in at least one shingle.
 
-The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros after the end:
-``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``, then ``h *= C`` and
-``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For more than 40 bytes it is XXH3-64 of
-the bytes. The number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then ``h ^= h >> 32``, ``h *=
-E``, ``h ^= h >> 29``. All arithmetic is modulo 2^64.
+The number of a word is computed from its folded UTF-8, eight bytes at a time, with the first byte lowest and zeros
+after the end: ``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``,
+then ``h *= C`` and ``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For words of more
+than 40 bytes, the number is the XXH3-64 of the bytes. The number of a shingle is ``h = h * D + word`` over its words,
+beginning at 0, then ``h ^= h >> 32``, ``h *= E``, ``h ^= h >> 29``. All arithmetic is modulo 2^64.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _LONGEST = 40
 _FOLDED = bytes(ord(chr(byte).lower()) if byte >= 0x80 or chr(byte).isalnum() else 0 for byte in range(0x80)) + bytes(
     range(0x80, 0x100)
 )
-# Which of the eight bytes belong to the word.
+# Masks of the bytes that belong to the word, by their number.
 _OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 
 
@@ -66,8 +66,8 @@ _OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 class Words:
     """The words or characters of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
 
-    ``marks`` says of words which are characters of scripts without spaces (`spaceless`), and of characters which belong to the
-    word of the one before (`joins`); it is None where none does.
+    ``marks`` says of words which are characters of scripts without spaces (`spaceless`), and of characters which belong
+    to the word of the one before (`joins`); it is None where none does.
     """
 
     hashes: Hashes
@@ -95,7 +95,7 @@ class Words:
 class Shingles:
     """The shingles of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``, with repetitions.
 
-    Shingle k runs over the words from ``first[k]`` to before ``last[k]`` of all texts.
+    Shingle k consists of the words from ``first[k]`` up to, but excluding, ``last[k]`` among the words of all texts.
     """
 
     hashes: Hashes
@@ -127,16 +127,16 @@ class Spans:
 
 
 def words_of(texts: pa.Array | pa.ChunkedArray, *, kind: Kind = "words") -> Words:
-    """The words of every text of an Arrow array of strings; null has none.
+    """The words of every text in an Arrow array of strings; a null has no words.
 
-    ``kind="characters"`` takes every letter, with its marks, and every digit as a word, in all scripts.
+    With ``kind="characters"``, every letter, with its marks, and every digit is a word, in all scripts.
     """
     parts = [word_numbers(spans_of(documents, kind=kind)) for documents in blocks_of(texts)]
     return joined(parts)
 
 
 def joined(parts: list[Words]) -> Words:
-    """Texts of several parts, one after another."""
+    """The texts of several parts, one part after another."""
     if len(parts) == 1:
         return parts[0]
     counts = [np.diff(part.offsets) for part in parts]
@@ -162,13 +162,15 @@ def taken(words: Words, rows: Ints) -> Words:
 
 
 def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Iterator[list[memoryview]]:
-    """The UTF-8 of the texts, in lists of about this many bytes; null is empty."""
+    """The UTF-8 of the texts, in lists of about this many bytes; a null becomes empty."""
     for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
         values = chunk.cast(chunk.type.value_type) if pa.types.is_dictionary(chunk.type) else chunk
         if pa.types.is_null(values.type) or pa.types.is_string_view(values.type):
             values = values.cast(pa.large_string())
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-            raise UsageError(f"documents are compared by a column of strings, not of {values.type}: cast it first")
+            raise UsageError(
+                f"the column for comparing documents must contain strings, not {values.type}: cast it first"
+            )
         if not len(values):
             continue
         wide = pa.types.is_large_string(values.type)
@@ -179,7 +181,7 @@ def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Ite
         memory = memoryview(content) if content is not None else memoryview(b"")
         ends = offsets[1:]
         if values.null_count:
-            ends = np.where(to_numpy(values.is_valid()), ends, offsets[:-1])  # a null may have bytes under it
+            ends = np.where(to_numpy(values.is_valid()), ends, offsets[:-1])  # a null may have bytes
         first, last = offsets[:-1].tolist(), ends.tolist()
         done = 0
         while done < len(values):
@@ -190,7 +192,7 @@ def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Ite
 
 
 def spans_of(documents: list[memoryview], *, kind: Kind = "words") -> Spans:
-    """Where the words of these texts are."""
+    """The places of the words in these texts."""
     block = Block(documents)
     if block.is_ascii and kind == "words":
         data = np.frombuffer(block.raw.translate(_FOLDED), np.uint8)
@@ -200,7 +202,7 @@ def spans_of(documents: list[memoryview], *, kind: Kind = "words") -> Spans:
 
 
 def word_numbers(spans: Spans) -> Words:
-    """The numbers of words."""
+    """The number of each word."""
     data, starts, ends = spans.data, spans.starts, spans.ends
     eights = np.ndarray((len(data) - 8,), "<u8", data, 0, (1,))
     sizes = ends - starts
@@ -263,7 +265,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
         short = some[~valid[offsets[:-1][some]]]
         valid[offsets[:-1][short]] = True
         lengths[offsets[:-1][short]] = counts[short]
-        # The last of each text runs to its end.
+        # The last shingle of each text extends to the end of the text.
         final = np.flatnonzero(valid)
         final = final[np.append(final[1:] >= ends[final[:-1]], np.ones(min(len(final), 1), np.bool_))]
         lengths[final] = ends[final] - final
@@ -275,7 +277,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
 def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
     sizes = last - first
     longest, shortest = int(sizes.max(initial=0)), int(sizes.min(initial=len(hashes)))
-    # First the number of words that every shingle has, side by side, and then the longer ones.
+    # First process the words that all shingles have, in one pass, and then the rest of longer shingles.
     stop = max(len(hashes) - shortest + 1, 0)
     made = hashes[:stop].copy()
     for step in range(1, shortest):
@@ -292,7 +294,7 @@ def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
 
 
 def _runs(data: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
-    # The data begin and end with a gap.
+    # The data begins and ends with a gap.
     inside = data != 0
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     return edges[0::2], edges[1::2]
@@ -334,7 +336,7 @@ def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
         where, size = at[gap], sizes[gap]
         for step in range(4):
             data[where[size > step] + step] = 0
-        # A mark belongs to a letter; after a gap it counts as one.
+        # A mark belongs to a letter; a mark after a gap becomes part of the gap.
         gap = ((kinds & MARK) != 0) & (data[at] != 0) & (data[at - 1] == 0)
         if not gap.any():
             break
@@ -367,8 +369,8 @@ def _wide_points(block: Block) -> tuple[Ints, Ints]:
 def _alone(
     data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints
 ) -> tuple[Bools, Bools | None]:
-    """The bytes at which a word begins regardless of what precedes it, and which of these words are single characters,
-    if any.
+    """The bytes at which a word begins whatever precedes it, and the bytes of words that are single characters, or None
+    if there are none.
     """
     is_alone = np.zeros(len(data), np.bool_)
     marks = (kinds & MARK) != 0
@@ -378,7 +380,7 @@ def _alone(
     is_alone[at[single]] = True
     begins = is_alone.copy()
     if marks.any():
-        # A mark has the kind of the character it belongs to: the last one before it that is not a mark.
+        # A mark has the kind of its character, which is the last character before it that is not a mark.
         joins = np.zeros(len(at), np.bool_)
         joins[1:] = marks[1:] & (at[:-1] + sizes[:-1] == at[1:])
         single = single[np.maximum.accumulate(np.where(joins, 0, np.arange(len(at))))]

@@ -1,4 +1,4 @@
-"""Downloads: a file arrives whole, or the failure is recorded."""
+"""Downloads files completely, or records the failure."""
 
 from __future__ import annotations
 

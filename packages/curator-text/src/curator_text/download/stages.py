@@ -1,4 +1,4 @@
-"""The stages that fetch files by URL: one names the URLs, and one brings their files into a folder."""
+"""The stages that download files by URL: one names the URLs, and one downloads their files to a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from curator_core.storage import is_local, local_path, read_bytes
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 USER_AGENT = "curator-text/0.1"
-# The list of a snapshot's files; today's lists have a few megabytes, compressed.
+# The limit for the list of a snapshot's files; current lists have a few megabytes, compressed.
 _MAX_LISTING = 256 << 20
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _SNAPSHOT = re.compile(r"CC-MAIN-\d{4}-\d{2}")
@@ -31,7 +31,7 @@ _SNAPSHOT = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 
 @dataclass(kw_only=True)
 class UrlSource(SourceStage[FileGroupTask]):
-    """Names the URLs to fetch, each a source; none is requested yet."""
+    """Names the URLs to download; each is a source. It requests nothing itself."""
 
     urls: Sequence[str] | str
     limit: int | None = None
@@ -80,7 +80,9 @@ class CommonCrawlSource(UrlSource):
 
     def __post_init__(self) -> None:
         if not isinstance(self.snapshot, str) or not _SNAPSHOT.fullmatch(self.snapshot):
-            raise UsageError(f"CommonCrawlDownload.snapshot is named like 'CC-MAIN-2024-10', not {self.snapshot!r}")
+            raise UsageError(
+                f"CommonCrawlDownload.snapshot must be a name like 'CC-MAIN-2024-10', not {self.snapshot!r}"
+            )
         if self.kind not in ("warc", "wet", "wat"):
             raise UsageError(f"CommonCrawlDownload.kind must be warc, wet or wat, not {self.kind!r}")
         _check_urls([self.base_url])
@@ -105,7 +107,7 @@ class CommonCrawlSource(UrlSource):
 
 @dataclass(kw_only=True)
 class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
-    """Fetches the URLs of a task into a folder; see `UrlDownload`."""
+    """Downloads the URLs of a task to a folder; see `UrlDownload`."""
 
     tried_by_plan = False
 
@@ -126,7 +128,7 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
         self._client: Client | None = None
 
     def rules(self) -> FetchRules:
-        """The limits of the downloads: a file may take any time as long as data keeps coming."""
+        """The limits of the downloads: a file may take any amount of time as long as data keeps arriving."""
         return FetchRules(
             timeout_s=None,
             idle_timeout_s=self.timeout_s,
@@ -175,16 +177,15 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
-    """Fetches files into the local folder ``path``, for a reader's stage after it (``WarcRead``, ``JsonlRead``).
+    """Downloads files to the local folder ``path``, for a stage that reads them (``WarcRead``, ``JsonlRead``).
 
     ``urls`` is a list, or the path of a file with one in each line, relative to the current folder. An existing file is
-    not fetched again; a partial one is continued if the server can do that and still has the same file. A server that
-    is busy, or silent for ``timeout_s``, is tried again up to ``retries`` times, after about ``backoff_s``, which
-    doubles each time, or at the time that it names. Private addresses are refused, after names are resolved and on
-    every
-    redirect; ``allow_private`` allows all of them, or the networks that it lists. ``X-Robots-Tag: noai`` and its kin are
-    respected unless ``respect_opt_out`` is off. A file that could not be fetched is a reject with its URL and the
-    reason.
+    not downloaded again; a partial file is continued if the server supports that and still has the same file. If a
+    server is busy, or silent for ``timeout_s``, the request is repeated up to ``retries`` times, after about
+    ``backoff_s``, which doubles each time, or after the pause that the server requests. Private addresses are refused
+    after name resolution, also in redirects; ``allow_private`` allows all of them, or the networks that it lists.
+    ``X-Robots-Tag: noai`` and similar headers are respected unless ``respect_opt_out`` is off. A file that could not be
+    downloaded is a reject with its URL and the reason.
     """
 
     maybe_paths = ("urls",)
@@ -208,9 +209,9 @@ class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class CommonCrawlDownload(CompositeStage[EmptyTask, FileGroupTask]):
-    """Fetches the files of a Common Crawl ``snapshot`` (``CC-MAIN-2024-10``) into a folder, as `UrlDownload` does.
+    """Downloads the files of a Common Crawl ``snapshot`` (``CC-MAIN-2024-10``) to a folder, as `UrlDownload` does.
 
-    ``kind`` is ``warc``, ``wet`` or ``wat``; ``limit`` takes the first N files.
+    ``kind`` is ``warc``, ``wet`` or ``wat``; ``limit`` is the number of files to take.
     """
 
     snapshot: str
@@ -242,7 +243,7 @@ def _is_web(url: Any) -> bool:
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:  # brackets without a valid address
+    except ValueError:  # the brackets contain no valid address
         return False
 
 

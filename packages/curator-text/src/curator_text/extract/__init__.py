@@ -1,4 +1,4 @@
-"""Extraction: pages and dumps become text."""
+"""Extracts text from pages and dumps."""
 
 from __future__ import annotations
 

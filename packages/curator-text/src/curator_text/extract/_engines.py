@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Set
 from typing import Any
 
-# Text, title, language, and the share of the page's characters in links; or why there is no text.
+# Text, title, language, and the share of the page's characters that are in links.
 type Extracted = tuple[str, str | None, str | None, float | None]
 type Engine = Callable[[bytes, str | None], Extracted]
 
@@ -16,7 +16,7 @@ _LINK = re.compile(r"<a[\s>][^>]*>([^<]*)", re.IGNORECASE)
 _HTML = re.compile(rb"\s*<(?:!doctype\s+)?html[\s>]", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"\s+")
-# How much text the language is detected from: more does not make the result more certain.
+# How many characters are used to detect the language; more do not make the result more certain.
 _LANGUAGE_CHARS = 2000
 
 
@@ -25,7 +25,7 @@ class NotHtml(Exception):
 
 
 def make_engine(name: str, main_content: bool, wanted: Set[str]) -> Engine:
-    """The engine of this name; imports its library. ``wanted``: which of `DETAILS` it extracts besides the text."""
+    """Import the engine of this name. ``wanted`` names the `DETAILS` that it extracts besides the text."""
     texts = {"resiliparse": _resiliparse, "trafilatura": _trafilatura, "justext": _justext}[name](main_content)
 
     def extract(content: bytes, charset: str | None) -> Extracted:
@@ -42,14 +42,15 @@ def make_engine(name: str, main_content: bool, wanted: Set[str]) -> Engine:
 
 
 def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
-    """The page as text, and its tree, or None for plain text."""
+    """The page as text, and its tree (None for plain text)."""
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding, detect_mime
     from resiliparse.parse.html import HTMLTree
 
     mime = "text/html"
     if _HTML.match(content) is None or b"\0" in content[:1024]:
         mime = detect_mime(content)
-    # The detector takes pages in 8-bit encodings for octets; binary formats nearly always have zero bytes early.
+    # The detector reports pages in 8-bit encodings as octets, but nearly all binary formats have zero bytes near the
+    # start.
     octets = mime == "application/octet-stream" and b"\0" not in content[:1024]
     if not (octets or mime.startswith("text/") or mime in ("application/xhtml+xml", "application/xml")):
         raise NotHtml(f"the content is {mime}")
@@ -58,7 +59,7 @@ def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
         encoding = charset or detect_encoding(content, html5_compatible=True) or "utf-8"
         try:
             text = bytes_to_str(content, encoding, errors="replace")
-        except LookupError:  # an unknown charset
+        except LookupError:  # the charset is unknown
             text = bytes_to_str(content, detect_encoding(content) or "utf-8", errors="replace")
     if mime == "text/plain" and b"<" not in content:
         return text, None
@@ -66,8 +67,10 @@ def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
 
 
 def _utf8(content: bytes) -> str | None:
-    """The content as UTF-8, if it is valid. Detection would misjudge one in five pages with few such characters."""
-    # UTF-16, ISO-2022 and HZ can be valid too. One byte is found many times faster than two.
+    """The content decoded as UTF-8, or None if it is not valid. Detection would be wrong for one in five pages with few
+    non-ASCII characters.
+    """
+    # UTF-16, ISO-2022 and HZ may also be valid UTF-8. Searching for one byte is many times faster than for two.
     if b"\0" in content or b"\x1b" in content or (b"~" in content and b"~{" in content):
         return None
     try:
@@ -102,7 +105,7 @@ def _justext(main_content: bool) -> Callable[[str, Any], str]:
     def text(page: str, tree: Any) -> str:
         language = _language((tree.body is not None and tree.body.text) or "")
         stoplist = known.get(_LANGUAGE_NAMES.get(language or "", ""))
-        # Without a list of the language's common words, these cannot separate text from boilerplate.
+        # These engines cannot separate text from boilerplate without a list of the language's common words.
         paragraphs = (
             justext.justext(page, justext.get_stoplist(stoplist))
             if stoplist
@@ -131,7 +134,7 @@ def _link_ratio(page: str, tree: Any) -> float | None:
     total = len(tree.body.text or "") if tree.body is not None else 0
     if not total:
         return None
-    # Links are taken from the source: reading them from the tree takes time that grows with the square of their number.
+    # Find links in the source: reading them from the tree takes quadratic time.
     return min(1.0, len("".join(_LINK.findall(page))) / total)
 
 

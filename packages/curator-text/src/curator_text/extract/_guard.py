@@ -1,9 +1,9 @@
-"""Extracts untrusted pages in a process that has limits of time and memory and may be lost.
+"""Extracts untrusted pages in a separate process, which has limits of time and memory and is replaced if it dies.
 
-Run as ``python -m curator_text.extract._guard ENGINE MAIN_CONTENT WANTED MEMORY_BYTES FILE FILE``. Pages travel in
-shares: one is written to one of two files in memory, an order on the input names it, the answers are written behind its
-pages, and a byte on the output says that they are all there. `GuardedProcess` is the other end; it fills one file while
-the process works on the other.
+Run as ``python -m curator_text.extract._guard ENGINE MAIN_CONTENT WANTED MEMORY_BYTES FILE FILE``. Pages are sent in
+shares. A share is written to one of two files in memory, and an order on the input names the file. The answers are
+written after its pages, and a byte on the output says that they are complete. `GuardedProcess` is the other end; it
+fills one file while the process works on the other.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from typing import BinaryIO, NamedTuple
 
 from curator_text.extract._engines import NotHtml, make_engine
 
-# The file of a share, and how many pages are in it.
+# An order: the file of a share, and its number of pages.
 _ORDER = struct.Struct("<II")
-# A file begins with the number of answers, where they end, and when the last was found. Then come the sizes of the
-# pages and of their charsets' names, the pages, and the answers. Earlier content of a file is left in place: clearing
-# it would take longer than all the rest.
+# A file begins with the number of answers, their end, and the time of the last one. Then follow the sizes of the pages
+# and of their charsets' names, the pages, and the answers. Old content of a file is not cleared, because clearing would
+# take longer than everything else.
 _STATE = struct.Struct("<QQd")
 _HEAD = struct.Struct("<QI")
-# The lengths of the four texts of an `Answer`, or -1 for none; and the ratio, or NaN for none.
+# The lengths of the four texts of an `Answer` (-1 for None), and the ratio (NaN for None).
 _ANSWER = struct.Struct("<qqqqd")
-# Large enough that handing over costs nothing beside the work, small enough to be done again after a loss.
+# The size of a share: large enough that the exchange costs little compared with the work, and small enough to repeat
+# after a crash.
 _SHARE_PAGES = 64
 _SHARE_BYTES = 1 << 19
 _FILES = 2
 _KEPT_BYTES = 4 << 20
-# malloc would return a tree's memory to the system after each page and request it again, a quarter of all the time.
+# Otherwise malloc would return the memory of each tree to the system and request it again, which takes a quarter of the
+# time.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 _START_S = 120.0
 
 
 class Answer(NamedTuple):
-    """The result for a page, with texts in UTF-8; or the ``reason`` for having none, with the message in ``text``."""
+    """The result for a page, with texts in UTF-8, or the ``reason`` why there is none, with a message in ``text``."""
 
     reason: bytes | None
     text: bytes | None = None
@@ -52,7 +54,7 @@ class Answer(NamedTuple):
 
 
 class _Share(NamedTuple):
-    """Pages in flight: in which file, how many, and where they end."""
+    """The pages that were sent: their file, their number, and their end in the file."""
 
     file: int
     pages: int
@@ -60,7 +62,9 @@ class _Share(NamedTuple):
 
 
 class GuardedProcess:
-    """Sends pages to a guarded process and gives an answer for each: what was extracted, or why nothing was."""
+    """Sends pages to a guarded process and returns an answer for each page: the extracted text, or the reason why there
+    is none.
+    """
 
     def __init__(self, arguments: Sequence[str], timeout_s: float) -> None:
         self._arguments = list(arguments)
@@ -69,7 +73,7 @@ class GuardedProcess:
         self._files: list[BinaryIO] = []
 
     def answers(self, pages: Sequence[tuple[bytes, str | None]]) -> Iterator[Answer]:
-        """One answer for each page, in order."""
+        """Yield one answer for each page, in order."""
         done = 0
         while done < len(pages):
             for answer in self._attempt(pages, done):
@@ -89,7 +93,9 @@ class GuardedProcess:
             self._files.pop().close()
 
     def _attempt(self, pages: Sequence[tuple[bytes, str | None]], first: int) -> Iterator[Answer]:
-        """Answers until the pages are done or one has killed the process, which its answer says."""
+        """Yield answers until all pages are done, or until a page has killed the process; the answer for that page says
+        so.
+        """
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -97,9 +103,9 @@ class GuardedProcess:
         waiting: deque[_Share] = deque()
         free = list(range(_FILES))
         sent = answered = first
-        begun = 0.0  # the latest time at which the current page can have begun
+        begun = 0.0  # the latest possible start of the current page
         loss: Answer | None = None
-        stood: int | None = None  # the answers before the page that took too long
+        stood: int | None = None  # the answers for pages before the one that took too long
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(news, selectors.EVENT_READ)
@@ -139,15 +145,16 @@ class GuardedProcess:
                 waiting.clear()
                 self.close()
                 yield from found
-                # A page that was finished just before the end is not lost, and neither is the one after it.
+                # A page that was finished just before the process ended keeps its answer, and the page after it is not
+                # blamed.
                 if answered + len(found) < len(pages) and stood in (None, len(found)):
                     yield loss
         finally:
-            if waiting:  # nobody needs the remaining answers
+            if waiting:  # the remaining answers are not needed
                 self.close()
 
     def _filled(self, file: int, pages: Sequence[tuple[bytes, str | None]], first: int) -> _Share:
-        """Pages from the first one on, written to a file: a number of them, or enough."""
+        """Write pages from ``first`` on to a file, up to a maximum number and size."""
         heads: list[bytes] = []
         pieces: list[bytes] = []
         size = 0
@@ -163,7 +170,7 @@ class GuardedProcess:
         return _Share(file, len(heads), at)
 
     def _found(self, share: _Share) -> list[Answer]:
-        """The answers for a share; its file is not needed any more."""
+        """Read the answers for a share; its file is free afterwards."""
         file = self._files[share.file].fileno()
         count, end, _ = _STATE.unpack(_read(file, _STATE.size, 0))
         data = _read(file, end - share.size, share.size)
@@ -188,7 +195,7 @@ class GuardedProcess:
         self.close()
         self._files = [os.fdopen(os.memfd_create("pages"), "r+b", buffering=0) for _ in range(_FILES)]
         numbers = [file.fileno() for file in self._files]
-        # The same modules as here, also where somebody has extended sys.path.
+        # The process must import the same modules as this one, even if sys.path was extended.
         environment = {**_MALLOC, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
             [sys.executable, "-m", "curator_text.extract._guard", *self._arguments, *map(str, numbers)],
@@ -209,7 +216,7 @@ class GuardedProcess:
 
 
 def _written(file: int, pieces: Sequence[bytes], at: int) -> int:
-    """Write all of the pieces, though one call may take only some; returns their length."""
+    """Write all of the pieces, since one call may write only a part; returns their length."""
     size = sum(map(len, pieces))
     done = os.pwritev(file, pieces, at)
     while done < size:
@@ -218,7 +225,7 @@ def _written(file: int, pieces: Sequence[bytes], at: int) -> int:
 
 
 def _read(file: int, size: int, at: int) -> bytes:
-    """Read this many bytes, though one call may give only some."""
+    """Read this many bytes, since one call may return fewer."""
     data = os.pread(file, size, at)
     while len(data) < size and (more := os.pread(file, size - len(data), at + len(data))):
         data += more
@@ -226,20 +233,20 @@ def _read(file: int, size: int, at: int) -> bytes:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Answer pages until the input ends."""
+    """The process: answer pages until the input ends."""
     import resource
 
     engine_name, main_content, wanted, memory_bytes, *files = arguments
     engine = make_engine(engine_name, main_content == "1", frozenset(wanted.split(",")))
-    # Memory that the interpreter and the engine already use is not counted against the pages.
+    # The limit does not include memory that the interpreter and the engine already use.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    # A limit that the process was started with stays: only root may raise it.
+    # A limit that was already set stays, because only root may raise it.
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = used + int(memory_bytes)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     orders, news = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an engine prints is not an answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output that an engine prints must not be read as an answer
     os.write(news, b"R")
     while len(order := os.read(orders, _ORDER.size)) == _ORDER.size:
         number, count = _ORDER.unpack(order)
@@ -257,7 +264,7 @@ def main(arguments: Sequence[str]) -> None:
                 answer = Answer(b"not HTML", _utf8(str(error)))
             except MemoryError:
                 answer = Answer(b"extraction out of memory", _utf8(f"more than {memory_bytes} bytes"))
-            except Exception as error:  # an engine may raise anything on a page; the page is rejected with it
+            except Exception as error:  # an engine may raise any error for a page; the page is rejected with that error
                 answer = Answer(b"extraction failed", _utf8(f"{type(error).__name__}: {error}"[:500]))
             at += content_size + name_size
             end += _written(file, _packed(answer), end)

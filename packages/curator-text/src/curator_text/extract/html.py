@@ -1,4 +1,4 @@
-"""Turns pages of HTML into text, one by one; no page can end a run or delay it for long."""
+"""Turns HTML pages into text; no page can end a run or delay it for long."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _RAW_KEPT = 1 << 16
 class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Turns the pages in ``column`` (bytes or text) into plain text, with title, language and share of links.
 
-    ``engine`` is ``resiliparse`` (fast), ``trafilatura`` or ``justext`` (slower, stricter; the extra ``extract``).
-    ``main_content`` leaves out menus, footers and the like. ``charset_column`` names a column with the encoding that
-    the server declared. Otherwise valid UTF-8 is read as UTF-8, and any other encoding is detected from the bytes. The
-    language is resiliparse's quick guess from the first 2,000 characters of the text.
+    ``engine`` is ``resiliparse`` (fast), ``trafilatura`` or ``justext`` (slower and stricter; they need the extra
+    ``extract``). ``main_content`` leaves out menus, footers and similar parts. ``charset_column`` names a column with
+    the encoding that the server declared. Otherwise valid UTF-8 is read as UTF-8, and any other encoding is detected
+    from the bytes. The language is resiliparse's quick guess from the first 2,000 characters of the text.
 
-    Pages are extracted in a separate process. A page that takes longer than ``timeout_s`` or more than ``memory_mb``,
-    or that no engine can read, is set aside; content that is neither HTML nor text is dropped as ``not HTML``. The page
-    itself is removed unless ``keep_content`` is set.
+    Pages are extracted in a separate process. A page that takes more than ``timeout_s`` or ``memory_mb``, or that the
+    engine cannot read, is set aside; content that is neither HTML nor text is dropped as ``not HTML``. The column with
+    the page is removed unless ``keep_content`` is set.
     """
 
     column: str = "content"
@@ -132,7 +132,7 @@ def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.cast(column, pa.large_binary())
     elif not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        raise UsageError(f"HtmlExtractor reads bytes or text, and the column is {column.type}")
+        raise UsageError(f"HtmlExtractor reads bytes or text, but the column is {column.type}")
     values: list[bytes | None] = column.to_pylist()
     return values
 
@@ -142,7 +142,7 @@ def _texts(values: list[bytes | None]) -> pa.Array:
 
 
 def _label(table: pa.Table, row: int) -> str:
-    """Say which page it was."""
+    """Describe the place of a page."""
     for name in ("url", "id", "path"):
         if name in table.column_names:
             return f"row {row}, {name} {table[name][row].as_py()}"

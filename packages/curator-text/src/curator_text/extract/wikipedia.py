@@ -1,4 +1,4 @@
-"""Reads a dump of Wikipedia: its articles as plain text, streamed from the compressed XML."""
+"""Reads the articles of a Wikipedia dump as plain text, streaming from the compressed XML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from curator_text.readers._bytes import Truncated, decompressed
 _SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("url", pa.string()), ("text", pa.string())])
 _RAW_KEPT = 1 << 16
 _CHUNK = 1 << 18
-# Files and categories, by number: a dump gives its wiki's names for them. Many articles still use older names.
+# The numbers of the namespaces for files and categories; a dump contains their names in its wiki. Many articles still
+# use older names.
 _NOT_TEXT = ("6", "14")
 _OLDER_NAMES = frozenset(
     (
@@ -53,7 +54,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.language, str) or not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.language):
-            raise UsageError(f"language must be that of the wiki's address, such as 'en', not {self.language!r}")
+            raise UsageError(f"language must be the one in the wiki's address, such as 'en', not {self.language!r}")
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
 
     def outputs(self) -> list[str]:
@@ -73,7 +74,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
                 if held >= self._batch_bytes:
                     yield _batch(rows, task)
                     rows, held, given = [], 0, True
-        # Dumps without an article still give the columns, so that output from them has a schema.
+        # A dump without articles still has the columns, so that its output has a schema.
         if rows or not given:
             yield _batch(rows, task)
 
@@ -92,7 +93,9 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
                         if root is None:
                             root = element
                             if _tag(root) != "mediawiki":
-                                self._reject("not a dump", path, "", f"it begins with <{_tag(root)}>, not <mediawiki>")
+                                self._reject(
+                                    "not a dump", path, "", f"the dump begins with <{_tag(root)}>, not <mediawiki>"
+                                )
                                 return
                         if event != "end":
                             continue
@@ -102,7 +105,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
                             continue
                         pages += 1
                         article = self._article(element, path, plain)
-                        root.clear()  # pages that are done would otherwise fill the memory
+                        root.clear()  # otherwise, finished pages would fill the memory
                         if article is not None:
                             yield article
                 events.close()
@@ -116,7 +119,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
     def _article(self, page: Any, path: str, plain: Any) -> tuple[str, str, str, str] | None:
         found = {_tag(child): child for child in page}
         if page.findtext("{*}ns", "0") != "0" or "redirect" in found:
-            return None  # talk, users, categories: these are not articles, so they are not rows
+            return None  # pages about talk, users or categories are not articles, so they are not rows
         number, title = page.findtext("{*}id") or "", page.findtext("{*}title") or ""
         if not number or not title or "revision" not in found:
             self._reject("incomplete page", path, f"page {number} {title}", f"it has only {', '.join(found)}")
@@ -125,7 +128,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
         source = found["revision"].findtext("{*}text") or ""
         try:
             text = plain(source)
-        except Exception as error:  # a parser of a language without a grammar may raise anything
+        except Exception as error:  # wikitext has no grammar, so its parser may raise anything
             self.record_rejected(
                 "wikitext not understood",
                 source=path,
@@ -139,7 +142,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class WikipediaDumpReader(CompositeStage[EmptyTask, DocumentBatch]):
-    """Reads dumps such as ``enwiki-latest-pages-articles1.xml-p1p41242.bz2``: a row for each article, as plain text.
+    """Reads dumps such as ``enwiki-latest-pages-articles1.xml-p1p41242.bz2``: one row with plain text for each article.
 
     The columns are ``id``, ``title``, ``url`` and ``text``. Redirects and pages that are not articles are skipped;
     tables, templates, references and file links are left out of the text. Needs the extra ``wikipedia``.
@@ -162,7 +165,7 @@ class WikipediaDumpReader(CompositeStage[EmptyTask, DocumentBatch]):
 
 
 def _parser(names: Set[str] = _OLDER_NAMES) -> Callable[[str], str]:
-    """Turns wikitext into plain text; ``names`` are the kinds of pages whose links are left out."""
+    """Turns wikitext into plain text; ``names`` are the namespaces whose links are left out."""
     try:
         import mwparserfromhell
     except ImportError as error:
@@ -181,7 +184,7 @@ def _parser(names: Set[str] = _OLDER_NAMES) -> Callable[[str], str]:
 
 
 def _drop(code: Any, node: Any) -> None:
-    with contextlib.suppress(ValueError):  # it was removed with the one around it
+    with contextlib.suppress(ValueError):  # the node was removed with an outer one
         code.remove(node)
 
 

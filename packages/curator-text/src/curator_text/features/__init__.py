@@ -1,11 +1,11 @@
 """Measures for text filters, computed once for a batch and shared by consecutive filters.
 
 Documents are laid out as UTF-8 bytes, half a megabyte at a time. An extra newline follows each document, so no word,
-line or URL can reach into the next one. Everything is then a numpy operation over the whole
-block: classes of bytes by a lookup table, words from the edges of white space, lines from newlines, repeated n-grams
-from the repeated (n-1)-grams that start at neighbouring words.
+line or URL extends into the next one. Each measure is a numpy operation over the whole block: classes of bytes come
+from a lookup table, words from the edges of white space, lines from newlines, and repeated n-grams from the repeated
+(n-1)-grams that start at neighbouring words.
 
-A filter requests its measures, which are then computed for the documents that are still there::
+A filter requests its measures, and they are computed for the documents that have not been dropped::
 
     from curator_text.features import TextFeatures, word_counts
 
@@ -13,10 +13,10 @@ A filter requests its measures, which are then computed for the documents that a
     text.per_row(word_counts)  # array([2, 0])
 
 Measures of characters are methods of `Block`; those of words, n-grams, lines and addresses are functions of a block.
-Any function of a block that returns a value per document can be used the same way. `curator_text.features.block.once`
-caches other results, such as the places of words.
+Any function of a block that returns one value for each document can be used in the same way.
+`curator_text.features.block.once` caches other results, such as the places of words.
 
-Nothing is decided by a hash: words, lines and n-grams that compare equal here are equal.
+No result depends on hashes alone: words, lines and n-grams that compare equal here are equal.
 """
 
 from __future__ import annotations

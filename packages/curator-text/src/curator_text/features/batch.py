@@ -1,4 +1,4 @@
-"""Caches what has been computed about the documents of a batch, for consecutive filters."""
+"""Caches results about the documents of a batch for consecutive filters."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from curator_text.features.grams import top_gram_starts
 if TYPE_CHECKING:
     from curator_core.model.task import DocumentBatch
 
-# Measured: between 256 KiB and 1 MiB there is no difference; below, calls cost more; above, arrays leave the cache.
+# The size of a block. Sizes between 256 KiB and 1 MiB are equally fast (measured); with smaller blocks, calls cost
+# more, and with larger ones, arrays do not fit into the cache.
 BLOCK_BYTES = 1 << 19
 
 
 class TextFeatures:
     """The documents of a column, and the results computed about them so far.
 
-    It follows a batch through filters: see `curator_core.model.task.Derived`. Null counts as the empty text.
+    The object follows a batch through filters: see `curator_core.model.task.Derived`. A null counts as an empty text.
     """
 
     def __init__(self, blocks: list[Block], alive: list[Ints | None]) -> None:
@@ -35,7 +36,7 @@ class TextFeatures:
     def of(cls, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> TextFeatures:
         """Features of a list or an Arrow array of strings."""
         if isinstance(values, str):
-            raise UsageError("text filters score a list of texts, so put a single one in brackets: score([text])")
+            raise UsageError("text filters score a list of texts, so put a single text in brackets: score([text])")
         if not isinstance(values, pa.Array | pa.ChunkedArray):
             try:
                 values = array(values, pa.large_string())
@@ -51,7 +52,7 @@ class TextFeatures:
         )
 
     def per_row(self, method: Measure, *args: Hashable) -> npt.NDArray[Any]:
-        """A method of `Block`, or a function of a block, for every document; the result is remembered."""
+        """The result of a method of `Block`, or of a function of a block, for every document; it is cached."""
         parts = [
             block.per_row(method, *args) if alive is None else block.per_row(method, *args)[alive]
             for block, alive in zip(self._blocks, self._alive, strict=True)
@@ -61,7 +62,7 @@ class TextFeatures:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def texts(self) -> Iterator[str]:
-        """The documents as strings, for rules that look at one document at a time."""
+        """The documents as strings, for rules that process one document at a time."""
         for block, alive in zip(self._blocks, self._alive, strict=True):
             for row in range(block.rows) if alive is None else alive.tolist():
                 yield block.document(row)
@@ -89,7 +90,7 @@ class TextFeatures:
 
 
 def features_of(batch: DocumentBatch, column: str) -> TextFeatures:
-    """The features of a batch's column: those that another filter has begun, or new ones."""
+    """The features of a batch's column: those that another filter has already made, or new ones."""
     key = f"text:{column}"
     known = batch._derived.get(key)
     if isinstance(known, TextFeatures):
@@ -117,7 +118,7 @@ def _blocks(values: pa.Array) -> Iterator[Block]:
     memory = memoryview(content) if content is not None else memoryview(b"")
     starts, ends = bounds[:-1].tolist(), bounds[1:].tolist()
     if values.null_count:
-        # A null may have bytes under it; it counts as empty.
+        # A null may still have bytes in the buffer; it counts as empty.
         valid = to_numpy(values.is_valid())
         ends = np.where(valid, bounds[1:], bounds[:-1]).tolist()
     done = 0
@@ -129,7 +130,7 @@ def _blocks(values: pa.Array) -> Iterator[Block]:
 
 
 def _compacted(block: Block, rows: Ints) -> Block | None:
-    """A block of these rows alone, where too little of the old block is still in use."""
+    """A block with only these rows, or None if most of the old block is still in use."""
     if block.byte_counts()[rows].sum() > 0.7 * len(block.raw):
         return None
     spans, raw = block.spans, memoryview(block.raw)

@@ -1,4 +1,4 @@
-"""Lays documents side by side as bytes, and measures their characters."""
+"""Stores documents in one sequence of bytes, and measures their characters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 # Newlines before the first document and after the last, so that eight bytes can be read on either side of a word.
 _MARGIN = 32
 
-# Classes of bytes, as bits. A byte of a non-ASCII character is START or CONT and nothing else.
+# Classes of bytes, as bits. A byte of a non-ASCII character is only START or CONT.
 SPACE, ENGLISH, DIGIT, BLANK, PAREN, LETTER, CONT, START = (1 << bit for bit in range(8))
 
 
@@ -48,8 +48,8 @@ _CLASSES = _byte_classes()
 
 
 class Block:
-    """Documents side by side; positions are offsets into `data`. Every method returns a value per document, in
-    order.
+    """Documents in one sequence of bytes; positions are offsets into `data`. Every method returns one value for each
+    document, in order.
     """
 
     def __init__(self, documents: Sequence[bytes | memoryview]) -> None:
@@ -60,7 +60,7 @@ class Block:
         self.ends: Ints = np.cumsum(lengths + 1) + (_MARGIN - 1)
         self.starts: Ints = self.ends - lengths
         self.rows = len(documents)
-        # Results of functions that are not values per document: see `once`.
+        # Results of functions that do not return one value for each document: see `once`.
         self.shared: dict[Callable[..., Any], Any] = {}
         self._memo: dict[tuple[Measure, tuple[Hashable, ...]], npt.NDArray[Any]] = {}
 
@@ -100,9 +100,9 @@ class Block:
         return self.count_between(mask, self.starts, self.ends)
 
     def count_between(self, mask: Bools, first: Ints, last: Ints) -> Ints:
-        """How many bytes a mask marks in each of these spans, which follow one another."""
+        """How many bytes a mask marks in each of these spans, which are in order and do not overlap."""
         if len(self.raw) > 400 * self.rows:
-            # count_nonzero reads 20 bytes a nanosecond; the cost is in the call.
+            # count_nonzero reads 20 bytes per nanosecond, so only the number of calls matters.
             counted = np.count_nonzero
             spans = zip(first.tolist(), last.tolist(), strict=True)
             return np.fromiter((counted(mask[a:b]) for a, b in spans), np.int64, len(first))
@@ -154,7 +154,7 @@ class Block:
         return np.flatnonzero(self.mask(CONT))
 
     def ordered_lengths(self, starts: Ints, ends: Ints) -> Ints:
-        """Lengths in code points of pieces that come in order and do not overlap; cheaper where most text is ASCII."""
+        """Lengths in code points of pieces that come in order and do not overlap; faster if most text is ASCII."""
         if self.is_ascii:
             return ends - starts
         inside = self._continuations
@@ -166,18 +166,18 @@ class Block:
 
     @cached_property
     def wide_points(self) -> tuple[Ints, Ints]:
-        """Non-ASCII characters: where they start, and their code points."""
+        """The positions and code points of non-ASCII characters."""
         at = np.flatnonzero(self.classes >= START)  # the highest bit
         return at, self.code_points(at)
 
     @cached_property
     def wide(self) -> tuple[Ints, npt.NDArray[np.uint8]]:
-        """Non-ASCII characters: where they start, and their classes."""
+        """The positions and classes of non-ASCII characters."""
         at, points = self.wide_points
         return at, _unicode.classes()[points]
 
     def wide_positions(self, bits: int) -> Ints:
-        """Where non-ASCII characters of a class start."""
+        """The positions of non-ASCII characters of a class."""
         if self.is_ascii:
             return np.zeros(0, np.int64)
         at, kinds = self.wide
@@ -185,7 +185,7 @@ class Block:
         return found
 
     def code_points(self, at: Ints) -> Ints:
-        """The non-ASCII characters that start at these positions."""
+        """The code points of the non-ASCII characters at these positions."""
         fours = np.ndarray((len(self.data) - 4,), "<u4", self.raw, 0, (1,))[at]
         second = fours >> 8 & 0x3F
         points = np.where(
@@ -201,7 +201,7 @@ class Block:
         return points
 
     def find(self, needle: bytes, *, lower: bool = False) -> Ints:
-        """Where a needle of two bytes or more occurs, overlapping ones too."""
+        """The positions of a needle of two bytes or more, including overlapping occurrences."""
         data = self.lowered if lower else self.data
         rarity = sorted(range(len(needle)), key=lambda i: _FREQUENT.get(needle[i], 0))[:2]
         i, j = sorted(rarity)
@@ -219,12 +219,12 @@ class Block:
 
     @cached_property
     def eights(self) -> npt.NDArray[np.uint64]:
-        # Eight bytes from every position on, without a copy.
+        # The eight bytes that begin at every position, without a copy.
         return np.ndarray((len(self.data) - 8,), "<u8", self.raw, 0, (1,))
 
 
 def once[T](function: Callable[[Block], T]) -> Callable[[Block], T]:
-    """Let a function of a block return its cached result from the second call on."""
+    """Cache the result of a function of a block."""
 
     @functools.wraps(function)
     def remembered(block: Block) -> T:
@@ -237,7 +237,7 @@ def once[T](function: Callable[[Block], T]) -> Callable[[Block], T]:
 
 
 def numbered(keys: npt.NDArray[Any]) -> tuple[Ints, int]:
-    """A number for every key, equal where keys are, in order of first occurrence; and how many there are."""
+    """A number for every key, equal for equal keys and in order of first occurrence, and the count of numbers."""
     encoded = array(keys).dictionary_encode()
     return to_numpy(encoded.indices).astype(np.int64), len(encoded.dictionary)
 
@@ -245,5 +245,5 @@ def numbered(keys: npt.NDArray[Any]) -> tuple[Ints, int]:
 ODD = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD], np.uint64
 )
-# Letters of English text by frequency: a search begins at the rarest letter of its needle.
+# Letters of English text by frequency, rarest first: a search begins with the rarest letter of its needle.
 _FREQUENT = {byte: rank for rank, byte in enumerate(b"zqxjkv:/bpgwymufcldrhsnioate ", start=1)}

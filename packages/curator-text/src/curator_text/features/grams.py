@@ -14,20 +14,20 @@ from curator_text.features.words import BEYOND, word_char_sums, word_counts, wor
 
 
 class Grams:
-    """Repeated n-grams: the words they start at, in order, their numbers, and how often each number occurs."""
+    """Repeated n-grams: the words at which they start, in order, their numbers, and the count of each number."""
 
     def __init__(self, at: Ints, ids: Ints, counts: Ints) -> None:
         self.at, self.ids, self.counts, self.size = at, ids, counts, max(len(counts), 1)
 
     @cached_property
     def first(self) -> Ints:
-        """Indices of the first occurrence of each, in order."""
+        """The indices of the first occurrence of each n-gram, in order."""
         return np.flatnonzero(~self.seen)
 
     @cached_property
     def seen(self) -> Bools:
-        """Which of them occurred before. Numbers are assigned in order of occurrence, so a new one exceeds all earlier
-        ones.
+        """Which n-grams occurred before. Numbers are assigned in order of occurrence, so a new number exceeds all
+        earlier ones.
         """
         seen = np.ones(len(self.ids), np.bool_)
         if len(self.ids):
@@ -38,7 +38,7 @@ class Grams:
 
 
 def _number_words(block: Block, chosen: Ints) -> tuple[Ints, int]:
-    # Equal words get equal numbers, different ones different numbers: eight bytes at a time, each step exact.
+    # Equal words get equal numbers, and different words different numbers. Each step compares eight bytes exactly.
     starts, ends = words_of(block).starts[chosen], words_of(block).ends[chosen]
     ids, size = numbered(word_keys(block)[chosen])
     sizes = ends - starts
@@ -62,7 +62,7 @@ def _number_words(block: Block, chosen: Ints) -> tuple[Ints, int]:
 
 
 def _word_sums(block: Block) -> npt.NDArray[np.uint64]:
-    # A hash of every word, equal where words are.
+    # A hash of every word; equal words have equal hashes.
     starts, ends = words_of(block).starts, words_of(block).ends
     sums: npt.NDArray[np.uint64] = word_keys(block) * ODD[0]
     sizes = ends - starts
@@ -82,7 +82,7 @@ def _word_sums(block: Block) -> npt.NDArray[np.uint64]:
 
 
 def _same_words(block: Block, some: Ints, others: Ints) -> bool:
-    # Whether words are equal, pair by pair.
+    # Whether all pairs consist of equal words.
     keys, starts, ends = word_keys(block), words_of(block).starts, words_of(block).ends
     sizes = (ends - starts)[some]
     if not (np.array_equal(keys[some], keys[others]) and np.array_equal(sizes, (ends - starts)[others])):
@@ -102,13 +102,13 @@ def _same_words(block: Block, some: Ints, others: Ints) -> bool:
 
 
 def _repeated_pairs(block: Block) -> Grams:
-    # Hashes find candidates at a third of the cost of numbering all words; candidates are then compared.
+    # Hashes find candidates at a third of the cost of numbering all words; then the candidates are compared.
     rows, sums = word_rows(block), _word_sums(block)
     pairs = sums[1:] * ODD[1]
     pairs += sums[:-1]
     pairs += np.repeat(np.arange(block.rows, dtype=np.uint64) * ODD[2], word_counts(block))[:-1]
     pairs *= ODD[3]
-    # Most pairs occur once in their document, which a table of counts by a few bits of the hash shows at once.
+    # Most pairs occur only once in their document; a table of counts by a few bits of the hash rules them out.
     bits = max(len(pairs), 1).bit_length() + 1
     buckets = (pairs >> np.uint64(64 - bits)).view(np.int64)
     at = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
@@ -127,7 +127,7 @@ def _repeated_pairs(block: Block) -> Grams:
 
 
 def _exactly_repeated_pairs(block: Block) -> Grams:
-    # For colliding hashes, which would have to be contrived.
+    # Used if hashes collide, which happens only if someone constructs a collision.
     rows = word_rows(block)
     at = np.flatnonzero(rows[1:] == rows[:-1])
     ids, size = _number_words(block, np.arange(len(rows)))
@@ -145,7 +145,7 @@ def repeated_grams(block: Block, n: int) -> Grams:
         elif n == 2:
             levels[n] = _repeated_pairs(block)
         else:
-            # An n-gram is the (n-1)-grams at two neighbouring words, and is not repeated unless both are.
+            # An n-gram consists of the (n-1)-grams at two neighbouring words, and is repeated only if both are.
             below = repeated_grams(block, n - 1)
             pairs = np.flatnonzero(below.at[1:] == below.at[:-1] + 1)
             levels[n] = _repeated(below.at[pairs], below.ids[pairs] * below.size + below.ids[pairs + 1])
@@ -153,7 +153,9 @@ def repeated_grams(block: Block, n: int) -> Grams:
 
 
 def top_gram_starts(block: Block, n: int) -> Ints:
-    """The word at which the most frequent n-gram first starts (the first of several), -1 with under n words."""
+    """The word at which the most frequent n-gram first starts, or -1 if there are fewer than n words; the first of
+    equally frequent n-grams counts.
+    """
     words, grams = words_of(block), repeated_grams(block, n)
     top = np.where(words.last - words.first >= n, words.first, -1)
     first = grams.first
@@ -168,7 +170,7 @@ def top_gram_starts(block: Block, n: int) -> Ints:
 
 
 def top_gram_counts(block: Block, n: int) -> Ints:
-    """How often the most frequent n-gram occurs, 0 with fewer than n words."""
+    """How often the most frequent n-gram occurs; 0 if there are fewer than n words."""
     grams, top = repeated_grams(block, n), block.per_row(top_gram_starts, n)
     counts = (top >= 0).astype(np.int64)
     index = np.searchsorted(grams.at, top)
@@ -180,7 +182,7 @@ def top_gram_counts(block: Block, n: int) -> Ints:
 
 
 def top_gram_sizes(block: Block, n: int) -> Ints:
-    """Length of the most frequent n-gram, its words joined by single spaces."""
+    """The length of the most frequent n-gram, with its words joined by single spaces."""
     top, sums = block.per_row(top_gram_starts, n), word_char_sums(block)
     sizes = np.zeros(block.rows, np.int64)
     some = np.flatnonzero(top >= 0)
@@ -189,13 +191,13 @@ def top_gram_sizes(block: Block, n: int) -> Ints:
 
 
 def top_gram_removed(block: Block, n: int) -> Ints:
-    """Code points that are removed when every occurrence of the most frequent n-gram is cut out of the raw text."""
+    """How many code points are removed when every occurrence of the most frequent n-gram is cut out of the raw text."""
     top, sizes = block.per_row(top_gram_starts, n), block.per_row(top_gram_sizes, n)
     starts, ends, raw = words_of(block).starts, words_of(block).ends, block.raw
     some = np.flatnonzero(top >= 0)
     head, tail = top[some], top[some] + (n - 1)
     removed = np.zeros(block.rows, np.int64)
-    # The bytes already hold the words side by side, unless something other than one space separates them.
+    # The bytes can be compared directly, unless something other than one space separates the words.
     plain = np.ones(len(some), np.bool_)
     for step in range(n - 1):
         plain &= (starts[head + step + 1] - ends[head + step] == 1) & (block.data[ends[head + step]] == ord(" "))
@@ -210,7 +212,9 @@ def top_gram_removed(block: Block, n: int) -> Ints:
 
 
 def covered_gram_chars(block: Block, n: int) -> Ints:
-    """Code points in n-grams that occurred before, each counted once, with the spaces between their words."""
+    """How many code points are in n-grams that occurred before, including the spaces between words; each code point
+    counts once.
+    """
     grams = repeated_grams(block, n)
     total = np.zeros(block.rows, np.int64)
     again = grams.at[grams.seen]
@@ -225,7 +229,9 @@ def covered_gram_chars(block: Block, n: int) -> Ints:
 
 
 def skipped_gram_chars(block: Block, n: int) -> Ints:
-    """Code points in repeated n-grams, continuing after each match, as the Gopher recipe does."""
+    """How many code points are in repeated n-grams, if the search continues after each match, as in the Gopher
+    recipe.
+    """
     grams, sums = repeated_grams(block, n), word_char_sums(block)
     total = np.zeros(block.rows, np.int64)
     if not len(grams.at):
@@ -248,7 +254,7 @@ def skipped_gram_chars(block: Block, n: int) -> Ints:
 
 
 def _repeated(at: Ints, keys: npt.NDArray[Any]) -> Grams:
-    """Those of the n-grams at these words whose key occurs twice or more."""
+    """The n-grams at these words whose key occurs at least twice."""
     numbers, count = numbered(keys)
     counts = np.bincount(numbers, minlength=count)
     chosen = np.flatnonzero(counts[numbers] > 1)

@@ -9,7 +9,7 @@ import numpy as np
 from curator_text.features.block import ODD, Block, Bools, Ints, numbered, once
 from curator_text.features.words import BEYOND, ELLIPSES, stripped_of, words_of
 
-# The marks that the filters of NeMo Curator and C4 look for.
+# The characters and phrases that the filters of NeMo Curator and C4 use.
 BULLETS = "•‣⁃⁌⁍∙○●◘◦⦾⦿"  # noqa: RUF001
 BOILERPLATE = (
     "terms of use",
@@ -47,7 +47,7 @@ _ELLIPSIS_BEFORE = _table(bytes({mark[-2] for mark in _ELLIPSIS_BYTES} | {ord("R
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Where lines or paragraphs start and end, and the document each belongs to."""
+    """The start and end of each line or paragraph, and its document."""
 
     starts: Ints
     ends: Ints
@@ -56,7 +56,7 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Sentences(Pieces):
-    """Lines that are not blank; `first` and `last` bound their content without surrounding white space."""
+    """Lines that are not blank; `first` and `last` enclose their content without surrounding white space."""
 
     first: Ints
     last: Ints
@@ -64,7 +64,7 @@ class Sentences(Pieces):
 
 @once
 def lines_of(block: Block) -> Pieces:
-    """The lines, separated by newlines; there is always one more than newlines."""
+    """The lines, which are separated by newlines; each document has one more line than newlines."""
     newlines = np.flatnonzero(block.data == 10)
     first, last = np.searchsorted(newlines, block.starts), np.searchsorted(newlines, block.ends) + 1
     if not block.rows:
@@ -75,7 +75,7 @@ def lines_of(block: Block) -> Pieces:
 
 @once
 def _line_words(block: Block) -> tuple[Ints, Ints]:
-    # For every line the first of its words and the first of the next line's.
+    # For every line, its first word and the first word of the next line.
     first = np.searchsorted(words_of(block).starts, lines_of(block).starts)
     after = np.empty_like(first)
     after[:-1] = first[1:]
@@ -85,7 +85,7 @@ def _line_words(block: Block) -> tuple[Ints, Ints]:
 
 @once
 def sentences_of(block: Block) -> Sentences:
-    """Lines that are not blank, and where their content starts and ends (as str.strip() would leave it)."""
+    """Lines that are not blank, with the start and end of their content (as left by str.strip())."""
     lines, (first, after) = lines_of(block), _line_words(block)
     some = np.flatnonzero(after > first)
     words = words_of(block)
@@ -99,7 +99,7 @@ def sentences_of(block: Block) -> Sentences:
 
 
 def count_pieces(block: Block, pieces: Pieces, chosen: Bools | None = None) -> Ints:
-    """How many lines (sentences, paragraphs) each document has, or how many of the chosen."""
+    """How many lines (sentences, paragraphs) each document has, or how many of the chosen ones."""
     rows = pieces.rows if chosen is None else pieces.rows[chosen]
     return np.bincount(rows, minlength=block.rows)
 
@@ -113,9 +113,9 @@ def sentence_counts(block: Block) -> Ints:
 
 
 def bullet_sentences(block: Block) -> Ints:
-    """Lines whose first character is a bullet."""
+    """How many lines begin with a bullet."""
     at = sentences_of(block).first
-    bullet = block.data[at] == 0xE2  # all bullets have three bytes and this one first
+    bullet = block.data[at] == 0xE2  # all bullets have three bytes, of which this is the first
     some = np.flatnonzero(bullet)
     pairs = block.data[at[some] + 1].astype(np.int64) << 8 | block.data[at[some] + 2]
     bullet[some] = np.isin(pairs, _BULLET_TAILS)
@@ -123,12 +123,12 @@ def bullet_sentences(block: Block) -> Ints:
 
 
 def endmark_sentences(block: Block) -> Ints:
-    """Lines that end with ``. ? ! " '``."""
+    """How many lines end with ``. ? ! " '``."""
     return count_pieces(block, sentences_of(block), _ENDMARK[block.data[sentences_of(block).last - 1]])
 
 
 def ellipsis_sentences(block: Block) -> Ints:
-    """Lines that end with an ellipsis or with "read more"."""
+    """How many lines end with an ellipsis or with "read more"."""
     sentences, data, raw = sentences_of(block), block.data, block.raw
     last, before = data[sentences.last - 1], data[sentences.last - 2]
     at = np.flatnonzero(_ELLIPSIS_END[last] & _ELLIPSIS_BEFORE[before])
@@ -149,7 +149,7 @@ def repeats(block: Block, pieces: Pieces) -> Bools:
     small = np.flatnonzero(sizes < 16)
     tail[small] = head[small]
     middle[small] = eights[starts[small] + 8] | BEYOND[np.clip(sizes[small] - 8, 0, 8)]
-    # A cheap first test: lines with the same sum are then compared.
+    # A cheap first test; only lines with the same sum are compared.
     with np.errstate(over="ignore"):
         sums = head * ODD[0] ^ (tail + sizes.astype(np.uint64)) * ODD[1]
         sums = (sums ^ sums >> np.uint64(29)) * ODD[2] ^ middle * ODD[3] ^ rows.astype(np.uint64) * ODD[4]
@@ -170,7 +170,7 @@ def repeats(block: Block, pieces: Pieces) -> Bools:
 
 
 def sum_pieces(block: Block, pieces: Pieces, chosen: Bools | None = None) -> Ints:
-    """Code points in the lines (paragraphs) of each document, or in the chosen ones."""
+    """How many code points are in the lines (paragraphs) of each document, or in the chosen ones."""
     starts, ends, rows = pieces.starts, pieces.ends, pieces.rows
     if chosen is not None:
         starts, ends, rows = starts[chosen], ends[chosen], rows[chosen]
@@ -196,12 +196,13 @@ def distinct_sentence_chars(block: Block) -> Ints:
 
 @once
 def paragraphs_of(block: Block) -> Pieces:
-    """The paragraphs, separated by two newlines in a row, including empty ones."""
-    ends = lines_of(block).ends  # newlines, each document's last being the one after it
+    """The paragraphs, which are separated by two consecutive newlines, including empty ones."""
+    ends = lines_of(block).ends  # positions of newlines; the last of each document is the one after it
     foreign = np.zeros(len(ends), np.bool_)
     if len(ends):
         foreign[np.cumsum(line_counts(block)) - 1] = True
-    # Position of each newline within a run of newlines: every second one that has a follower splits.
+    # The position of each newline in its run. A newline at an even position, with another one after it, separates
+    # paragraphs.
     fresh = np.ones(len(ends), np.bool_)
     fresh[1:] = (ends[1:] != ends[:-1] + 1) | foreign[:-1]
     index = np.arange(len(ends))
@@ -235,7 +236,7 @@ def distinct_paragraph_chars(block: Block) -> Ints:
 
 
 def boilerplate_paragraphs(block: Block) -> Ints:
-    """Paragraphs with one of `BOILERPLATE` in them; -1 for documents with "lorem ipsum"."""
+    """How many paragraphs contain one of `BOILERPLATE`; -1 for documents with "lorem ipsum"."""
     suspects = [block.find(part, lower=True) for part in (b"cookie", b"privacy", b"terms of use", b"lorem ipsum")]
     if not block.is_ascii:
         suspects.append(block.find("\u212a".encode()))  # the Kelvin sign, whose lower case is k
@@ -251,8 +252,8 @@ def boilerplate_paragraphs(block: Block) -> Ints:
 
 @once
 def printed_lines_of(block: Block) -> Pieces:
-    """The lines of str.splitlines(): it knows more line ends than the newline, and gives no empty line after the
-    last.
+    """The lines of str.splitlines(), which recognises more line ends than the newline, and returns no empty line at the
+    end.
     """
     data = block.data
     marks = data == 10
@@ -268,7 +269,7 @@ def printed_lines_of(block: Block) -> Pieces:
         behind = np.concatenate((behind, rare + 2, rare3 + 3))
         order = np.argsort(at)
         at, behind = at[order], behind[order]
-    own = np.isin(at, block.ends, invert=True)  # the newline behind a document is not the document's
+    own = np.isin(at, block.ends, invert=True)  # the newline after a document does not belong to it
     joined = np.flatnonzero((data[at[:-1]] == 13) & (data[at[1:]] == 10) & (at[1:] == at[:-1] + 1) & own[1:])
     behind[joined] += 1
     at, behind = np.delete(at, joined + 1), np.delete(behind, joined + 1)
@@ -279,13 +280,15 @@ def printed_lines_of(block: Block) -> Pieces:
 
 
 def inner_words(block: Block, pieces: Pieces) -> tuple[Ints, Ints]:
-    """For lines or paragraphs, the first of their words and the first after them."""
+    """For each line or paragraph, its first word and the first word after it."""
     words = words_of(block).starts
     return np.searchsorted(words, pieces.starts), np.searchsorted(words, pieces.ends)
 
 
 def between_newlines(block: Block, at_least: int, *, strip: bool) -> Pieces:
-    """The pieces between runs of this many newlines or more, of the text as it is or stripped of white space."""
+    """The pieces between runs of at least this many newlines, in the text itself or in the text stripped of white
+    space.
+    """
     ends = lines_of(block).ends
     own = np.isin(ends, block.ends, invert=True)
     newlines = ends[own]

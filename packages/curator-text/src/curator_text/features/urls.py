@@ -13,11 +13,11 @@ _URL = re.compile(rb"https?://(?:[A-Za-z0-9$\-_@.&+/:=?#~!*(),]|%[0-9A-Fa-f]{2})
 
 @once
 def urls_of(block: Block) -> list[tuple[int, bytes]]:
-    """Document and address, for every http(s) address in the text."""
+    """The document and the address, for every http(s) address in the text."""
     at = block.find(b"://")
     if not len(at):
         return []
-    # Where a scheme could begin; one inside an earlier address belongs to that address.
+    # The places where a scheme may begin; a scheme inside an earlier address belongs to that address.
     secure = block.data[at - 1] == ord("s")
     found = []
     behind = 0

@@ -12,13 +12,16 @@ from curator_text import _unicode
 from curator_text.features.block import SPACE, Block, Bools, Ints, once
 
 ELLIPSES = ("...", "[...]", "…", "(...)", "[…]", "-»")
-# Of a word's eight bytes, those after its end are set to 0xFF, which UTF-8 never uses: if keys differ, words differ.
+# Masks that set the bytes of a key after the end of a short word to 0xFF, which UTF-8 never uses, so that different
+# short words have different keys.
 BEYOND = np.array([~((1 << 8 * length) - 1) & (2**64 - 1) for length in range(8)] + [0], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Where words start and end, and which of them (first to before last) belong to each document."""
+    """The start and end of words, and the range of words of each document: from `first` up to, but excluding,
+    `last`.
+    """
 
     starts: Ints
     ends: Ints
@@ -28,7 +31,7 @@ class Words:
 
 @once
 def stripped_of(block: Block) -> tuple[Ints, Ints]:
-    """Where the text starts and ends once stripped as by str.strip()."""
+    """The start and end of each text after str.strip()."""
     words = words_of(block)
     first, last = block.starts.copy(), block.starts.copy()
     some = words.last > words.first
@@ -38,7 +41,7 @@ def stripped_of(block: Block) -> tuple[Ints, Ints]:
 
 @once
 def spaces_of(block: Block) -> Bools:
-    """Which bytes belong to white space, as str.split() sees it."""
+    """Which bytes are white space for str.split()."""
     mask = block.mask(SPACE)
     if len(at := block.wide_positions(_unicode.SPACE)):
         mask[at] = mask[at + 1] = True
@@ -48,7 +51,7 @@ def spaces_of(block: Block) -> Bools:
 
 @once
 def words_of(block: Block) -> Words:
-    """Where words start and end."""
+    """The start and end of each word."""
     spaces = spaces_of(block)
     edges = np.flatnonzero(spaces[1:] != spaces[:-1]) + 1
     starts = edges[0::2]
@@ -60,7 +63,7 @@ def word_counts(block: Block) -> Ints:
 
 
 def word_chars(block: Block) -> Ints:
-    """Code points in words: all except white space."""
+    """How many code points are in words; these are all except white space."""
     words, sums = words_of(block), word_char_sums(block)
     return sums[words.last] - sums[words.first]
 
@@ -72,12 +75,12 @@ def word_lengths(block: Block) -> Ints:
 
 @once
 def word_char_sums(block: Block) -> Ints:
-    """Code points in all words before each word."""
+    """How many code points are in all words before each word."""
     return np.concatenate(([0], np.cumsum(word_lengths(block))))
 
 
 def longest_words(block: Block) -> Ints:
-    """Length of the longest word, 0 where there is none."""
+    """The length of the longest word, or 0 if there is none."""
     words = words_of(block)
     return _segments(np.maximum, word_lengths(block), words.first, words.last)
 
@@ -89,20 +92,20 @@ def word_rows(block: Block) -> Ints:
 
 @once
 def word_keys(block: Block) -> npt.NDArray[np.uint64]:
-    """The first eight bytes of each word; words of fewer are equal when their keys are."""
+    """The first eight bytes of each word; words of fewer bytes are equal if and only if their keys are."""
     words = words_of(block)
     keys: npt.NDArray[np.uint64] = block.eights[words.starts] | BEYOND[np.minimum(words.ends - words.starts, 8)]
     return keys
 
 
 def words_among(block: Block, known: Iterable[str]) -> Bools:
-    """Which words are one of the ``known``."""
+    """Which words are among the ``known``."""
     keys, found = word_keys(block), None
     longer: list[bytes] = []
     short: list[int] = []
     for word in known:
         encoded = word.encode()
-        if len(encoded) >= 8:  # a key of eight bytes is shared with all words that begin so
+        if len(encoded) >= 8:  # all words with the same first eight bytes share a key
             longer.append(encoded)
         elif encoded:
             short.append(_key(encoded))
@@ -117,7 +120,7 @@ def words_among(block: Block, known: Iterable[str]) -> Bools:
 
 
 def count_words(block: Block, chosen: Bools) -> Ints:
-    """How many words of each document a mask over words marks."""
+    """How many words of each document are ``chosen``."""
     return _at_words(block, np.flatnonzero(chosen))
 
 
@@ -127,12 +130,12 @@ def _at_words(block: Block, indices: Ints) -> Ints:
 
 
 def known_word_counts(block: Block, known: tuple[str, ...]) -> Ints:
-    """How many words are one of the ``known`` ones, in exactly their spelling."""
+    """How many words are among the ``known``, with the same spelling."""
     return count_words(block, words_among(block, known))
 
 
 def distinct_known_words(block: Block, known: tuple[str, ...]) -> Ints:
-    """How many of the ``known`` words occur at all."""
+    """How many of the ``known`` words occur at least once."""
     long = sorted({word for word in known if len(word.encode()) >= 8})
     short = sorted(set(known).difference(long))
     at = np.flatnonzero(words_among(block, short))
@@ -158,7 +161,7 @@ def having(block: Block, bits: int, wide_bits: int) -> Bools:
     mask = block.mask(bits)
     if len(at := block.wide_positions(wide_bits)):
         mask[at] = True
-    # The first byte decides for most words.
+    # For most words, the first byte decides.
     having = mask[words.starts]
     rest = np.flatnonzero(~having)
     bounds = np.stack((words.starts[rest], words.ends[rest]), 1).ravel()
@@ -173,7 +176,7 @@ def symbol_words(block: Block) -> Ints:
     among = words_among(block, ELLIPSES)
     hashes = np.flatnonzero(block.data == ord("#"))
     if len(hashes):
-        # Runs of # in words that have one; a run counts once, whatever its length.
+        # Count the runs of # in words; a run counts once, whatever its length.
         index = np.searchsorted(words.starts, hashes, "right") - 1
         fresh = np.ones(len(hashes), np.bool_)
         fresh[1:] = hashes[1:] != hashes[:-1] + 1
@@ -192,7 +195,7 @@ def _key(word: bytes) -> int:
 
 
 def _segments(reduce: np.ufunc, values: Ints, first: Ints, last: Ints) -> Ints:
-    """A reduction over values[first:last] for each pair, 0 where that is empty. Pairs follow one another."""
+    """The reduction of values[first:last] for each pair, or 0 if that is empty. The ranges are in order."""
     result = np.zeros(len(first), np.int64)
     some = np.flatnonzero(last > first)
     if len(some):

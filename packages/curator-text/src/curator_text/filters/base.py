@@ -1,6 +1,6 @@
 """A text filter: a measure of every document, and the range of values to keep.
 
-Most are one method over `TextFeatures`::
+Most filters consist of one method over `TextFeatures`::
 
     @dataclass
     class ShoutingFilter(TextFilter):
@@ -12,13 +12,13 @@ Most are one method over `TextFeatures`::
         def keep_array(self, scores: pa.Array) -> pa.Array:
             return pc.less_equal(scores, self.max_ratio)
 
-A rule that is easier to write for one document is a `DocumentFilter` with a ``score_one(text)``.
+If a rule is easier to write for one document, use a `DocumentFilter` with a method ``score_one(text)``.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -43,14 +43,14 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class TextFilter(ColumnFilter):
-    """Base of filters that measure text; neighbours in a pipeline share their measures."""
+    """Base of filters that measure text; consecutive filters in a pipeline share their measures."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name = self.score_column
         if name is not None and (not isinstance(name, str) or not name or name == self.column):
             raise UsageError(
-                f"{type(self).__name__}.score_column must be the name of another column than the text's, not {name!r}"
+                f"{type(self).__name__}.score_column must be the name of a column other than that of the text, not {name!r}"
             )
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
@@ -77,31 +77,33 @@ class TextFilter(ColumnFilter):
             raise not_text(self, self.column, kind)
         return self.scores_of(features_of(batch, self.column))
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        return list(islice(at_fault(self, text, reason), MOST_SPANS))
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
+        return islice(at_fault(self, text, reason), MOST_SPANS)
 
     def loaded(self, load: Callable[[], T]) -> T:
-        """The result of ``load``, once per process: loaded by `setup`, or by the first call without a setup."""
+        """The result of ``load``, which runs once in each process: in `setup`, or in the first call if there was no
+        setup.
+        """
         if "_loaded" not in self.__dict__:
             object.__setattr__(self, "_loaded", load())
         found: T = self.__dict__["_loaded"]
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loaded model is not part of the stage, and many cannot be sent to another process.
+        # A loaded model is not part of the stage, and many models cannot be pickled.
         return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
 
 
 @dataclass(kw_only=True)
 class DocumentFilter(TextFilter):
-    """Base of filters over one document at a time: ``score_one`` is given a string, never null."""
+    """Base of filters that score one document at a time: ``score_one`` gets a string, never null."""
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
         return array([self.score_one(document) for document in text.texts()], self.score_type)
 
 
 def optional(module: str, extra: str) -> Any:
-    """A module of an extra, or an error that names the command to install it."""
+    """Import a module of an extra, or raise an error with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -109,26 +111,26 @@ def optional(module: str, extra: str) -> Any:
 
 
 def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], *, empty: float) -> npt.NDArray[np.float64]:
-    """The part divided by the whole; ``empty`` where the whole is 0."""
+    """The part divided by the whole, or ``empty`` if the whole is 0."""
     result = np.full(len(whole), empty, np.float64)
     np.divide(part, whole, out=result, where=whole != 0)
     return result
 
 
 def share(part: float) -> str:
-    """A limit in words: 0.25 is ``25 %``."""
+    """A share as text: 0.25 is ``25 %``."""
     return f"{100 * part:.10g} %"
 
 
 def spread(low: float, high: float) -> str:
-    """A range in words: ``50 to 100,000``, ``at least 50``, ``at most 1,500``."""
+    """A range as text: ``50 to 100,000``, ``at least 50``, ``at most 1,500``."""
     if high == float("inf"):
         return f"at least {_exactly(low)}"
     return f"{_exactly(low)} to {_exactly(high)}" if low > 0 else f"at most {_exactly(high)}"
 
 
 def spread_share(low: float, high: float) -> str:
-    """A range of shares in words: ``1 to 85 %``."""
+    """A range of shares as text: ``1 to 85 %``."""
     return f"{100 * low:.10g} to {share(high)}"
 
 
@@ -165,7 +167,7 @@ def check_number(stage: object, name: str, *, low: float | None = None, high: fl
 
 
 def check_range(stage: object, low: str, high: str) -> None:
-    """Raise unless both parameters are numbers and the first is no more than the second."""
+    """Raise unless both parameters are numbers and the first is not above the second."""
     check_number(stage, low)
     check_number(stage, high)
     if getattr(stage, low) > getattr(stage, high):

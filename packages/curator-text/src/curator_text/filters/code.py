@@ -1,7 +1,7 @@
 """Filters of source code: comments, lines, letters, headers of other formats.
 
-Names, parameters, defaults and scores are those of NeMo Curator; what NeMo Curator takes from other packages (comments,
-the text of HTML), Python's own parsers read here.
+Names, parameters, defaults and scores are those of NeMo Curator. Where NeMo Curator uses other packages (for comments
+and the text of HTML), these filters use Python's own parsers.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ from curator_text.filters.base import (
     spread_share,
 )
 
-# The score of a document whose comments cannot be found, because one does not end or Python cannot parse it.
+# The score of a document whose comments cannot be found, because a comment does not end or Python cannot parse the
+# document.
 UNREADABLE = 9999.0
 
 
 @dataclass
 class PythonCommentToCodeFilter(DocumentFilter):
-    """Keep Python files whose comments and docstrings make up a share of the text that is in a range.
+    """Keep Python files if the share of comments and docstrings in their text is in a range.
 
     A file that Python cannot parse scores 0.
     """
@@ -80,7 +81,7 @@ class PythonCommentToCodeFilter(DocumentFilter):
 
 @dataclass
 class GeneralCommentToCodeFilter(DocumentFilter):
-    """Keep files whose comments, without the marks around them, make up a share of the text that is in a range.
+    """Keep files if the share of comments in their text, without comment marks, is in a range.
 
     ``language`` is a media type: text/x-c, text/x-c++, text/x-java, application/javascript, text/x-go, text/x-python,
     text/x-ruby, text/x-shellscript, text/html, text/xml. A file with a comment that does not end scores 9999.
@@ -147,7 +148,7 @@ class NumberOfLinesOfCodeFilter(TextFilter):
 
 @dataclass
 class AlphaFilter(TextFilter):
-    """Keep files in which enough of the characters are letters; others are often tables and tensors written out."""
+    """Keep files in which enough of the characters are letters; other files are often tables or printed tensors."""
 
     min_alpha_ratio: float = 0.25
 
@@ -167,7 +168,7 @@ class AlphaFilter(TextFilter):
 
 @dataclass
 class XMLHeaderFilter(TextFilter):
-    """Drop files that are XML, whatever their extension: those with an XML declaration in the first characters."""
+    """Drop XML files, whatever their extension: files with an XML declaration in their first characters."""
 
     char_prefix_search_length: int = 100
     score_type: ClassVar[pa.DataType] = pa.int64()
@@ -188,7 +189,7 @@ class XMLHeaderFilter(TextFilter):
 
 @dataclass
 class HTMLBoilerplateFilter(DocumentFilter):
-    """Keep HTML whose visible text is long enough and a large enough share of the source."""
+    """Keep HTML files whose visible text is long enough and is a large enough share of the source."""
 
     min_lang_content_ratio: float = 0.2
     min_lang_content_num_chars: int = 100
@@ -211,11 +212,12 @@ class HTMLBoilerplateFilter(DocumentFilter):
 
 @dataclass
 class PerExtensionFilter(TextFilter):
-    """Keep files by limits that a table gives for their language and extension; its score is 1 or 0.
+    """Keep files that are within the limits for their language and extension in a table; the score is 1 or 0.
 
-    ``metadata_file`` is a CSV with the columns ``language``, ``extension``, ``Include`` (1 or 0), ``Long_line_threshold``
-    (which also asks for a mean line of at most 100 characters), ``Alphanum_threshold`` and ``Alpha filter``; an empty
-    field sets no limit. If the table has the language but not the extension, the file is dropped.
+    ``metadata_file`` is a CSV with the columns ``language``, ``extension``, ``Include`` (1 or 0),
+    ``Long_line_threshold`` (which also requires a mean line length of at most 100 characters), ``Alphanum_threshold``
+    and ``Alpha filter``; an empty field sets no limit. If the table contains the language but not the extension, the
+    file is dropped.
     """
 
     lang: str
@@ -286,13 +288,14 @@ _PYTHON_TYPES = ("text/x-python", "text/x-script.python")
 _PYTHON_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError)
 
 
-# Python's tokenizer takes a minute for a line of 200,000 characters, such as a table of numbers: time grows with the square
-# of a line's length. Files with longer lines than this are searched for comments with an expression instead.
+# Python's tokenizer takes a minute for a line of 200,000 characters, such as a table of numbers, because its time grows
+# with the square of a line's length. In files with lines longer than this limit, a regular expression finds the
+# comments.
 _LONG_LINE = 4000
 
 
 def python_comments(source: str) -> list[str]:
-    """Comments of Python source, each with its ``#``."""
+    """The comments of Python source, each with its ``#``."""
     if len(source) > _LONG_LINE and max(map(len, source.splitlines())) > _LONG_LINE:
         return _comments_among_long_lines(source)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
@@ -310,9 +313,9 @@ def _comments_among_long_lines(source: str) -> list[str]:
 
 
 def python_docstrings(source: str) -> list[str]:
-    """Docstrings of a module, its classes and functions, without their indentation."""
+    """The docstrings of a module, its classes and functions, without their indentation."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings about doubtful escapes in the source
+        warnings.simplefilter("ignore")  # ignore warnings about invalid escapes in the source
         tree = ast.parse(source)
     nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef))
     return [found for node in nodes if (found := ast.get_docstring(node))]
@@ -348,12 +351,14 @@ _COMMENTS = {
 
 
 def visible_chars(source: str) -> int:
-    """Characters of text in HTML outside of scripts and styles; blanks alone between two tags count as one."""
+    """How many characters of text HTML has outside of scripts and styles; white space alone between two tags counts as
+    one.
+    """
     reader = _VisibleText()
     try:
         reader.feed(source)
         reader.close()
-    except AssertionError:  # a declaration that html.parser gives up on: the text before it counts
+    except AssertionError:  # html.parser failed on a declaration: only the text before it counts
         reader.flush()
     except _EndlessError as error:  # the rest is text
         reader.handle_data(source[len(source) - error.left :])
@@ -361,7 +366,7 @@ def visible_chars(source: str) -> int:
     return reader.size
 
 
-# How many characters may be searched in vain for the ends of tags and comments: a fraction of a second's work.
+# How many characters may be searched in vain for the ends of tags and comments; this takes a fraction of a second.
 _MOST_IN_VAIN = 5_000_000
 
 
@@ -378,7 +383,7 @@ class _VisibleText(HTMLParser):
         self._in_vain = 0
         self._run: list[str] = []
         self._hidden: str | None = None
-        self._exact = 0  # how many open elements preserve white space
+        self._exact = 0  # the number of open elements that preserve white space
 
     def flush(self) -> None:
         run = "".join(self._run)
@@ -412,8 +417,8 @@ class _VisibleText(HTMLParser):
         self._run.append(known if not known.startswith(f"&{name}") else f"&{name}")
 
     def handle_charref(self, name: str) -> None:
-        # One character whatever the number, even where the standard forbids it or Python cannot convert so long a
-        # number.
+        # Count one character whatever the number is, even if the standard forbids it or Python cannot convert such a
+        # long number.
         digits, base = (name[1:], 16) if name[:1] in "xX" else (name, 10)
         number = int(digits, base) if len(digits) < 100 else 0x110000
         self._run.append(chr(number) if number < 0x110000 else "\ufffd")
@@ -452,7 +457,8 @@ class _VisibleText(HTMLParser):
         return self._found(i, super().parse_html_declaration(i))
 
     def _found(self, start: int, end: int) -> int:
-        # If something does not end, html.parser searches the rest again from every `<` in it: hours for a megabyte.
+        # If a tag or comment does not end, html.parser searches the rest again from every `<`, which takes hours for a
+        # megabyte.
         if end < 0:
             left = len(self.rawdata) - start
             self._in_vain += left

@@ -24,11 +24,11 @@ Predict = Callable[[str], tuple[str, float]]
 
 @dataclass
 class FastTextQualityFilter(TextFilter):
-    """Keep documents that a fastText model rates as good, and some others, by a draw that favours better ones.
+    """Keep documents by a random draw that favours those that a fastText model rates as good.
 
-    The score is the probability of ``label`` and a draw from a Pareto distribution; a document is kept when the draw
-    is above one minus the probability. The draw depends on the text and ``seed``, so it is the same on every worker and
-    in every order. ``min_score`` replaces the draw by a limit.
+    The score is the probability of ``label`` and a draw from a Pareto distribution; a document is kept when the draw is
+    above one minus the probability. The draw depends on the text and ``seed``, so it is the same on every worker and in
+    every order. ``min_score`` is a fixed limit, which replaces the draw.
     """
 
     model_path: str
@@ -62,10 +62,11 @@ class FastTextQualityFilter(TextFilter):
 
     def limits(self) -> str:
         if self.min_score is not None:
-            return f"documents that {self.model_path} finds {self.label} with at least {share(self.min_score)}"
+            return f"documents with a probability of at least {share(self.min_score)} for {self.label} by "
+            f"{self.model_path}"
         return (
-            f"documents by a draw (Pareto, alpha {self.alpha:g}, seed {self.seed}) that favours those that "
-            f"{self.model_path} finds {self.label}"
+            f"documents by a draw (Pareto, alpha {self.alpha:g}, seed {self.seed}) that favours those with "
+            f"{self.label} by {self.model_path}"
         )
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
@@ -83,9 +84,10 @@ class FastTextQualityFilter(TextFilter):
 
 @dataclass
 class FastTextLangId(TextFilter):
-    """Keep documents whose language a fastText model is sure enough of, and that are in ``lang`` if one is given.
+    """Keep documents whose language a fastText model detects with enough certainty, and if ``lang`` is given, only
+    those in that language.
 
-    ``lang`` without a script ("eng") matches every script of a model that tells them apart ("eng_Latn").
+    ``lang`` without a script ("eng") matches every script if the model distinguishes scripts ("eng_Latn").
     """
 
     model_path: str
@@ -132,7 +134,9 @@ class FastTextLangId(TextFilter):
 
 
 def language_scores(predict: Predict, text: TextFeatures, max_chars: int | None = None) -> pa.Array:
-    """The likeliest language of every document and its probability; an empty document has none and 0."""
+    """The most likely language of every document and its probability; an empty document has no language and probability
+    0.
+    """
     languages: list[str | None] = []
     scores: list[float] = []
     for document in text.texts():
@@ -146,7 +150,7 @@ def language_scores(predict: Predict, text: TextFeatures, max_chars: int | None 
 
 
 def load_model(path: str) -> Predict:
-    """A function that gives a line's likeliest label and its probability."""
+    """A function that returns the most likely label of a line and its probability."""
     fasttext = optional("fasttext", "fasttext")
     if not Path(path).is_file():
         raise UsageError(f"there is no fastText model {path!r}: give the path of a .bin or .ftz file")
@@ -156,7 +160,7 @@ def load_model(path: str) -> Predict:
         raise UsageError(f"{path!r} is not a fastText model: {error}") from error
 
     def predict(line: str) -> tuple[str, float]:
-        # A lone surrogate cannot occur here, but a NUL can, and it ends the line for the C++ side.
+        # A lone surrogate cannot occur here, but a NUL can, and it would end the line in C++.
         labels, probabilities = model.predict(line.replace("\0", " "), k=1)
         return (labels[0], float(np.float64(probabilities[0]))) if len(labels) else ("", 0.0)
 

@@ -1,8 +1,8 @@
-"""Finds in a dropped text what it was dropped for: repeated lines, digits, a word of a list.
+"""Finds the places in a text for which it was dropped: repeated lines, digits, a word of a list.
 
-It serves the few texts that a run keeps to be seen. The filters measure whole blocks of texts and keep no places, so
-the places are searched for again here, one text at a time in plain Python. Marks explain a score and are not part of
-it.
+It is used for the few dropped texts that a run keeps as samples. Filters measure whole blocks of texts and store no
+places, so this module searches for the places again, one text at a time in plain Python. The marked places explain a
+score and are not part of it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 Span = tuple[int, int]
 Finder = Callable[[Any, str, str], Iterable[Span]]
 
-# How far a text is searched; the marked part is cut to much less.
+# How many characters of a text are searched; the sample shows much fewer.
 _SEARCHED = 20_000
-# How much of it is searched for runs of words, since counting them takes longer.
+# How many characters are searched for runs of words, since counting these takes longer.
 _COUNTED = 3_000
-# The most places that are marked.
+# The largest number of places that are marked.
 MOST_SPANS = 200
 _DIGITS = re.compile(r"[0-9]+")
 _ODD = re.compile(r"[^a-zA-Z0-9\n?!,. ]+")
@@ -42,7 +43,7 @@ _ENDS = (".", "?", "!", '"', "'", "。", "！", "？")  # noqa: RUF001
 
 
 def at_fault(stage: Any, text: str, reason: str) -> Iterable[Span]:
-    """The places that a filter's verdict is about; none where it is about the text as a whole."""
+    """The places that caused a filter's decision, in order; none if it concerns the text as a whole."""
     for kind in type(stage).__mro__:
         finder = _FINDERS.get(kind.__name__)
         if finder is not None:
@@ -59,7 +60,7 @@ def _spans(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
 
 
 def _repeated(pieces: re.Pattern[str], text: str) -> Iterator[Span]:
-    """Pieces that occurred in the text before."""
+    """The pieces that occurred earlier in the text."""
     known: set[str] = set()
     for match in pieces.finditer(text):
         piece = match.group().strip()
@@ -78,7 +79,7 @@ def _lines_without_end(text: str, marks: tuple[str, ...] = _ENDS) -> Iterator[Sp
 
 
 def _grams(text: str, size: int) -> tuple[list[tuple[str, ...]], Callable[[int], Span]]:
-    """The runs of words of a text in order, and where each begins and ends."""
+    """The runs of words of a text in order, with their begin and end."""
     words = list(_WORD.finditer(text[:_COUNTED]))
     texts = [match.group() for match in words]
     runs = list(zip(*(texts[at:] for at in range(size)), strict=False))
@@ -86,7 +87,9 @@ def _grams(text: str, size: int) -> tuple[list[tuple[str, ...]], Callable[[int],
 
 
 def _top_gram(text: str, size: int) -> list[Span]:
-    """The most frequent run of words, if it occurs more than once; among several, the longest, then the first."""
+    """The occurrences of the most frequent run of words, if it is repeated. Of several, the longest counts, and of
+    equally long ones the first.
+    """
     runs, place = _grams(text, size)
     counts = Counter(runs)
     most = max(counts.values(), default=0)
@@ -97,7 +100,7 @@ def _top_gram(text: str, size: int) -> list[Span]:
 
 
 def _again(text: str, size: int) -> list[Span]:
-    """Runs of words that have occurred before."""
+    """The runs of words that occurred earlier in the text."""
     runs, place = _grams(text, size)
     known: set[tuple[str, ...]] = set()
     found = []
@@ -129,13 +132,10 @@ def _words_without_letters(text: str) -> Iterator[Span]:
 def _bad_words(stage: Any, text: str, _reason: str) -> Iterator[Span]:
     single, others = stage._list()
     lowered = text.lower()
-    if len(lowered) != len(text):  # a letter whose lower case has two characters: places would be off
+    if len(lowered) != len(text):  # the lower case of some letter has two characters, which would shift places
         return
-    for match in re.finditer(r"\w+", lowered):
-        if match.group() in single:
-            yield match.span()
-    for part, _ in others:
-        yield from _spans(re.compile(re.escape(part)), lowered)
+    words = (match.span() for match in re.finditer(r"\w+", lowered) if match.group() in single)
+    yield from sorted(chain(words, *(_spans(re.compile(re.escape(part)), lowered) for part, _ in others)))
 
 
 def _substring(stage: Any, text: str, _reason: str) -> Iterator[Span]:

@@ -1,7 +1,7 @@
 """Filters by simple measures of prose: words, characters, lines, marks.
 
-Names, parameters, defaults and scores are those of NeMo Curator, so a recipe can be used unchanged. Here the scores are
-defined for every text, even an empty one: where there is nothing to measure, a ratio has a value that its filter drops.
+Names, parameters, defaults and scores are those of NeMo Curator, so a recipe can be used unchanged. Here, scores are
+defined for every text, even an empty one: if there is nothing to measure, a ratio has a value that its filter drops.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class NumbersFilter(TextFilter):
 class UrlsFilter(TextFilter):
     """Drop documents in which too many characters are part of http(s) addresses.
 
-    ``url_regex`` replaces what counts as an address; its whole match is counted.
+    ``url_regex`` replaces the pattern of an address; its whole match is counted.
     """
 
     max_url_to_text_ratio: float = 0.2
@@ -143,7 +143,7 @@ class UrlsFilter(TextFilter):
         return ratio(np.fromiter(sizes, np.int64, len(text)), chars, empty=1.0)
 
     def limits(self) -> str:
-        where = "http(s) addresses" if self.url_regex is None else f"what matches {self.url_regex!r}"
+        where = "http(s) addresses" if self.url_regex is None else f"matches of {self.url_regex!r}"
         return f"documents with at most {share(self.max_url_to_text_ratio)} of their characters in {where}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
@@ -259,10 +259,10 @@ class WordCountFilter(TextFilter):
 
 @dataclass
 class BoilerPlateStringFilter(TextFilter):
-    """Drop documents in which too many paragraphs speak of cookies, privacy policies or terms of use.
+    """Drop documents in which too many paragraphs are about cookies, privacy policies or terms of use.
 
-    "Lorem ipsum" anywhere is a score of 1. ``remove_if_at_top_or_bottom`` is accepted for recipes that name it; it
-    changes nothing, here as in NeMo Curator.
+    A document that contains "lorem ipsum" scores 1. ``remove_if_at_top_or_bottom`` is accepted for recipes that name
+    it; it changes nothing, here as in NeMo Curator.
     """
 
     remove_if_at_top_or_bottom: bool = True
@@ -276,7 +276,7 @@ class BoilerPlateStringFilter(TextFilter):
         found = text.per_row(boilerplate_paragraphs)
         scores = np.zeros(len(found))
         some = np.flatnonzero(found)
-        if len(some):  # paragraphs are searched for only where there is something to count
+        if len(some):  # paragraphs are needed only if there is something to count
             scores = found / text.per_row(paragraph_counts)
             scores[found < 0] = 1.0
         return scores
@@ -290,7 +290,7 @@ class BoilerPlateStringFilter(TextFilter):
 
 @dataclass
 class MeanWordLengthFilter(TextFilter):
-    """Keep documents whose mean length of words is in a range."""
+    """Keep documents whose mean word length is in a range."""
 
     min_mean_word_length: float = 3
     max_mean_word_length: float = 10
@@ -306,7 +306,8 @@ class MeanWordLengthFilter(TextFilter):
 
     def limits(self) -> str:
         return (
-            f"documents with a mean word of {spread(self.min_mean_word_length, self.max_mean_word_length)} characters"
+            f"documents with a mean word length of {spread(self.min_mean_word_length, self.max_mean_word_length)} "
+            "characters"
         )
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
@@ -356,9 +357,10 @@ class EllipsisFilter(TextFilter):
 
 @dataclass
 class CommonEnglishWordsFilter(TextFilter):
-    """Keep documents with this many of the words "the be to of and that have with", in lower case.
+    """Keep documents with at least ``min_num_common_words`` of the words "the be to of and that have with", in lower
+    case.
 
-    With ``stop_at_false`` the score stops at the required number.
+    With ``stop_at_false``, the score is at most the required number.
     """
 
     min_num_common_words: int = 2
@@ -422,7 +424,7 @@ class PornographicUrlsFilter(TextFilter):
         return np.fromiter(flags, np.int64, len(text))
 
     def limits(self) -> str:
-        where = "an http(s) address" if self.url_regex is None else f"what matches {self.url_regex!r}"
+        where = "an http(s) address" if self.url_regex is None else f"matches of {self.url_regex!r}"
         return f'documents without "porn" in {where}'
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
@@ -442,7 +444,7 @@ class SubstringFilter(TextFilter):
         if self.position not in ("prefix", "suffix", "any"):
             raise UsageError(f"SubstringFilter.position must be 'prefix', 'suffix' or 'any', not {self.position!r}")
         if not isinstance(self.substring, str):
-            raise UsageError(f"SubstringFilter.substring must be a text, not {self.substring!r}")
+            raise UsageError(f"SubstringFilter.substring must be text, not {self.substring!r}")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(_has_substring, self.substring.encode(), self.position)
@@ -455,13 +457,13 @@ class SubstringFilter(TextFilter):
 
 
 def check_lang(stage: Any) -> None:
-    """Refuse languages without white space between words, since words cannot be counted there."""
+    """Raise for languages without white space between words, because their words cannot be counted."""
     if not isinstance(stage.lang, str) or not stage.lang:
         raise UsageError(f"{type(stage).__name__}.lang must be a language code such as 'en', not {stage.lang!r}")
     if stage.lang.lower() in ("zh", "ja"):
         raise UsageError(
-            f"{type(stage).__name__}.lang={stage.lang!r}: this language puts no white space between words, so words "
-            "cannot be counted; segment the text into a column of its own first and name it with column=…"
+            f"{type(stage).__name__}.lang={stage.lang!r}: this language has no white space between words, so words "
+            "cannot be counted; write the segmented text to another column first, and name that with column=…"
         )
 
 

@@ -1,4 +1,4 @@
-"""A cheap test of language: is a document written with the language's characters?"""
+"""A cheap test of the language of a document, by the language's characters."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _ENGLISH = frozenset(map(chr, range(0x20, 0x7F))) | frozenset("\t\n£©®°·é�
 class HistogramFilter(TextFilter):
     """Keep documents if the share of their characters in a language's histogram is above ``threshold``.
 
-    ``cache_dir`` is a folder with a file for each language: a character at the start of every line, up to a line that
-    starts with ``threshold_char``. It may be the unpacked archive of the NLLB project. English needs no file: without a
-    folder, its characters are those of an English keyboard and typesetter. Nothing is downloaded.
+    ``cache_dir`` is a folder with a file for each language: each line starts with a character, and a line that starts
+    with ``threshold_char`` ends the list. The folder may be the unpacked archive of the NLLB project. English needs no
+    file: without a folder, its characters are those of an English keyboard and typesetting. Nothing is downloaded.
     """
 
     lang: str = "en"
@@ -58,7 +58,7 @@ class HistogramFilter(TextFilter):
         return (share > self.threshold).astype(np.int64)
 
     def limits(self) -> str:
-        return f"documents with more than {share(self.threshold)} of characters that {self.lang} is written with"
+        return f"documents with more than {share(self.threshold)} of their characters in the histogram of {self.lang}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.equal(scores, scalar(1))

@@ -24,13 +24,12 @@ _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 @dataclass
 class UrlBlocklistFilter(DocumentFilter):
-    """Drop documents by their address in the column; the score is why it is blocked, or "".
+    """Drop documents by the address in their column; the score is the reason why it is blocked, or "".
 
-    ``domains`` blocks hosts and their subdomains; ``urls`` exact addresses; ``words`` addresses with one of these
-    words; ``soft_words`` addresses with ``soft_word_threshold`` of them; ``subwords`` addresses that contain one
-    anywhere, ignoring everything but letters and digits. Each is a list, or the path of a file with one entry per line.
-    A document
-    with no address is kept.
+    ``domains`` blocks hosts and their subdomains; ``urls`` blocks exact addresses; ``words`` blocks addresses with one
+    of these words; ``soft_words`` blocks addresses with ``soft_word_threshold`` of these words; ``subwords`` blocks
+    addresses that contain one of them anywhere, ignoring everything except letters and digits. Each is a list, or the
+    path of a file with one entry per line. A document without an address is kept.
     """
 
     maybe_paths = ("domains", "urls", "words", "soft_words", "subwords")
@@ -109,12 +108,13 @@ class UrlBlocklistFilter(DocumentFilter):
 
 @dataclass
 class BadWordsFilter(DocumentFilter):
-    """Drop documents that have a word of a list, in any case; the score is how many words of the list they have.
+    """Drop documents that contain a word of a list, in upper or lower case; the score is the number of words of the
+    list that occur.
 
-    ``words`` is a list, or the path of a file with one entry per line; entries may be several words. Entries are found
-    as whole words, or anywhere if ``whole_words`` is False, which suits languages written without spaces.
-    ``keep_fraction`` keeps that share of the documents found, chosen by their text and ``seed``, as C4 does. Those
-    score 0. No list is bundled: lists differ by purpose, and their licences by owner.
+    ``words`` is a list, or the path of a file with one entry per line; an entry may have several words. Entries match
+    whole words, or any part of the text if ``whole_words`` is False, for languages written without spaces.
+    ``keep_fraction`` keeps that share of the matching documents, selected by their text and ``seed``, as C4 does; these
+    score 0. No list is included: purposes and licences of lists differ.
     """
 
     maybe_paths = ("words",)
@@ -186,7 +186,8 @@ def _check_list(stage: Any, name: str) -> None:
         return
     if not isinstance(given, Iterable) or not all(isinstance(entry, str) for entry in given):
         raise UsageError(
-            f"{type(stage).__name__}.{name} must be a list of texts, or the path of a file with one to a line, not {given!r}"
+            f"{type(stage).__name__}.{name} must be a list of texts, or the path of a file with one text per line, not "
+            f"{given!r}"
         )
 
 
@@ -204,8 +205,8 @@ def _entries(stage: Any, name: str) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(
-                f"{type(stage).__name__}.{name}={given!r} cannot be read, as {str(Path(given).absolute())!r}: {reason}. "
-                "It is a file with one entry per line, or a list of entries"
+                f"{type(stage).__name__}.{name}={given!r} cannot be read, as {str(Path(given).absolute())!r}: "
+                f"{reason}. Give a file with one entry per line, or a list of entries"
             ) from error
         lines = [line for line in lines if not line.startswith("#")]
     else:

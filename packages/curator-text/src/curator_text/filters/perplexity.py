@@ -1,4 +1,4 @@
-"""A filter by perplexity: how much a text surprises a KenLM model of good text."""
+"""A filter by perplexity, which measures how much a text surprises a KenLM model of good text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class KenLMPerplexityFilter(DocumentFilter):
     """Keep documents whose perplexity under a KenLM model (``.arpa`` or ``.bin``) is in a range.
 
     Every line that is not blank is a sentence; words are separated by white space, or are the pieces of
-    ``sentencepiece_model``. A document with no words has an infinite perplexity.
+    ``sentencepiece_model``. A document without words has an infinite perplexity.
     """
 
     maybe_paths = ("sentencepiece_model",)
@@ -75,7 +75,7 @@ class KenLMPerplexityFilter(DocumentFilter):
 
         def score(line: str) -> tuple[float, int]:
             words = pieces.encode(line, out_type=str) if pieces else line.split()
-            # One more than there are words: the end of the sentence is predicted too.
+            # One more than the number of words, because the model also predicts the end of the sentence.
             return model.score(" ".join(words).replace("\0", " "), bos=True, eos=True), len(words) + 1
 
         return score

@@ -1,8 +1,8 @@
 """Filters of whole published recipes: Gopher, C4, FineWeb, RefinedWeb, each with its limits and its reasons.
 
-A recipe measures several things of a document. Its score is a struct of them, so that ``mode="annotate"`` writes all
-the numbers into one column, and a dropped document is counted under the first limit that it breaks, by datatrove's name
-for it. Words are separated by white space.
+A recipe has several measures. Its score is a struct of them, so that ``mode="annotate"`` writes all the numbers into
+one column, and a dropped document is counted under the first limit that it breaks, with datatrove's name of that limit.
+Words are separated by white space.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RecipeFilter(TextFilter):
         raise NotImplementedError(f"{type(self).__name__} needs metrics(text)")
 
     def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
-        """Reason and rows for every limit, in the order in which they are checked."""
+        """The reason for every limit and the rows that break it, in the order in which limits are checked."""
         raise NotImplementedError(f"{type(self).__name__} needs broken(scores)")
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
@@ -80,7 +80,7 @@ class RecipeFilter(TextFilter):
         return {reason: array(np.asarray(rows, np.bool_)) for reason, rows in self.broken(_columns(scores))}
 
     def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
-        # A document without text shows which measures there are, and their types.
+        # Measure an empty document to get the names and types of the measures.
         measures = {
             name: np.zeros(len(values), found.dtype) for name, found in self.metrics(TextFeatures.of([""])).items()
         }
@@ -112,7 +112,8 @@ def _columns(scores: pa.StructArray) -> dict[str, npt.NDArray[Any]]:
 
 @dataclass
 class GopherQualityFilter(RecipeFilter):
-    """The quality rules of Gopher (MassiveText): length, mean word, symbols, bullets, ellipses, letters, stop words.
+    """The quality rules of Gopher (MassiveText): length, mean word length, symbols, bullets, ellipses, letters, stop
+    words.
 
     A limit of None or 0 is not checked. Words that consist of punctuation alone do not count towards length and mean.
     """
@@ -158,9 +159,9 @@ class GopherQualityFilter(RecipeFilter):
         rules = (
             (self.min_doc_words, "at least {} words", number),
             (self.max_doc_words, "at most {} words", number),
-            (self.min_avg_word_length, "a mean word of at least {} characters", number),
-            (self.max_avg_word_length, "a mean word of at most {} characters", number),
-            (self.max_symbol_word_ratio, "at most {} hashes and ellipses to words", share),
+            (self.min_avg_word_length, "a mean word length of at least {} characters", number),
+            (self.max_avg_word_length, "a mean word length of at most {} characters", number),
+            (self.max_symbol_word_ratio, "at most {} hashes and ellipses per word", share),
             (self.max_bullet_lines_ratio, "at most {} lines with a bullet", share),
             (self.max_ellipsis_lines_ratio, "at most {} lines that end with an ellipsis", share),
             (self.max_non_alpha_words_ratio, "at least {} words that have a letter", share),
@@ -253,9 +254,9 @@ class GopherRepetitionFilter(RecipeFilter):
 
 @dataclass
 class FineWebQualityFilter(RecipeFilter):
-    """The rules that FineWeb adds: ends of lines, short lines, repeated lines, newlines by words.
+    """The rules that FineWeb adds: ends of lines, short lines, repeated lines, newlines per word.
 
-    ``stop_chars`` replaces the marks that end a sentence in any script.
+    ``stop_chars`` replaces the default set of marks that end a sentence, which covers all scripts.
     """
 
     line_punct_thr: float = 0.12
@@ -294,7 +295,7 @@ class FineWebQualityFilter(RecipeFilter):
                 f"at least {share(self.line_punct_thr)} of lines{none} that end with {marks}",
                 f"at most {share(self.short_line_thr)} of lines of at most {number(self.short_line_length)} characters",
                 f"at most {share(self.char_duplicates_ratio)} of characters in repeated lines",
-                f"at most {number(self.new_line_ratio)} newlines to a word",
+                f"at most {number(self.new_line_ratio)} newlines per word",
             )
         )
 
@@ -337,11 +338,11 @@ _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 
 @dataclass(kw_only=True)
 class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Base of recipes that remove lines from documents and drop documents of which too little is left.
+    """Base of recipes that remove lines from documents, and drop documents if too little is left.
 
     They change the text of their column; ``rewrite=False`` drops the same documents and leaves the text of the others
-    unchanged. ``mode="annotate"`` drops and changes nothing, and adds a column that says whether the
-    document would have stayed, such as ``c4_quality_keep``.
+    unchanged. ``mode="annotate"`` drops and changes nothing, and adds a column such as ``c4_quality_keep``, which says
+    whether the document would stay.
     """
 
     column: str = "text"
@@ -365,12 +366,12 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [f"{name}_keep"]
 
     def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
-        """What is left of every document, None for a dropped one, with the reason for each."""
+        """The remaining text of every document (None if it is dropped), and the reason for each dropped document."""
         raise NotImplementedError
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        """The part of a text that it was dropped for; see `ColumnFilter.at_fault`."""
-        return list(islice(at_fault(self, text, reason), MOST_SPANS))
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
+        """The parts of a text for which it was dropped; see `ColumnFilter.at_fault`."""
+        return islice(at_fault(self, text, reason), MOST_SPANS)
 
     def edits(self, lines: str, documents: str) -> str:
         """The text of `describe`: the lines that are removed, and the documents that are dropped."""
@@ -400,7 +401,8 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class C4QualityFilter(LineStage):
-    """The rules of C4: lines that end like sentences, have enough words and no boilerplate; enough sentences in all.
+    """The rules of C4: lines must end like sentences, have enough words and no boilerplate, and a document must have
+    enough sentences.
 
     Lines that fail are removed from the text. A line with ``{`` or "lorem ipsum" drops the whole document. A limit of
     -1 is
@@ -428,7 +430,7 @@ class C4QualityFilter(LineStage):
         return texts, reasons
 
     def edit_one(self, document: str) -> tuple[str | None, str]:
-        """What is left of one document, or None and the reason."""
+        """The remaining text of one document, or None and the reason."""
         kept: list[str] = []
         sentences = 0
         for raw in document.splitlines():
@@ -464,7 +466,7 @@ class C4QualityFilter(LineStage):
         )
         lines += ["that do not end like a sentence"] * self.filter_no_terminal_punct
         lines += [f"of fewer than {number(self.min_words_per_line)} words"] * (self.min_words_per_line > 0)
-        lines += ['with "javascript"'] * self.filter_javascript + ["on policies and cookies"] * self.filter_policy
+        lines += ['with "javascript"'] * self.filter_javascript + ["about policies and cookies"] * self.filter_policy
         parts = ["lorem ipsum"] * self.filter_lorem_ipsum + ["{"] * self.filter_curly_bracket
         drops = [f"with {' or '.join(parts)}"] if parts else []
         drops += [f"of fewer than {number(self.min_num_sentences)} sentences"] * (self.min_num_sentences > 0)
@@ -473,11 +475,12 @@ class C4QualityFilter(LineStage):
 
 @dataclass
 class RefinedWebLineFilter(LineStage):
-    """The line rules of RefinedWeb: remove menus, counters and shouting; drop the page if that was much of it.
+    """The line rules of RefinedWeb: remove menus, counters and shouting, and drop the page if these were a large part
+    of it.
 
-    Drops lines that are mostly upper case, are numbers alone, are a counter ("3 likes"), are one word, or are short and
-    an invitation to click ("sign in", "read more…"). A document is dropped if more than ``max_removed_ratio`` of its
-    words were in such lines.
+    Removes lines that are mostly upper case, consist only of numbers, are a counter ("3 likes"), are a single word, or
+    are short and invite a click ("sign in", "read more…"). A document is dropped if more than ``max_removed_ratio`` of
+    its words were in such lines.
     """
 
     max_removed_ratio: float = 0.05
@@ -505,13 +508,13 @@ class RefinedWebLineFilter(LineStage):
 
     def describe(self) -> str:
         return self.edits(
-            f"counters, lines of one word, of more than {share(self.max_uppercase_ratio)} capitals, and of at most "
-            f"{number(self.max_short_words)} of words that invite clicks",
+            f"counters, lines of one word, lines with more than {share(self.max_uppercase_ratio)} capitals, and "
+            f"lines of at most {number(self.max_short_words)} words that invite a click",
             f"that lose more than {share(self.max_removed_ratio)} of their words",
         )
 
     def is_clutter(self, line: str, words: int) -> bool:
-        """Whether a line with something in it is taken out."""
+        """Whether a line that is not blank is removed."""
         line = line.strip()
         if words == 1 or _NUMBERS_ALONE.fullmatch(line) or _COUNTER.fullmatch(line):
             return True
@@ -531,7 +534,7 @@ def _letters(line: str) -> tuple[int, int]:
 
 
 _NUMBERS_ALONE = re.compile(r"[\d\s.,:;/+\-()%]+")
-# No run of blanks or dots can be divided between two repeats, so each is matched in only one way.
+# Two repeats cannot share a run of spaces or dots, so each text matches in only one way.
 _COUNTER = re.compile(
     r"\W*\d[\d.,]*+(?:\s*+(?:[km]\+?|\+))?\s++(likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|"
     r"downloads?|views?|followers?|replies|reply)\W*",
@@ -544,7 +547,7 @@ _SENTENCE_END = re.compile(r"(?<![.?!])[.?!]++[\"'”’)\]]*+(?=\s|$)")  # noqa
 
 
 def count_sentences(line: str) -> int:
-    """How many sentences a line has: pieces that end in ``. ? !`` before white space, and the rest."""
+    """The number of sentences in a line: pieces that end in ``. ? !`` before white space, and the rest."""
     ends = [match.end() for match in _SENTENCE_END.finditer(line)]
     rest = line[ends[-1] :].strip() if ends else line.strip()
     return len(ends) + bool(rest)
@@ -597,7 +600,7 @@ def _trailing_off_lines(block: Block) -> npt.NDArray[np.int64]:
     some = np.flatnonzero(after > first)
     data, end = block.data, words_of(block).ends[after[some] - 1]
     a, b, c = data[end - 3], data[end - 2], data[end - 1]
-    # The line begins at or before the three dots, since no dot is white space.
+    # The three dots are in this line, and not partly in the one before.
     begun = end - 3 >= lines.starts[some]
     marks = begun & ((a == 46) & (b == 46) & (c == 46) | (a == 0xE2) & (b == 0x80) & (c == 0xA6))
     return np.bincount(lines.rows[some[marks]], minlength=block.rows)
@@ -616,7 +619,7 @@ def _line_repeats(block: Block) -> npt.NDArray[np.int64]:
 
 
 def _repeat_counts(block: Block, paragraphs: bool) -> npt.NDArray[np.int64]:
-    # Repeated pieces, all pieces, and characters of the repeated ones, side by side, since one search finds them.
+    # Three columns: repeated pieces, all pieces, and characters of repeated pieces. One search finds all of them.
     pieces = _recipe_pieces(block, paragraphs)
     again = repeats(block, pieces)
     return np.stack(
@@ -665,7 +668,8 @@ def _nth_longest_lines(block: Block, n: int) -> npt.NDArray[np.int64]:
 
 
 def _check_limits(stage: Any, *, except_for: tuple[str, ...] = ()) -> None:
-    # The allowed values of a parameter follow from its default: a boolean, a number, or None where that is stated.
+    # The default of a parameter decides which values are allowed: a boolean, a number, or None if its type includes
+    # None.
     for field in fields(stage):
         name, value = field.name, getattr(stage, field.name)
         if name in (*except_for, "column", "mode", "score_column"):

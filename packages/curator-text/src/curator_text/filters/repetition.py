@@ -1,7 +1,7 @@
 """Filters by repetition: of lines, of paragraphs, of n-grams of words.
 
-Names, parameters, defaults and scores are those of NeMo Curator. Among several most frequent n-grams, it takes
-whichever comes first in an unordered set; here it is the one that occurs first in the text.
+Names, parameters, defaults and scores are those of NeMo Curator. If several n-grams are the most frequent, NeMo Curator
+takes any of them; here, the first in the text is taken.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from curator_text.features.words import word_counts
 from curator_text.filters.base import TextFilter, at_least, at_most, check_number, ratio, share
 from curator_text.filters.heuristic import check_lang
 
-# n-grams are found from (n-1)-grams, which are all kept.
+# The limit of n: n-grams are computed from (n-1)-grams, and all of these are kept.
 MOST_WORDS = 100
 
 
@@ -90,7 +90,10 @@ class RepeatedLinesByCharFilter(TextFilter):
         return ratio(text.per_row(distinct_sentence_chars), text.per_row(sentence_chars), empty=0.0)
 
     def limits(self) -> str:
-        return f"documents with at least {share(self.max_repeated_lines_char_ratio)} of the characters of their lines in distinct ones"
+        return (
+            f"documents with at least {share(self.max_repeated_lines_char_ratio)} of the characters of their lines in "
+        )
+        "distinct lines"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.max_repeated_lines_char_ratio)
@@ -110,7 +113,8 @@ class RepeatedParagraphsByCharFilter(TextFilter):
         return ratio(text.per_row(distinct_paragraph_chars), text.per_row(paragraph_chars), empty=0.0)
 
     def limits(self) -> str:
-        return f"documents with at least {share(self.max_repeated_paragraphs_char_ratio)} of the characters of their paragraphs in distinct ones"
+        return f"documents with at least {share(self.max_repeated_paragraphs_char_ratio)} of the characters of their "
+        "paragraphs in distinct paragraphs"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.max_repeated_paragraphs_char_ratio)
@@ -118,7 +122,7 @@ class RepeatedParagraphsByCharFilter(TextFilter):
 
 @dataclass
 class RepeatingTopNGramsFilter(TextFilter):
-    """Drop documents that shrink too much when their most frequent n-gram of words is cut out everywhere.
+    """Drop documents that shrink too much if all occurrences of their most frequent n-gram of words are removed.
 
     A document of fewer than ``n`` words scores 1.
     """
@@ -149,7 +153,7 @@ class RepeatingTopNGramsFilter(TextFilter):
 
 @dataclass
 class RepeatingDuplicateNGramsFilter(TextFilter):
-    """Drop documents that consist too much of n-grams of words that occurred before.
+    """Drop documents in which too many characters are in repeated n-grams of words.
 
     A document of fewer than ``n`` words scores 1.
     """

@@ -1,4 +1,4 @@
-"""Filters by the tokens of a tokenizer: how many there are, and how many characters each stands for."""
+"""Filters by the number of tokens of a tokenizer, and by the number of characters per token."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TokenCounter = Callable[[Sequence[str]], list[int]]
 
 @dataclass
 class TokenCountFilter(TextFilter):
-    """Keep documents whose number of tokens is in a range; tokens that the tokenizer adds (BOS, CLS) count.
+    """Keep documents whose number of tokens is in a range; tokens that the tokenizer adds (BOS, CLS) also count.
 
     ``tokenizer`` is a ``tokenizer.json``, a folder that has one, a SentencePiece ``.model``, or a model on the Hugging
-    Face hub, which ``hf_model_name`` names as well.
+    Face hub, which ``hf_model_name`` may name instead.
     """
 
     maybe_paths = ("tokenizer",)
@@ -41,7 +41,7 @@ class TokenCountFilter(TextFilter):
         super().__post_init__()
         check_range(self, "min_tokens", "max_tokens")
         if (self.tokenizer is None) == (self.hf_model_name is None):
-            raise UsageError("TokenCountFilter needs a tokenizer=… or an hf_model_name=…, and one of them only")
+            raise UsageError("TokenCountFilter needs either tokenizer=… or hf_model_name=…")
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._counter()
@@ -63,10 +63,11 @@ class TokenCountFilter(TextFilter):
 
 @dataclass
 class TokenizerFertilityFilter(TextFilter):
-    """Keep documents with enough characters per token; others are in a language or script foreign to the tokenizer.
+    """Keep documents with enough characters per token; other documents are in a language or script that is foreign to
+    the tokenizer.
 
-    ``path_to_tokenizer`` is a SentencePiece ``.model``, a ``tokenizer.json`` or a folder that has one. A document with
-    no tokens scores -1.
+    ``path_to_tokenizer`` is a SentencePiece ``.model``, a ``tokenizer.json`` or a folder that has one. A document
+    without tokens scores -1.
     """
 
     maybe_paths = ("path_to_tokenizer",)
@@ -87,7 +88,8 @@ class TokenizerFertilityFilter(TextFilter):
         return np.where(tokens == 0, -1.0, chars / np.maximum(tokens, 1))
 
     def limits(self) -> str:
-        return f"documents with at least {number(self.min_char_to_token_ratio)} characters to a token of {self.path_to_tokenizer}"
+        return f"documents with at least {number(self.min_char_to_token_ratio)} characters per token of "
+        f"{self.path_to_tokenizer}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.min_char_to_token_ratio)
@@ -110,8 +112,8 @@ def load_counter(name: str, *, special: bool) -> TokenCounter:
         )
     except Exception as error:  # the library raises a bare Exception for every failure
         raise UsageError(
-            f"the tokenizer {name!r} cannot be loaded: {error}. Give a tokenizer.json, a folder that has one, or, where "
-            "the hub can be reached, the name of a model there"
+            f"the tokenizer {name!r} cannot be loaded: {error}. Give a tokenizer.json, a folder that has one, or, if "
+            "the hub is reachable, the name of a model there"
         ) from error
     loaded.no_truncation()
     loaded.no_padding()
@@ -123,7 +125,7 @@ def load_counter(name: str, *, special: bool) -> TokenCounter:
 
 
 def plain_counter(name: str) -> TokenCounter:
-    """A function that counts the tokens of texts, without those that a model puts around a text."""
+    """A function that counts the tokens of texts, without special tokens around a text."""
     return load_counter(name, special=False)
 
 

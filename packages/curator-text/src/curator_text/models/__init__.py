@@ -1,4 +1,4 @@
-"""Stages that run models, classifiers and embeddings, on a GPU or on the CPU."""
+"""Stages that run models (classifiers and embeddings) on a GPU or on the CPU."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ _END: Any = object()
 
 
 def ahead[T](items: Iterable[T], most: int = 2) -> Iterator[T]:
-    """The items in order; up to ``most`` of them are made before they are requested.
+    """Yield the items in order; up to ``most`` of them are made before they are requested.
 
-    An error in making an item is raised where the item is requested. A generator that is closed early makes no more.
+    If making an item fails, the error is raised when the item is requested. If the generator is closed early, no more
+    items are made.
     """
     source = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:

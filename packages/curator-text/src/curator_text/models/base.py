@@ -1,4 +1,4 @@
-"""The base of model stages: finds weights, tokenizes texts ahead, and computes batches without waits."""
+"""The base of model stages: finds weights, tokenizes texts ahead, and computes batches without waiting."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from curator_text.models.batches import Batch, Padding, batches
 from curator_text.models.device import choose_device, choose_dtype, send, tokens_that_fit_cuda
 from curator_text.models.packed import attend_in_packs, first_position, packs_cuda
 
-# The files that are fetched of a model: its settings, its tokenizer, and weights that cannot run code.
+# The files of a model that are downloaded: its settings, its tokenizer, and weights that cannot run code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
 _MOST_TOKENS = 1 << 20
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-# How many texts are tokenized at once and sorted by length: enough for batches of similar length on a GPU.
+# How many texts are tokenized and sorted by length at once; enough for batches of similar length on a GPU.
 _WINDOW = {"cpu": 64, "cuda": 1024}
-# On a GPU, lengths are rounded up to a multiple of this, and tasks go through the model together.
+# On a GPU, lengths are rounded up to a multiple of this, and several tasks go through the model together.
 _LENGTHS, _TASKS = 32, 8
-# How many batches are in progress when the oldest is waited for.
+# How many batches are in progress before the oldest one is waited for.
 _IN_FLIGHT = 2
 
-# Commits of models that stages name by default: without a revision, this one is used.
+# The commits of the stages' default models, which are used if no revision is given.
 PINNED = {
     "HuggingFaceFW/fineweb-edu-classifier": "284663cbb2dabf9bda30d8f8cc49601251ee1631",
     "microsoft/deberta-v3-base": "8ccc9b6f36199bec6961081d44eb72fb3f7353f3",
@@ -54,23 +54,24 @@ PINNED = {
 class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Base of stages that run a Hugging Face model over a column of text.
 
-    ``model`` is a folder or the name of a model on the hub, at ``revision``, ideally a commit. By default it is the
-    commit pinned here for models that stages name, and for others the newest, with a warning. Weights are
-    ``safetensors``. Texts are cut to ``max_tokens`` (by default the model's limit) for the model alone; the columns
-    stay as they are. ``max_chars`` cuts them beforehand, which saves time for long texts. ``device``: ``auto`` uses a
-    GPU where there is one. A null text has null results.
+    ``model`` is a folder or the name of a model on the hub, at ``revision``, ideally a commit. The default revision is
+    the pinned commit for default models of stages, and the newest one, with a warning, for others. Weights must be
+    ``safetensors``. Texts are truncated to ``max_tokens`` (by default the model's limit) only for the model; the
+    columns do not change. ``max_chars`` truncates them before that, which saves time for long texts. ``device``:
+    ``auto`` uses a GPU if there is one. A null text has null results.
 
-    ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. ``compile``: ``always`` compiles
-    the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU once the worker has computed
-    for half a minute, about as long as compiling takes. So a short run never waits for it, and a long one gains.
+    ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. ``compile``: ``always``
+    compiles the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU after the worker
+    has computed for half a minute, which is about as long as compiling takes. So a short run never waits for compiling,
+    and a long run gains.
 
-    Tokens are made on a separate thread, ahead of the model. On a CPU texts are computed one by one, each on one
-    thread, with as many threads as the stage has ``cpus``. So a text gets the same numbers, bit for bit, whatever the
-    other texts and the number of threads, and nothing is padded. On a GPU a batch holds texts of similar length, padded
-    or, where the model allows it, one after another in one row. It has at most ``batch_tokens`` tokens including
-    padding (by default as many as fit the memory, found by measuring); if memory runs out, this is halved permanently
-    and the batch is tried again. There the last bits of a number depend on the texts of its batch, which come from up
-    to eight tasks, and on the card: see docs/text-io.md.
+    A separate thread tokenizes texts ahead of the model. On a CPU, texts are computed one by one, each on one thread,
+    with as many threads as the stage has ``cpus``. So a text gets the same numbers, bit for bit, whatever the other
+    texts and the number of threads, and nothing is padded. On a GPU, a batch contains texts of similar length, padded
+    or, if the model supports it, one after another in one row. It has at most ``batch_tokens`` tokens including padding
+    (by default as many as fit into memory, which is measured); if memory runs out, this number is halved permanently
+    and the batch is tried again. On a GPU, the last bits of a number depend on the other texts of its batch, which come
+    from up to eight tasks, and on the GPU: see docs/text-io.md.
     """
 
     tried_by_plan = False
@@ -99,10 +100,10 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         for parameter in ("revision", "column"):
             value = getattr(self, parameter)
             if not (isinstance(value, str) and value) and not (parameter == "revision" and value is None):
-                raise UsageError(f"{name}.{parameter} must be a text, not {value!r}")
+                raise UsageError(f"{name}.{parameter} must be text, not {value!r}")
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise UsageError(
-                f"{name}.device must be 'auto', 'cpu', 'cuda', 'cuda:1' or the like, or 'mps', not {self.device!r}"
+                f"{name}.device must be 'auto', 'cpu', 'cuda', a GPU such as 'cuda:1', or 'mps', not {self.device!r}"
             )
         if self.dtype not in DTYPES:
             raise UsageError(f"{name}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
@@ -151,13 +152,13 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         self._pool = ThreadPoolExecutor(self._threads, "model") if self._threads > 1 else None
 
     def _pad(self, packed_from: int | None) -> None:
-        """Pad batches, or pack them where the number of the first place is given."""
+        """Pad batches, or pack them if the number of the first position is given."""
         self._padding = Padding.of(self._tokenizer, 1 if self._device == "cpu" else _LENGTHS, self._limit, packed_from)
         if packed_from is not None:
             attend_in_packs(self._loaded)
 
     def _compute_longest(self, count: int) -> None:
-        """Compute ``count`` texts of the model's full length."""
+        """Run the model on ``count`` texts of its full length."""
         tokens = {"input_ids": [[self._padding.fill["input_ids"]] * self._limit] * count}
         self.forward(send(Batch(range(count), tokens, self._padding).inputs(), self._device, import_torch()))
 
@@ -174,8 +175,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     @abstractmethod
     def forward(self, inputs: dict[str, Any]) -> Any:
-        """The model's answers for a batch on its device: a tensor with one row for each text. The batch is padded
-        unless the stage `packs`.
+        """The model's output for a batch on its device: a tensor with one row for each text. The batch is padded unless
+        the stage `packs`.
         """
 
     @abstractmethod
@@ -184,7 +185,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     @abstractmethod
     def add(self, task: DocumentBatch, rows: list[Any]) -> DocumentBatch:
-        """The task with columns that hold the model's answers."""
+        """The task with columns for the model's output."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         task, texts = self.texts(task)
@@ -205,7 +206,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         return made
 
     def answers(self, texts: Sequence[str | None]) -> list[Any]:
-        """A numpy row for each text, None for a null one."""
+        """A numpy row for each text, or None if the text is null."""
         if self._loaded is None:
             self.setup(WorkerMetadata())
         rows = [row for row, text in enumerate(texts) if text is not None]
@@ -220,12 +221,15 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         return found
 
     def _computed(self, pieces: list[str]) -> Iterator[tuple[Batch, Any]]:
-        """Each batch with its answer, fetched late: meanwhile the next batches are tokenized, sent and computed."""
+        """Yield each batch with its output. The output is fetched late, so the next batches are tokenized, sent and
+        computed meanwhile.
+        """
         window = _WINDOW["cpu" if self._device == "cpu" else "cuda"]
         made = batches(pieces, self._tokenize, window, lambda: self._batch_tokens, self._padding)
         prepared = ((batch, batch.inputs()) for batch in made)
         late: deque[Future[Any]] = deque()
-        # On a CPU windows are whole numbers of batches; the next window begins while half of this one is computed.
+        # On a CPU, a window contains a whole number of batches; the next window is tokenized while half of this one is
+        # computed.
         for batch, inputs in ahead(prepared, window // 2 if self._device == "cpu" else 2 * _IN_FLIGHT):
             late.append(self._submit(batch, inputs))
             if len(late) > _IN_FLIGHT * self._threads:
@@ -251,12 +255,12 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
             yield batch, answer.result()
 
     def _compute(self, batch: Batch, inputs: Mapping[str, Any]) -> list[tuple[Batch, Any]]:
-        """The answers of a batch, or of its parts if the whole does not fit the memory."""
+        """The output for a batch, or for its parts if the whole batch does not fit into memory."""
         torch = import_torch()
         if batch.size() <= self._batch_tokens or len(batch.rows) == 1:
             try:
                 if self._pool is not None:
-                    torch.set_num_threads(1)  # is kept for each thread
+                    torch.set_num_threads(1)  # is a setting of the thread
                 with torch.inference_mode():
                     return [(batch, fetch(self.forward(send(inputs, self._device, torch)), self._device, torch))]
             except (RuntimeError, MemoryError) as error:
@@ -268,22 +272,22 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
                     ) from error
                 self._batch_tokens = max(1, batch.size() // 2)
                 self.record_metric("batches_halved", 1)
-            # Outside of `except`: the exception keeps alive what did not fit.
+            # This is outside of `except`, because the exception keeps the data alive that did not fit.
             free_memory(torch)
         return [answer for half in batch.halves() for answer in self._compute(half, half.inputs())]
 
     def call_model(self, inputs: dict[str, Any]) -> Any:
-        """The model's answer, from its compiled form where there is one."""
+        """The model's output, computed by the compiled model if there is one."""
         assert self._model is not None, "setup() must be called first"
         if self._model.in_time():
             self.record_metric("compiled", 1)
         return self._model.current(**inputs)
 
     def token_limits(self) -> list[int]:
-        """How many tokens the model takes, according to its tokenizer and its settings."""
+        """The largest number of tokens that the model takes, according to its tokenizer and its settings."""
         limits = [self._tokenizer.model_max_length]
         config = self._config()
-        if getattr(config, "position_biased_input", True):  # relative positions have no end
+        if getattr(config, "position_biased_input", True):  # relative positions have no limit
             limits.append(getattr(config, "max_position_embeddings", None))
         return [int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < _MOST_TOKENS]
 
@@ -304,7 +308,7 @@ def import_torch() -> Any:
 
 
 def model_folder(name: str, revision: str | None) -> Path:
-    """The folder with a model: the named one, or one in the hub's cache, filled where there is a network."""
+    """The folder of a model: the named one, or one in the hub's cache, which is downloaded if there is a network."""
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
@@ -319,14 +323,14 @@ def model_folder(name: str, revision: str | None) -> Path:
     try:
         try:
             found = hub.snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True)
-        except (OSError, ValueError):  # not in the cache, or not all of it
+        except (OSError, ValueError):  # the model is not in the cache, or not complete
             found = hub.snapshot_download(name, revision=revision, allow_patterns=_FILES)
-    except Exception as error:  # whatever went wrong on the way, the remedy is the same
+    except Exception as error:  # the remedy is the same for all errors
         at = f" at revision {revision!r}" if revision else ""
         raise CuratorError(
-            f"the model {name!r}{at} is not on this machine and could not be fetched ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else ''}): where there is a network run "
-            f"`hf download {name}{f' --revision {revision}' if revision else ''} --local-dir FOLDER`, and give model: FOLDER"
+            f"the model {name!r}{at} is not on this machine and could not be downloaded ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}): on a machine with a network, run `hf download "
+            f"{name}{f' --revision {revision}' if revision else ''} --local-dir FOLDER`, and give model: FOLDER"
         ) from error
     if revision is None:
         _warn_of_moving(name, Path(found).name)  # the hub's cache names a folder by its commit
@@ -336,7 +340,7 @@ def model_folder(name: str, revision: str | None) -> Path:
 @functools.cache  # once for each model in a process
 def _warn_of_moving(name: str, commit: str) -> None:
     warnings.warn(
-        f"model {name!r} is used at its newest revision, so results may change from day to day: to keep the present "
+        f"model {name!r} is used at its newest revision, so results may change from day to day: to keep the current "
         f"one, give revision: {commit}",
         stacklevel=3,
     )
@@ -345,7 +349,9 @@ def _warn_of_moving(name: str, commit: str) -> None:
 def load_weights(
     make: Callable[..., Any], folder: Path, dtype: str, device: str, unneeded: tuple[str, ...] = ()
 ) -> Any:
-    """A model of transformers' from a folder, with weights that cannot run code, and all of them except ``unneeded`` ones."""
+    """A transformers model from a folder, whose weights cannot run code. All weights except ``unneeded`` ones must be
+    there.
+    """
     torch = import_torch()
     try:
         model, loaded = make(
@@ -360,20 +366,20 @@ def load_weights(
             f"{str(folder)!r} has no weights that can be loaded ({error}): they must be safetensors, since other formats "
             "can run code"
         ) from error
-    # transformers initialises at random what is missing: a classifier without a head would give random answers.
+    # transformers initialises missing weights at random, so a classifier without a head would give random results.
     missing = sorted(
         key for key in loaded["missing_keys"] if not key.startswith(unneeded) and "position_ids" not in key
     )
     if missing:
         raise UsageError(
-            f"the weights in {str(folder)!r} are not those of a {type(model).__name__}, there is no {', '.join(missing[:4])}: "
-            "give a model that was trained for this"
+            f"the weights in {str(folder)!r} are not those of a {type(model).__name__}: they lack "
+            f"{', '.join(missing[:4])}. Give a model that was trained for this"
         )
     return model.eval().to(device)
 
 
 def vectors(rows: Sequence[Any], width: int) -> pa.Array:
-    """Rows of numbers as a column of fixed-size lists; None is null."""
+    """Rows of numbers as a column of fixed-size lists; None becomes null."""
     mask = np.array([row is None for row in rows], np.bool_)
     data = np.zeros((len(rows), width), np.float32)
     for at, row in enumerate(rows):
@@ -398,9 +404,10 @@ def _tokenizer(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def _one_thread(wanted: bool) -> Iterator[None]:
-    """Let torch compute each product on one thread, and restore the number afterwards; False changes nothing.
+    """Let torch compute each product on one thread, and restore the number of threads afterwards; False changes
+    nothing.
 
-    The division of a matrix product among threads decides the order in which its terms are added.
+    The order in which the terms of a matrix product are added depends on how it is divided among threads.
     """
     if not wanted:
         yield

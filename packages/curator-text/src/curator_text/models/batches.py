@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Padding:
-    """How a tokenizer pads, and to which lengths: the multiples of ``multiple`` up to ``limit``.
+    """How a tokenizer pads, and to which lengths: multiples of ``multiple`` up to ``limit``.
 
-    Few lengths mean few shapes to choose kernels, keep memory and compile graphs for. With ``packed_from`` nothing is
-    padded: texts follow one another in one row, and this is the number of the first place in each.
+    With few lengths, there are few shapes for which to select kernels, keep memory and compile graphs. With
+    ``packed_from``, nothing is padded: texts follow one another in one row, and ``packed_from`` is the number of the
+    first position in each text.
     """
 
     fill: Mapping[str, int]
@@ -31,18 +32,22 @@ class Padding:
         return cls(fill, tokenizer.padding_side == "left", multiple, limit, packed_from)
 
     def width(self, longest: int) -> int:
-        """The padded length of texts whose longest has ``longest`` tokens: at least 1, which models need."""
+        """The padded length of texts if the longest has ``longest`` tokens; it is at least 1, because models need one
+        token.
+        """
         longest = max(1, longest)
         return max(longest, min(-(-longest // self.multiple) * self.multiple, self.limit))
 
     def size(self, lengths: Sequence[int]) -> int:
-        """How many tokens texts of these lengths make, the longest first, padding included."""
+        """How many tokens texts of these lengths have together, including padding; the longest comes first."""
         if self.packed_from is None:
             return self.width(lengths[0]) * len(lengths)
         return sum(max(1, length) for length in lengths)
 
     def how_many(self, lengths: Sequence[int], most_tokens: int) -> int:
-        """How many of these texts, the longest first, make no more than ``most_tokens``; at least one."""
+        """How many of these texts, from the first (the longest) on, have at most ``most_tokens`` tokens together; at
+        least one.
+        """
         if self.packed_from is None:
             return max(1, most_tokens // self.width(lengths[0]))
         ends = accumulate(max(1, length) for length in lengths)
@@ -51,7 +56,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts that go through the model together: their rows, and their tokens, longest first."""
+    """Texts that go through the model together: their rows and their tokens, longest first."""
 
     rows: Sequence[int]
     tokens: Mapping[str, Sequence[Sequence[int]]]
@@ -61,7 +66,7 @@ class Batch:
         return self.padding.width(len(self.tokens["input_ids"][0]))
 
     def size(self) -> int:
-        """How many tokens it has, padding included."""
+        """The number of tokens, including padding."""
         return self.padding.size([len(ids) for ids in self.tokens["input_ids"]])
 
     def halves(self) -> tuple[Batch, Batch]:
@@ -77,9 +82,9 @@ class Batch:
         return self.padded() if self.padding.packed_from is None else self.packed(self.padding.packed_from)
 
     def packed(self, first_position: int) -> dict[str, Any]:
-        """One row of all tokens, with the place of each in its text; ``bounds`` says where texts begin and end.
+        """One row of all tokens, with the position of each in its text; ``bounds`` has the begin and end of each text.
 
-        A text without tokens gets a filler that the mask leaves out.
+        A text without tokens gets a filler token, which is masked.
         """
         lengths = [len(ids) for ids in self.tokens["input_ids"]]
         bounds = np.concatenate([[0], np.cumsum([max(1, length) for length in lengths])])
@@ -119,7 +124,8 @@ def batches(
 ) -> Iterator[Batch]:
     """All texts in batches of at most ``most_tokens()`` tokens, sorted by length within windows of ``window`` texts.
 
-    The longest come first, so that a batch too large for the memory shows at once. A batch has at least one text.
+    The longest come first, so if a batch is too large for the memory, this shows at once. A batch has at least one
+    text.
     """
     for first in range(0, len(texts), window):
         tokens = tokenize(list(texts[first : first + window]))

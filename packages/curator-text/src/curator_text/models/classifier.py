@@ -22,10 +22,10 @@ from curator_text.models.base import TextModel, import_torch, load_weights, vect
 class TextClassifier(TextModel):
     """Adds the label and the score that a classifier gives each text.
 
-    With several classes ``label_column`` is the likeliest one and ``score_column`` its probability; ``scores_column``,
-    if named, holds all probabilities in the order of the model's labels. A model with one output is a regression: its
-    score is that number, and its label is the score, rounded and limited to 0 to ``top_score``. ``keep`` drops texts
-    with other labels.
+    With several classes, ``label_column`` is the most likely class and ``score_column`` its probability;
+    ``scores_column``, if given, contains all probabilities in the order of the model's labels. A model with one output
+    is a regression: its score is the output, and its label is the score, rounded and limited to the range from 0 to
+    ``top_score``. ``keep`` drops texts with other labels.
     """
 
     label_column: str = "label"
@@ -40,7 +40,7 @@ class TextClassifier(TextModel):
         if isinstance(self.keep, str):
             raise UsageError(f"{name}.keep must be a list of labels, such as [{self.keep!r}]")
         if self.keep is not None and not self.keep:
-            raise UsageError(f"{name}.keep is empty, and would drop every text: name labels, or leave it out")
+            raise UsageError(f"{name}.keep is empty, so every text would be dropped: name labels, or leave it out")
         check_whole(f"{name}.top_score", self.top_score)
         check_different(self, self.column, self.label_column, self.score_column, self.scores_column)
 
@@ -61,11 +61,11 @@ class TextClassifier(TextModel):
             model = load_weights(transformers.AutoModelForSequenceClassification.from_pretrained, folder, dtype, device)
             labels = model.config.id2label
         self._labels = [labels[key] for key in sorted(labels, key=int)]
-        # A regression has one name for its output, and its rounded score as the label.
+        # A regression has one name, that of its output, and its label is the rounded score.
         given = self._labels if len(self._labels) > 1 else [str(level) for level in range(self.top_score + 1)]
         if self.keep is not None and (unknown := set(self.keep) - set(given)):
             raise UsageError(
-                f"{type(self).__name__}.keep holds {sorted(unknown)}, and the model's labels are: {', '.join(given)}"
+                f"{type(self).__name__}.keep contains {sorted(unknown)}, but the model's labels are: {', '.join(given)}"
             )
         return model
 
@@ -107,7 +107,7 @@ class TextClassifier(TextModel):
 
 @dataclass(kw_only=True)
 class DomainClassifier(TextClassifier):
-    """One of 26 subjects, by nvidia/domain-classifier (English)."""
+    """Labels each text with one of 26 subjects, using nvidia/domain-classifier (English)."""
 
     model: str = "nvidia/domain-classifier"
     label_column: str = "domain"
@@ -118,7 +118,7 @@ class DomainClassifier(TextClassifier):
 
 @dataclass(kw_only=True)
 class QualityClassifier(TextClassifier):
-    """High, Medium or Low, by nvidia/quality-classifier-deberta (English)."""
+    """Labels each text High, Medium or Low, using nvidia/quality-classifier-deberta (English)."""
 
     model: str = "nvidia/quality-classifier-deberta"
     label_column: str = "quality"
@@ -129,7 +129,7 @@ class QualityClassifier(TextClassifier):
 
 @dataclass(kw_only=True)
 class ContentTypeClassifier(TextClassifier):
-    """One of 11 kinds of document, by nvidia/content-type-classifier-deberta (English)."""
+    """Labels each text with one of 11 kinds of documents, using nvidia/content-type-classifier-deberta (English)."""
 
     model: str = "nvidia/content-type-classifier-deberta"
     label_column: str = "content_type"
@@ -140,7 +140,7 @@ class ContentTypeClassifier(TextClassifier):
 
 @dataclass(kw_only=True)
 class FineWebEduClassifier(TextClassifier):
-    """How educational a page is, from 0 to 5, by HuggingFaceFW/fineweb-edu-classifier (English)."""
+    """Scores how educational a page is, from 0 to 5, using HuggingFaceFW/fineweb-edu-classifier (English)."""
 
     model: str = "HuggingFaceFW/fineweb-edu-classifier"
     label_column: str = "edu_level"
@@ -149,7 +149,7 @@ class FineWebEduClassifier(TextClassifier):
 
 
 def _headed(folder: Path, config: dict[str, Any], dtype: str, device: str) -> Any:
-    """A base model with one linear layer over its first token: how NVIDIA's classifiers are stored."""
+    """A base model with one linear layer over its first token, which is the form of NVIDIA's classifiers."""
     torch = import_torch()
     import transformers
     from safetensors.torch import load_file

@@ -1,5 +1,5 @@
-"""Chooses the device of a model, sends inputs there and measures how much fits. `curator_core.model.cuda` has what only
-a GPU does.
+"""Chooses the device of a model, sends inputs to it and measures how much fits. Code that only a GPU needs is in
+`curator_core.model.cuda`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ LARGEST_BATCH_TOKENS = 1 << 18
 
 
 def choose_device(stage: str, device: str, torch: Any) -> str:
-    """The device by its full name; an error if it does not exist."""
+    """The full name of the device; raises if it does not exist."""
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if chosen.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"{stage}.device is {chosen!r}, and torch sees no GPU here: give auto or cpu")
+        raise UsageError(f"{stage}.device is {chosen!r}, but torch sees no GPU here: give auto or cpu")
     return chosen
 
 
 def choose_dtype(dtype: str, device: str, torch: Any) -> str:
-    """The number type to compute with: ``auto`` is bfloat16 on a GPU (float16 if the GPU lacks it) and float32
+    """The number type for computing: ``auto`` is bfloat16 on a GPU (float16 if the GPU lacks it) and float32
     elsewhere.
     """
     if dtype != "auto":
@@ -36,7 +36,7 @@ def choose_dtype(dtype: str, device: str, torch: Any) -> str:
 
 
 def send(inputs: Mapping[str, Any], device: str, torch: Any) -> dict[str, Any]:
-    """The inputs with their arrays as tensors on the device; for a GPU they go through pinned memory, so that nothing
+    """The inputs, with arrays as tensors on the device. For a GPU, they are copied from pinned memory, so that nothing
     waits for the copy.
     """
     on_gpu = device.startswith("cuda")
@@ -49,8 +49,10 @@ def send(inputs: Mapping[str, Any], device: str, torch: Any) -> dict[str, Any]:
 
 
 def tokens_that_fit_cuda(compute: Callable[[int], Any], width: int, memory_gb: float, torch: Any) -> int:
-    """How many tokens fit the memory of a GPU: ``compute`` gets the number of texts of ``width`` tokens to try."""
+    """How many tokens fit into the memory of a GPU. ``compute`` is called with the number of texts of ``width`` tokens
+    to try.
+    """
     with torch.inference_mode():
-        # Several batches are in flight, and the allocator has fragments: a third stays free.
+        # A third of the memory stays free for other batches in progress and for fragmentation.
         texts = items_that_fit_cuda(compute, memory_gb, 0.66, torch)
     return max(width, min(LARGEST_BATCH_TOKENS, int(texts * width)))

@@ -1,4 +1,4 @@
-"""Embeds texts with any encoder of transformers, pooled as in sentence-transformers."""
+"""Embeds texts with any transformers encoder, pooled as in sentence-transformers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ POOLING = ("mean", "cls", "last", "max")
 class TextEmbedding(TextModel):
     """Adds an embedding of each text, a list of 32-bit floats of fixed length.
 
-    A model in the format of sentence-transformers states how to pool, whether to normalize, and how many tokens it
+    A model in the format of sentence-transformers specifies how to pool, whether to normalize, and how many tokens it
     takes; ``pooling`` (``mean``, ``cls``, ``last`` or ``max``) and ``normalize`` override it. Other models are pooled
-    by
-    the mean and normalized. ``prompt`` is put before each text, for the model alone.
+    by the mean and normalized. ``prompt`` is put before each text, but only for the model.
     """
 
     packs = True
@@ -38,7 +37,7 @@ class TextEmbedding(TextModel):
         if self.pooling is not None and self.pooling not in POOLING:
             raise UsageError(f"TextEmbedding.pooling must be one of {', '.join(POOLING)}, not {self.pooling!r}")
         if not isinstance(self.prompt, str):
-            raise UsageError(f"TextEmbedding.prompt must be a text, not {self.prompt!r}")
+            raise UsageError(f"TextEmbedding.prompt must be text, not {self.prompt!r}")
         if self.normalize not in (None, True, False):
             raise UsageError(f"TextEmbedding.normalize must be true, false or left out, not {self.normalize!r}")
         check_different(self, self.column, self.embedding_column)
@@ -53,7 +52,7 @@ class TextEmbedding(TextModel):
         self._pooling = self.pooling or found.get("pooling", "mean")
         self._normalize = found.get("normalize", True) if self.normalize is None else self.normalize
         self._most = found.get("max_tokens")
-        # Pooling is done here, so no pooler is needed, and many encoders come without one.
+        # Pooling is done in this module, so the model needs no pooler, and many encoders have none.
         return load_weights(transformers.AutoModel.from_pretrained, folder, dtype, device, unneeded=("pooler.",))
 
     def forward(self, inputs: dict[str, Any]) -> Any:
@@ -74,7 +73,7 @@ class TextEmbedding(TextModel):
         return self._finished_vectors(pooled)
 
     def _pooled_packs(self, states: Any, mask: Any, bounds: Any) -> Any:
-        """The same for texts that follow one another in one row."""
+        """Pool texts that follow one another in one row."""
         if self._pooling in ("cls", "last"):
             return states[bounds[:-1].long() if self._pooling == "cls" else bounds[1:].long() - 1]
         torch = import_torch()
@@ -110,7 +109,7 @@ class TextEmbedding(TextModel):
 
 
 def _sentence_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a sentence-transformers model; empty for another one."""
+    """The settings of a sentence-transformers model, or an empty result for other models."""
     if not (folder / "modules.json").exists():
         return {}
     settings: dict[str, Any] = {"normalize": False}

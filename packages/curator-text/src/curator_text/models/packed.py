@@ -1,8 +1,7 @@
-"""Lets models take texts without padding, as one row of tokens in which each text attends to itself alone.
+"""Lets models process texts without padding, as one row of tokens in which each text attends only to itself.
 
-transformers passes a model's arguments on to its attention, and accepts other attention functions by name: ours cuts
-the row at ``bounds``. On a GPU one kernel of torch computes all texts of a row; on a CPU they are computed one after
-the other.
+transformers passes a model's arguments on to its attention function, which can be replaced by name: ours cuts the row
+at ``bounds``. On a GPU, one torch kernel computes all texts of a row; on a CPU, they are computed one after the other.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-# The name of our attention in transformers.
+# The name of our attention function in transformers.
 NAME = "curator_packed"
-# Encoders that pass on what attention needs, and that accept explicit position numbers. The others pad.
+# Encoders that pass these arguments on to attention, and accept explicit position numbers. Other models pad.
 TYPES = ("bert", "roberta", "xlm-roberta")
 LARGEST_HEAD = 256
 
 
 def first_position(model: Any) -> int | None:
-    """The position number of a text's first token; None for a model that cannot take packed texts."""
+    """The position number of a text's first token, or None if a model cannot take packed texts."""
     config = model.config
     if config.model_type not in TYPES or getattr(config, "is_decoder", False):
         return None
@@ -26,7 +25,7 @@ def first_position(model: Any) -> int | None:
 
 
 def packs_cuda(model: Any, torch: Any) -> bool:
-    """Whether the GPU and this torch have the kernel for the model's numbers."""
+    """Whether the GPU and this torch version have the kernel for the model's number type."""
     try:
         from torch.nn.attention.varlen import varlen_attn  # noqa: F401 - since 2.10
     except ImportError:
@@ -37,7 +36,7 @@ def packs_cuda(model: Any, torch: Any) -> bool:
 
 
 def attend_in_packs(model: Any) -> None:
-    """Make ``model`` take only packed texts from now on."""
+    """Change ``model`` so that it takes only packed texts."""
     import transformers
 
     transformers.AttentionInterface.register(NAME, _attend)
@@ -46,7 +45,7 @@ def attend_in_packs(model: Any) -> None:
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """The bounds replace a mask."""
+    """The bounds replace the mask."""
 
 
 def _attend(
@@ -59,7 +58,7 @@ def _attend(
 
 
 def attend_cuda(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float) -> Any:
-    """All texts with one kernel."""
+    """Attention for all texts with one kernel."""
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling)

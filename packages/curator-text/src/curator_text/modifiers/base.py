@@ -1,11 +1,11 @@
-"""Base of modifiers: a modifier is one method on a text; this base handles nulls, columns and counts.
+"""The base of modifiers, which consist of one method on a text; it handles nulls, columns and counts.
 
     @dataclass(kw_only=True)
     class Shout(Modifier):
         def modify(self, text: str) -> str:
             return text.upper()
 
-By hand: ``Shout().apply(["a", None])``.
+To call it directly: ``Shout().apply(["a", None])``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from curator_text._columns import is_text, not_text, with_text
 
 @dataclass(kw_only=True)
 class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Base of stages that change the text in ``column``, or put the changed text into ``output_column``.
+    """Base of stages that change the text in ``column``, or write the changed text to ``output_column``.
 
-    A null stays a null. How many documents changed is counted as the metric ``modified``.
+    A null stays null. The metric ``modified`` counts the documents that changed.
     """
 
     column: str = "text"
@@ -42,15 +42,17 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
             raise UsageError(f"{type(self).__name__}.output_column must be the name of a column, not {name!r}")
 
     def modify(self, text: str) -> str:
-        """The new text, or the same one if there is nothing to do."""
+        """The new text, or the same text if there is nothing to change."""
         raise NotImplementedError(f"{type(self).__name__} needs modify(text)")
 
     def may_change(self, values: pa.Array) -> Any:
-        """A boolean array of the texts that `modify` may change, if that is quick to compute; None for all."""
+        """A boolean array that marks the texts that `modify` may change, if that is quick to compute; None means all
+        texts.
+        """
         return None
 
     def apply(self, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> pa.Array:
-        """The changed texts of a list or an Arrow array, in its type."""
+        """The changed texts of a list or an Arrow array, as the same type."""
         given = _as_array(values)
         plain = _as_text(given)
         worth = self.may_change(plain)
@@ -92,20 +94,22 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 def _as_array(values: Any) -> pa.Array:
     if isinstance(values, str):
-        raise UsageError("a modifier changes a list of texts, so put a single one in brackets: apply([text])")
+        raise UsageError("a modifier changes a list of texts, so put a single text in brackets: apply([text])")
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
     if not isinstance(values, pa.Array | pa.ChunkedArray):
         values = array(list(values), pa.string())
-    if isinstance(values, pa.ChunkedArray):  # combine_chunks gives one where the texts are more than 2 GB
+    if isinstance(values, pa.ChunkedArray):  # combine_chunks returns a chunked array if the texts exceed 2 GB
         values = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in values.chunks])
     if not is_text(values.type):
-        raise UsageError(f"a modifier changes text, and these values are {values.type}: cast them first, as Cast does")
+        raise UsageError(
+            f"a modifier changes text, but these values are {values.type}: cast them first, for example with Cast"
+        )
     return values
 
 
 def _as_text(values: pa.Array) -> pa.Array:
-    # Arrow's matchers read plain strings only.
+    # Arrow's matching functions accept only plain strings.
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     plain = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)

@@ -1,4 +1,4 @@
-"""Finds personal data and secrets in text by their form, checks checksums, and replaces them."""
+"""Finds personal data and secrets in text by their format and checksums, and replaces them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pyarrow.compute as pc
 from curator_core.errors import UsageError, nearest
 from curator_text.modifiers.base import Modifier
 
-# Every pattern is bounded or free of nested repeats: text is not trusted, and must not make a match take for ever.
-# These are the letters of scripts that are written with spaces between words. In Chinese or Japanese no spaces surround
-# an address, so an address begins and ends where these letters do.
+# Every pattern is bounded or free of nested repeats, because text is untrusted and must not make a match take forever.
+# These are the letters of scripts with spaces between words. In Chinese or Japanese, no spaces surround an address, so
+# an address begins and ends where these letters begin and end.
 _LETTER = "A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f"
 _EMAIL = (
     rf"(?<![{_LETTER}0-9_.+-])[{_LETTER}0-9][{_LETTER}0-9._%+-]{{0,63}}@(?:[{_LETTER}0-9][{_LETTER}0-9-]{{0,62}}\.){{1,8}}"
     rf"(?:xn--[A-Za-z0-9-]{{2,59}}|[{_LETTER}]{{2,24}})(?![{_LETTER}0-9_-])"
 )
-# Web pages keep numbers on one line with spaces that do not break.
+# Web pages use non-breaking spaces to keep numbers on one line.
 _GAP = r"[ \u00a0\u202f]"
 _IPV4 = r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)"
 _IPV6 = r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
@@ -35,7 +35,7 @@ _PHONE = (
     r"|\([2-9]\d{2}\)[ \u00a0\u202f]?[2-9]\d{2}[ \u00a0\u202f.-]\d{4}|[2-9]\d{2}[.-][2-9]\d{2}[.-]\d{4})(?![\w-]|\.\d)"
 )
 _KEY = (
-    # Also in the form of a string in a program, and without its last line.
+    # The key may also be a string in a program, or lack its last line.
     r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----(?:"
     r"[A-Za-z0-9+/=\s:,\\\"'-]{0,8000}?-----END (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----"
     r"|(?:(?:\s|\\n){1,2}[A-Za-z0-9+/=]{32,76}){1,200}(?:(?:\s|\\n){1,2}[A-Za-z0-9+/=]{0,76})?(?!.))"
@@ -51,7 +51,7 @@ _KEY = (
     r"|(?<!\w)AIza[A-Za-z0-9_-]{35}(?![\w-])"
     r"|(?<!\w)eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,1000}(?![\w-])"
 )
-# The registered length of each country's IBAN.
+# The length of the IBANs of each country.
 _IBAN_LENGTHS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
     "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
@@ -68,12 +68,11 @@ _IBAN_LENGTHS = {
 class PiiRedactor(Modifier):
     """Replaces e-mail addresses, IP addresses, phone numbers, credit cards, IBANs and keys by placeholders.
 
-    ``kinds`` selects among them. Credit cards must begin like issued ones and pass the Luhn check; IBANs must have
-    their country's length and pass mod 97; IP addresses must be valid; phone numbers need a country code or the
-    American form.
-    ``replace``:
-    ``placeholder`` writes ``<EMAIL>``; ``hash`` writes ``<EMAIL_1f8a0c2b94d1>``, the same for the same value, made with
-    ``salt``, so that mentions can still be counted. How many of each kind were found is counted as a metric.
+    ``kinds`` selects among them. Credit card numbers must begin with a prefix that is in use and pass the Luhn check;
+    IBANs must have their country's length and pass mod 97; IP addresses must be valid; phone numbers need a country
+    code or the American format. ``replace``: ``placeholder`` writes ``<EMAIL>``; ``hash`` writes
+    ``<EMAIL_1f8a0c2b94d1>``, which is computed with ``salt`` and is the same for the same value, so that mentions can
+    still be counted. A metric counts the values of each kind that were found.
     """
 
     kinds: Sequence[str] = ("key", "email", "iban", "credit_card", "ip", "phone")
@@ -87,15 +86,15 @@ class PiiRedactor(Modifier):
         for kind in self.kinds:
             if kind not in _FORMS:
                 raise UsageError(
-                    f"PiiRedactor.kinds holds {kind!r}{nearest(str(kind), _FORMS) or '.'} It can hold {', '.join(_FORMS)}"
+                    f"PiiRedactor.kinds contains {kind!r}{nearest(str(kind), _FORMS) or '.'} It can contain {', '.join(_FORMS)}"
                 )
         if self.replace not in ("placeholder", "hash"):
             raise UsageError(f"PiiRedactor.replace must be 'placeholder' or 'hash', not {self.replace!r}")
         if not isinstance(self.salt, str):
-            raise UsageError(f"PiiRedactor.salt must be a text, not {self.salt!r}")
+            raise UsageError(f"PiiRedactor.salt must be text, not {self.salt!r}")
         if self.replace == "hash" and not self.salt:
             raise UsageError(
-                "PiiRedactor.replace='hash' needs a secret salt: without one, anyone who guesses a value can check "
+                "PiiRedactor.replace='hash' needs a secret salt: without it, anyone who guesses a value can verify "
                 "the guess"
             )
         self._signs = "|".join(_SIGNS[kind] for kind in self.kinds)
@@ -104,7 +103,8 @@ class PiiRedactor(Modifier):
         return pc.match_substring_regex(values, self._signs)
 
     def modify(self, text: str) -> str:
-        # The order of `kinds` does not matter: an address inside a key is part of the key.
+        # The order of `kinds` does not matter, because keys are searched first: an address inside a key is part of the
+        # key.
         for kind, (pattern, size) in _FORMS.items():
             if kind in self.kinds:
                 text = self._without(text, kind, pattern, size)
@@ -132,7 +132,7 @@ class PiiRedactor(Modifier):
 
 
 def luhn(text: str) -> bool:
-    """Whether a number passes the check of card numbers."""
+    """Whether a number passes the Luhn check of card numbers."""
     digits = [int(character) for character in text if character in "0123456789"]
     if len(digits) < 13 or len(set(digits)) == 1:
         return False
@@ -149,8 +149,8 @@ def valid_iban(text: str) -> bool:
     return int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
 
 
-# How much of a match is real, from its start: all, nothing, or the part before further words or numbers of the same
-# form ("BE68 5390 0754 7034 BIC", a card and its security code).
+# How many characters of a match, from its start, are valid: all, none, or the part before further words or numbers of
+# the same form ("BE68 5390 0754 7034 BIC", a card and its security code).
 
 
 def _all(text: str) -> int:
@@ -174,8 +174,8 @@ def _card_size(text: str) -> int:
     return next((size for size in reversed(ends) if luhn(text[:size])), 0)
 
 
-# Visa, Mastercard, American Express, Diners Club, JCB, UnionPay, Discover, Maestro. Dates in milliseconds and book
-# numbers begin with 1 and 9; every tenth of them would pass the check.
+# Visa, Mastercard, American Express, Diners Club, JCB, UnionPay, Discover, Maestro. Timestamps in milliseconds begin
+# with 1 and book numbers with 9; every tenth of them would pass the check.
 _ISSUED = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6")
 
 
@@ -184,7 +184,7 @@ def _ip_size(text: str) -> int:
         address = ipaddress.ip_address(text)
     except ValueError:
         return 0
-    # `::` and 0.0.0.0 belong to nobody, and occur in C++ and in version numbers.
+    # `::` and 0.0.0.0 identify nobody, and occur in C++ and in version numbers.
     return 0 if address.is_unspecified else len(text)
 
 
@@ -201,7 +201,7 @@ _FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], int]]] = {
     "ip": (re.compile(f"{_IPV4}|{_IPV6}", re.ASCII), _ip_size),
     "phone": (re.compile(_PHONE, re.ASCII), _phone_size),
 }
-# The least that a text must contain: Arrow's matcher searches all texts for it at once.
+# Patterns of which a text must contain at least one; Arrow searches all texts for them at once.
 _SIGNS = {
     "key": r"PRIVATE KEY|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|sk-|[sr]k_(live|test)_|hf_|npm_|AIza|eyJ",
     "email": "@",

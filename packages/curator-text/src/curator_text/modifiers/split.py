@@ -18,9 +18,10 @@ from curator_text._columns import is_text, not_text, with_text
 
 @dataclass(kw_only=True)
 class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
-    r"""Splits each document at ``separator`` into rows: the other columns are repeated, ``segment_column`` counts from 0.
+    r"""Splits each document at ``separator`` into rows: the other columns are repeated, and ``segment_column`` counts
+    from 0.
 
-    A null stays one row, and so does the empty text. Only the separators are removed.
+    A null or an empty text stays one row. Only the separators are removed.
     """
 
     separator: str = "\n\n"
@@ -31,9 +32,9 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         _check_names(self, "column", "segment_column")
         if not isinstance(self.separator, str) or not self.separator:
-            raise UsageError(f"DocumentSplitter.separator must be a text, not {self.separator!r}")
+            raise UsageError(f"DocumentSplitter.separator must be text, not {self.separator!r}")
         if self.segment_column == self.column:
-            raise UsageError(f"DocumentSplitter.segment_column must not be the text's own column {self.column!r}")
+            raise UsageError(f"DocumentSplitter.segment_column must not be the column of the text, {self.column!r}")
 
     def inputs(self) -> list[str]:
         return [self.column]
@@ -66,10 +67,9 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
 class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
     r"""Joins rows with the same ``id_column`` into one document, in the order of ``segment_column``, which is removed.
 
-    The other columns are those of the first segment. With ``max_chars`` a document ends before it would exceed this
-    length, and the next one begins. Rows of one document must be in one batch; `DocumentSplitter` leaves them so. Rows
-    whose id is null
-    are not joined.
+    The other columns are those of the first segment. With ``max_chars``, a new document begins where the joined text
+    would exceed this length. Rows of one document must be in one batch, as they are after `DocumentSplitter`. Rows with
+    a null id are not joined.
     """
 
     separator: str = "\n\n"
@@ -81,7 +81,7 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         _check_names(self, "column", "id_column", "segment_column")
         if not isinstance(self.separator, str):
-            raise UsageError(f"DocumentJoiner.separator must be a text, not {self.separator!r}")
+            raise UsageError(f"DocumentJoiner.separator must be text, not {self.separator!r}")
         check_whole("DocumentJoiner.max_chars", self.max_chars, optional=True)
 
     def inputs(self) -> list[str]:
@@ -99,7 +99,7 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
         kind = table.schema.field(self.column).type
         if not is_text(kind):
             raise not_text(self, self.column, kind)
-        # Documents in order of first appearance, their segments in order.
+        # Documents in the order of their first row, with their segments in order.
         place: dict[object, int] = {}
         places = [place.setdefault((row,) if value is None else value, len(place)) for row, value in enumerate(ids)]
         order = pc.sort_indices(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from curator_core.errors import UsageError
 from curator_text.modifiers.base import Modifier
 
-# Phrases by which C4 recognises a line that belongs to the site and not to the text.
+# Phrases by which C4 recognises lines that belong to the site and not to the text.
 BOILERPLATE = (
     "terms of use",
     "privacy policy",
@@ -34,9 +34,9 @@ _ODD_BREAKS = re.compile(_LINE_ENDS)
 
 @dataclass(kw_only=True)
 class UnicodeRepair(Modifier):
-    """Repairs text that was decoded with the wrong encoding (``schÃ¶n``), with ftfy, where there are signs of it.
+    """Uses ftfy to repair text that was decoded with the wrong encoding (``schÃ¶n``), if there are signs of that.
 
-    Quotation marks, ligatures, entities and width are left as they are, unless ``everything``.
+    Quotation marks, ligatures, entities and character width are not changed unless ``everything`` is set.
     """
 
     everything: bool = False
@@ -75,7 +75,7 @@ class UnicodeRepair(Modifier):
 
 @dataclass(kw_only=True)
 class NewlineNormalizer(Modifier):
-    r"""Turns every line end into ``\n`` and leaves at most one blank line between paragraphs."""
+    r"""Turns every line end into ``\n`` and keeps at most one blank line between paragraphs."""
 
     def may_change(self, values: pa.Array) -> Any:
         return pc.match_substring_regex(values, r"\n\n\n|\r|\x{85}|\x{2028}|\x{2029}")
@@ -99,9 +99,7 @@ class WhitespaceNormalizer(Modifier):
 
 @dataclass(kw_only=True)
 class BoilerplateLineRemover(Modifier):
-    """Removes lines that contain one of ``phrases`` (lower case; those of C4 by default), however they are
-    capitalized.
-    """
+    """Removes lines that contain one of ``phrases`` (in lower case; by default those of C4), in upper or lower case."""
 
     phrases: Sequence[str] = BOILERPLATE
 
@@ -109,9 +107,11 @@ class BoilerplateLineRemover(Modifier):
         super().__post_init__()
         _check_texts(self, "phrases", "phrases")
         if "" in self.phrases:
-            raise UsageError("BoilerplateLineRemover.phrases must not hold an empty text, which every line contains")
+            raise UsageError(
+                "BoilerplateLineRemover.phrases must not contain an empty text, because every line contains it"
+            )
         self._pattern = re.compile("|".join(re.escape(phrase.lower()) for phrase in self.phrases))
-        # Both as they are and in lower case: a dotted capital I becomes two characters.
+        # Search the lines both unchanged and in lower case, because a dotted capital I becomes two characters.
         forms = dict.fromkeys(form for phrase in self.phrases for form in (phrase, phrase.lower()))
         self._sign = "(?i)" + "|".join(map(re.escape, forms))
 
@@ -124,7 +124,9 @@ class BoilerplateLineRemover(Modifier):
 
 @dataclass(kw_only=True)
 class LineRemover(Modifier):
-    """Removes lines that are exactly one of ``patterns``; with ``regex``, lines that one of them matches as a whole."""
+    """Removes lines that are equal to one of ``patterns``; with ``regex``, lines that one of these expressions matches
+    entirely.
+    """
 
     patterns: Sequence[str]
     regex: bool = False
@@ -136,7 +138,7 @@ class LineRemover(Modifier):
             sources = [f"(?:{p})" if self.regex else re.escape(p) for p in self.patterns]
             self._pattern = re.compile("|".join(sources))
         except re.error as error:
-            raise UsageError(f"LineRemover.patterns holds no valid expression: {error}") from error
+            raise UsageError(f"LineRemover.patterns contains an invalid expression: {error}") from error
 
     def modify(self, text: str) -> str:
         return "\n".join(line for line in text.split("\n") if not self._pattern.fullmatch(line))
@@ -144,14 +146,14 @@ class LineRemover(Modifier):
 
 @dataclass(kw_only=True)
 class UrlRemover(Modifier):
-    """Removes web addresses, or puts ``replacement`` in their place; a full stop or bracket after one stays."""
+    """Removes web addresses, or puts ``replacement`` in their place; a full stop or bracket after an address stays."""
 
     replacement: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.replacement, str):
-            raise UsageError(f"UrlRemover.replacement must be a text, not {self.replacement!r}")
+            raise UsageError(f"UrlRemover.replacement must be text, not {self.replacement!r}")
 
     def may_change(self, values: pa.Array) -> Any:
         return pc.match_substring_regex(values, r"(?i)https?://|www\.")
@@ -165,7 +167,7 @@ class UrlRemover(Modifier):
 
 @dataclass(kw_only=True)
 class MarkdownRemover(Modifier):
-    """Removes the marks of Markdown and keeps its words; links and images become their text.
+    """Removes the markup of Markdown and keeps its words; links and images become their text.
 
     Code keeps every character, and a word such as ``snake_case_name`` is not emphasis.
     """
@@ -174,12 +176,13 @@ class MarkdownRemover(Modifier):
         return pc.match_substring_regex(values, r"[*_#`~>\[\]|+-]|\d[.)]")
 
     def modify(self, text: str) -> str:
-        # No fence is opened after the last line that closes one: each search would run to the end of the text in vain.
+        # No fence can open after the last line that closes one. Without this check, each search would run to the end of
+        # the text in vain.
         closed = max((match.end() for match in _FENCE_END.finditer(text)), default=0)
         parts, rest = _CODE.split(text[:closed]), _TICKS.split(text[closed:])
         parts[-1] += rest[0]
         parts += rest[1:]
-        # Every third part is code: its text is the second capture, without the fence or the ticks.
+        # Every third part is code; its text is the second group, without the fence or the backticks.
         out = []
         for index in range(0, len(parts), 3):
             out.append(_without_marks(parts[index]))
@@ -190,7 +193,7 @@ class MarkdownRemover(Modifier):
 
 @dataclass(kw_only=True)
 class QuotationRemover(Modifier):
-    """Removes one pair of straight or curly quotation marks that encloses a whole text."""
+    """Removes a pair of straight or curly quotation marks that encloses a whole text."""
 
     def modify(self, text: str) -> str:
         inner = text[1:-1]
@@ -207,8 +210,8 @@ class QuotationRemover(Modifier):
 
 @dataclass(kw_only=True)
 class Slicer(Modifier):
-    """Keeps a part of each text: from ``left`` to ``right``, which are positions (negative ones count from the end), or
-    strings to look for.
+    """Keeps the part of each text from ``left`` to ``right``, which are positions (negative ones count from the end) or
+    strings to search for.
 
     ``include_left`` and ``include_right`` keep the strings themselves. If a string is not in the text, nothing is left.
     ``strip`` removes white space at the ends.
@@ -224,7 +227,7 @@ class Slicer(Modifier):
         super().__post_init__()
         for name, value in (("left", self.left), ("right", self.right)):
             if isinstance(value, bool) or not isinstance(value, int | str | None) or value == "":
-                raise UsageError(f"Slicer.{name} must be a position or a text to look for, not {value!r}")
+                raise UsageError(f"Slicer.{name} must be a position or a text to search for, not {value!r}")
 
     def modify(self, text: str) -> str:
         start: int | None
@@ -247,11 +250,11 @@ class Slicer(Modifier):
         return cut.strip() if self.strip else cut
 
 
-# Fenced blocks without their fences, and code in ticks without its ticks.
+# Fenced blocks and code in backticks.
 _CODE = re.compile(r"(?ms)^[ ]{0,3}(?:```|~~~)[^\n`]*\n(.*?)^[ ]{0,3}(?:```|~~~)[ \t]*$|(?<!`)`([^`\n]+)`(?!`)")
 _FENCE_END = re.compile(r"(?m)^[ ]{0,3}(?:```|~~~)[ \t]*$")
 _TICKS = re.compile(r"(?!)()|(?<!`)`([^`\n]+)`(?!`)")
-# Repeats are bounded, or end at the character that begins them: a text must not make a match take for ever.
+# Repeats are bounded, or end at the character that begins them, so that no text makes a match take forever.
 _LINK_TEXT = r"\[([^\[\]\n]{0,500})\]"
 _TARGET = r"\((?:[^()\s]|\([^()\s]{0,200}\)){0,2000}(?:\s{1,8}\"[^\"\n]{0,300}\")?\)"
 _MARKS: tuple[tuple[re.Pattern[str], Any], ...] = (

@@ -328,8 +328,8 @@ def _overlap(stage: Mapping[str, Any]) -> str:
     said = []
     if stage.get("alone") is not None:
         said.append(
-            f"On its own it would drop {stage['alone']:,} of the rows that reach the first of its neighbours. It drops "
-            f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
+            f"On its own it would drop {stage['alone']:,} of the rows that reach the first filter of this "
+            f"sequence. It drops {stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
         )
     found = stage.get("overlap")
     if found:
@@ -629,7 +629,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     if not found["removed"]:
         return "<p>No document is removed.</p>"
     rules = ", ".join(f"{rows:,} by the rule {rule}" for rule, rows in found["rules"].items())
-    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
+    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each because of a document that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
         [("documents that are one", ""), ("", ""), ("clusters", "")],
@@ -765,12 +765,12 @@ def _rate(value: float | None) -> str:
 def _plans(plans: Sequence[Mapping[str, Any]]) -> str:
     """The number of rows made under each plan, if there were earlier plans."""
     rows = (
-        f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the present plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
+        f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the current plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
         f"{_cell('sources', f'{share["sources"]:,}')}{_cell('rows in', f'{share["rows_in"]:,}')}{_cell('kept', f'{share["rows_out"]:,}')}</tr>"
         for share in plans
     )
     columns = [
-        ("differences from the present plan", ""),
+        ("differences from the current plan", ""),
         ("since attempt", ""),
         ("sources", ""),
         ("rows in", ""),

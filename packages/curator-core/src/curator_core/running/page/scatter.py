@@ -35,7 +35,7 @@ def scatter(found: Mapping[str, Any]) -> str:
         marks.append(f'<g class="shade-{shade} {point["side"]}" data-point="{number}">{shape}</g>')
     sides = {side: sum(point["side"] == side for point in points) for side in ("kept", "dropped")}
     lead = (
-        f"{found['rows']:,} of {found['of']:,} rows, by their embeddings of {found['dimensionsf']:,} numbers. Rows "
+        f"{found['rows']:,} of {found['of']:,} rows, by their embeddings of {found['dimensions']:,} numbers. Rows "
         f"that are close together are similar; the two axes show {formatting.percent(sum(found['held']), 1)} of the "
         "differences between rows."
     )

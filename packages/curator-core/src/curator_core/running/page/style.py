@@ -103,18 +103,20 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .flow small{display:block;color:var(--soft)}.flow b{display:block;font-weight:500}
 .facts th{width:12em;color:var(--soft)}
 @media(max-width:900px){.top{grid-template-columns:minmax(0,1fr)}}
-@media(max-width:640px){body{padding:20px 14px 48px}.sides:not(.pictures),.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
-.cards{display:grid;grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
-.funnel,.funnel tbody,.funnel tr{display:block}.funnel thead{display:none}
+@media print,(max-width:1080px){.funnel{font-size:13.5px}.funnel th,.funnel td{padding:5px 6px}.funnel th{min-width:8em}
+.funnel thead td{white-space:normal}td.bars{width:20%;min-width:60px}td.time{width:0;min-width:0;padding:0}td.time div{display:none}}
+@media screen and (max-width:780px){.funnel,.funnel tbody,.funnel tr{display:block}.funnel{font-size:15px}.funnel thead{display:none}
 .funnel tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:9px 0;border-bottom:1px solid var(--line)}
 .funnel th,.funnel td{border:0;padding:0;min-width:0;white-space:normal}.funnel th{flex:1 0 100%}
 .funnel td:empty{display:none}.funnel td.bars{flex:1 0 100%;width:100%}.funnel td.time{display:none}
 .funnel td[data-name]::before{content:attr(data-name) " ";color:var(--soft);font-size:13px}
 .plain{display:table}.plain tbody{display:table-row-group}.plain thead{display:table-header-group}.plain tr{display:table-row}
-.plain th,.plain td{padding:5px 8px 5px 0;border-bottom:1px solid var(--line)}.plain tr{border:0}
+.plain th,.plain td{padding:5px 8px 5px 0;border-bottom:1px solid var(--line)}.plain tr{border:0}}
+@media screen and (max-width:640px){body{padding:20px 14px 48px}.sides:not(.pictures),.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
+.cards{display:grid;grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
 .facts th,.facts td{display:block;width:auto}.facts th{border:0;padding-bottom:0}
 svg text{font-size:20px}.timeline svg text{font-size:18px}.handle circle{r:11px}}
-@media print{body{max-width:none;padding:0}nav,button.copy{display:none}.filter,.card,li{break-inside:avoid}
+@media print{body{max-width:none;padding:0;font-size:13px}.wide{overflow:visible}nav,button.copy{display:none}.filter,.card,li{break-inside:avoid}
 *{print-color-adjust:exact}}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 """
