@@ -1,4 +1,4 @@
-"""The search by hash finds exactly the pairs within the radius, each once."""
+"""The search by hash finds exactly the pairs within the radius."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curator_image.dedup import search
-from curator_image.dedup.search import bits_of_words, near_pairs
+from curator_image.dedup.search import Wanted, bits_of_words, near_pairs
 
 
 @pytest.fixture(params=["buckets", "each with each"])
@@ -27,34 +27,66 @@ def hashes(seed: int, count: int) -> np.ndarray:
     return made
 
 
+def pairs_of(left: np.ndarray, right: np.ndarray | None, radius: int) -> set[tuple[int, int]]:
+    return {pair for i, j in near_pairs(left, right, radius) for pair in zip(i.tolist(), j.tolist(), strict=True)}
+
+
+def near(left: np.ndarray, right: np.ndarray, radius: int) -> set[tuple[int, int]]:
+    both = np.nonzero(np.bitwise_count(left[:, None] ^ right[None]) <= radius)
+    return set(zip(*(side.tolist() for side in both), strict=True))
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("radius", [0, 6, 10, 11])
-def test_all_pairs_within_the_radius_are_found_once(radius: int) -> None:
+def test_all_pairs_within_the_radius_are_found(radius: int) -> None:
     made = hashes(radius, 300)
-    near = np.bitwise_count(made[:, None] ^ made[None]) <= radius
-    found = [pair for i, j in near_pairs(made, None, radius) for pair in zip(i.tolist(), j.tolist(), strict=True)]
-    assert sorted(found) == [(i, j) for i, j in zip(*np.nonzero(near), strict=True) if i < j]
-    left = made[:100]
-    found = [pair for i, j in near_pairs(left, made, radius) for pair in zip(i.tolist(), j.tolist(), strict=True)]
-    assert sorted(found) == list(zip(*np.nonzero(near[:100]), strict=True))
+    assert pairs_of(made, None, radius) == {(i, j) for i, j in near(made, made, radius) if i < j}
+    assert pairs_of(made[:100], made, radius) == near(made[:100], made, radius)
 
 
 @pytest.mark.usefixtures("way")
-def test_a_word_that_many_hashes_share_is_searched_as_well() -> None:
-    """Beyond the width of a row, hashes are looked up one by one."""
+def test_a_word_that_many_hashes_share_is_also_searched() -> None:
+    """If there are more than fit into a row, hashes are looked up in their order."""
     made = np.unique(hashes(1, 900) & np.uint64(0xFFFF_FFFF_0000_F000) | np.uint64(0x1234))
-    found = [pair for i, j in near_pairs(made, None, 10) for pair in zip(i.tolist(), j.tolist(), strict=True)]
-    near = np.bitwise_count(made[:, None] ^ made[None]) <= 10
-    assert sorted(found) == [(i, j) for i, j in zip(*np.nonzero(near), strict=True) if i < j]
+    assert pairs_of(made, None, 10) == {(i, j) for i, j in near(made, made, 10) if i < j}
+    assert pairs_of(made[::2], made, 10) == near(made[::2], made, 10)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_each_of_many_near_hashes_gets_its_preferred_neighbours(within: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All hashes differ and are near one another, so there are many pairs. The pairs found include, for each hash, its
+    preferred neighbours.
+    """
+    monkeypatch.setattr(search, "_FEW_PAIRS", 0)
+    rng = np.random.default_rng(5)
+    made = np.full(400, np.uint64(0x0123_4567_89AB_CDEF))
+    for _ in range(5):
+        made ^= np.uint64(1) << rng.integers(0, 63, len(made)).astype(np.uint64)
+    made = np.unique(made)
+    ranks = rng.permutation(len(made))
+    wanted = Wanted(ranks, None if within else ranks, most=8)
+    found: set[tuple[int, int]] = set()
+    for i, j in near_pairs(made, None if within else made, 10, wanted=wanted):
+        found.update(zip(i.tolist(), j.tolist(), strict=True))
+    assert found <= near(made, made, 10)
+    beside: dict[int, set[int]] = {}
+    for i, j in found:
+        beside.setdefault(i, set()).add(j)
+        if within:
+            beside.setdefault(j, set()).add(i)
+    for i, hash_ in enumerate(made):
+        others = np.flatnonzero(np.bitwise_count(made ^ hash_) <= 10)
+        first = [j for j in others[np.argsort(ranks[others])].tolist() if j != i or not within][:8]
+        assert set(first) <= beside[i]
 
 
 @pytest.mark.parametrize("radius", range(12))
-def test_one_word_differs_in_few_enough_bits(radius: int) -> None:
+def test_in_every_pair_one_word_differs_in_few_enough_bits(radius: int) -> None:
     most = bits_of_words(radius)
     assert sum(bits + 1 for bits in most) == radius + 1
     assert max(most) <= 2
 
 
-def test_a_radius_beyond_what_is_exact_is_refused() -> None:
+def test_a_radius_for_which_the_search_is_not_exact_is_refused() -> None:
     with pytest.raises(ValueError, match="12 is more than 11"):
         list(near_pairs(hashes(0, 10), None, 12))

@@ -209,14 +209,16 @@ def _echo_values(what: str, number: int, values: Sequence[SourceCounts]) -> None
 
 
 def _echo_scores(found: Comparison) -> None:
-    if not found.scores:
+    # Where only the number of rows differs, the counts by stage say so.
+    scores = [score for score in found.scores if score.share]
+    if not scores:
         return
-    moved = sorted(found.scores, key=lambda score: (-score.share, score.stage, score.score))
+    moved = sorted(scores, key=lambda score: (-score.share, score.stage, score.score))
     click.echo("\nscores with other distributions, and the share of rows in other bins")
     for score in moved[:_SHOWN_SCORES]:
         before = f"{score.rows_a:,} → " if score.rows_a != score.rows_b else ""
         rows = f"{before}{formatting.count(score.rows_b, 'row')}"
-        share = formatting.percent(score.share, 1) if score.share else "0 %"
+        share = formatting.percent(score.share, 1)
         click.echo(f"  {formatting.printable(score.stage)}  {formatting.printable(score.score)}  {share} of {rows}")
     if len(moved) > _SHOWN_SCORES:
         click.echo(f"  and {len(moved) - _SHOWN_SCORES:,} more, see --json")

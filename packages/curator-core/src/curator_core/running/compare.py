@@ -24,6 +24,7 @@ from curator_core.planning.plan import difference
 from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.result import RunSummary
+from curator_core.running.so_far import settled
 from curator_core.running.steps import pipelines_in
 
 # The ending of the name of an output that contains the rows a stage has dropped.
@@ -161,7 +162,7 @@ def records_of(run_dir: str) -> dict[str, RunRecord]:
 
 def _record_of(run_dir: str, step: str, root: str) -> RunRecord:
     directory = RunDirectory(run_dir)
-    record = directory.read_json("run.json") or {}
+    record = settled(directory.read_json("run.json") or {}, directory.url)
     summary = record.get("summary")
     plan = directory.read_json("plan.json") or {}
     return RunRecord(root, directory.url, step, record, plan, RunSummary.from_dict(summary) if summary else None)
@@ -178,7 +179,7 @@ def paired(a: str, b: str) -> tuple[list[tuple[RunRecord, RunRecord]], list[str]
 def compare(a: RunRecord, b: RunRecord) -> Comparison:
     """The differences between two runs of a pipeline according to their records."""
     found = Comparison(a.step or b.step)
-    found.configuration = difference(_steps_of(a), _steps_of(b))
+    found.configuration = difference(_steps_of(a, b), _steps_of(b, a))
     ours, theirs = a.record.get("options") or {}, b.record.get("options") or {}
     for key in sorted({*ours, *theirs}):
         if ours.get(key) != theirs.get(key):
@@ -266,9 +267,14 @@ def _between(score: ScoreSeen, shared: Sequence[float]) -> list[int]:
     return counts
 
 
-def _steps_of(run: RunRecord) -> list[dict[str, Any]]:
-    """The stages of a plan, with placeholders for the folders that the run and its steps have filled."""
+def _steps_of(run: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
+    """The stages of a plan, with placeholders for the folders that the run and its steps have filled, or, if it has not come
+    so far, would have filled as another run has.
+    """
+    steps = run.plan.get("steps") or []
     own = {storage.absolute(folder).rstrip("/") for folder in run.folders.values()}
+    paths = (step["params"].get("path") for step in steps if step["name"] in other.folders)
+    own |= {storage.absolute(path).rstrip("/") for path in paths if isinstance(path, str)}
     above = {run.root.rstrip("/"): "(the run)"}
     above |= {storage.absolute(folder).rstrip("/"): "(the output)" for folder in run.places}
 
@@ -285,7 +291,6 @@ def _steps_of(run: RunRecord) -> list[dict[str, Any]]:
         inside = next((folder for folder in above if "/" in value and f"{path}/".startswith(f"{folder}/")), None)
         return value if inside is None else f"{above[inside]}{path[len(inside) :]}"
 
-    steps = run.plan.get("steps") or []
     return [{**step, "params": place(step["params"])} for step in steps]
 
 

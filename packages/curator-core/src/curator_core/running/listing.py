@@ -15,7 +15,7 @@ from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.locks import owner_at_work
 from curator_core.running.result import RunSummary, StepSummary
-from curator_core.running.so_far import so_far
+from curator_core.running.so_far import settled, so_far
 
 # The file that a run writes first, and the one that it always has once it has begun.
 _RECORD = "run.json"
@@ -79,7 +79,7 @@ def read_run(run_dir: str) -> ListedRun:
         seconds=_seconds(record),
         attempt=int(record.get("attempt") or 1),
     )
-    content = record.get("summary")
+    content = settled(record, run_dir).get("summary")
     if content:
         summary = RunSummary.from_dict(content)
         run.name, run.seconds = summary.name, summary.seconds

@@ -5,7 +5,7 @@ complete work.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.source_list import GONE, SourceList
 from curator_core.accounts.tally import StageTotals, Tally
 from curator_core.errors import CuratorError
+from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.locks import owner_at_work
 
@@ -62,6 +63,23 @@ def so_far(run_dir: str) -> SoFar:
             if not left or owner is None:
                 raise
     return found
+
+
+def settled(record: Mapping[str, Any], run_dir: str) -> dict[str, Any]:
+    """The record of a run. If a pipeline has failed, its counts are read from the ledger: workers complete some work after
+    the driver has stopped counting.
+    """
+    summary = record.get("summary")
+    if record.get("state") != "failed" or record.get("kind") == WORKFLOW or not summary:
+        return dict(record)
+    try:
+        found = so_far(run_dir)
+    except (CuratorError, OSError):
+        return dict(record)
+    if not found.stages:
+        return dict(record)
+    counts = {"stages": [asdict(stage) for stage in found.stages], "sources": found.complete}
+    return {**record, "summary": {**summary, **counts}}
 
 
 def _read(found: SoFar, run_dir: str, names: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ products are whole numbers, so every machine gets the same result.
 from __future__ import annotations
 
 import functools
-import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,39 +33,52 @@ def likeness(one: Grey, one_box: Box, number: int, other: Grey, other_box: Box, 
     if number == 1 + MIRRORED:
         one, number = one[:, ::-1], 0
         one_box = (SIDE - one_box[2], one_box[1], SIDE - one_box[0], one_box[3])
-    target = _centred(_small(other, other_box))
+    picture = one.astype(np.float64)
+    target = _centred(_small(other.astype(np.float64), other_box))
     box = one_box if number == 0 else window(one_box, number - 1)
-    best = _correlation(_small(one, box), target)
+    best = float(_correlations(_small(picture, box)[None], target)[0])
     for step in _STEPS:
         if best >= enough or best < _HOPELESS:
             break
-        width, height = (box[2] - box[0]) * step, (box[3] - box[1]) * step
-        found = [
-            (_correlation(_small(one, moved), target), moved)
-            for moved in (_moved(box, x * width, y * height, s * step) for x, y, s in _MOVES)
-        ]
-        figure, moved = max(found)
+        figure, moved = max(_moved(picture, box, step, target))
         if figure > best:
             best, box = figure, moved
     return best
 
 
-_MOVES = [move for move in itertools.product((-1, 0, 1), repeat=3) if move != (0, 0, 0)]
+_MOVES = (-1, 0, 1)
 
 
-def _moved(box: Box, across: float, down: float, grow: float) -> Box:
-    width, height = (box[2] - box[0]) * grow / 2, (box[3] - box[1]) * grow / 2
-    return (
-        round(max(0.0, box[0] + across - width), 3),
-        round(max(0.0, box[1] + down - height), 3),
-        round(min(float(SIDE), box[2] + across + width), 3),
-        round(min(float(SIDE), box[3] + down + height), 3),
-    )
+def _moved(
+    picture: NDArray[np.float64], box: Box, step: float, target: tuple[NDArray[np.float64], float]
+) -> list[tuple[float, Box]]:
+    """How alike the part of a picture in a box is to ``target``, once the box is moved or scaled by a step; for each move."""
+    width, height = (box[2] - box[0]) * step, (box[3] - box[1]) * step
+    made, boxes = np.empty((3, 3, 3, _SMALL, _SMALL)), []
+    for number, grow in enumerate(_MOVES):
+        across = [_range(box[0], box[2], x * width, grow * step) for x in _MOVES]
+        down = [_range(box[1], box[3], y * height, grow * step) for y in _MOVES]
+        # One product for the three places across, and one for the three down: whole numbers have the same sums in any order.
+        lines = picture @ np.concatenate([_areas(*ends) for ends in across]).T
+        parts = np.concatenate([_areas(*ends) for ends in down]) @ lines
+        made[number] = parts.reshape(3, _SMALL, 3, _SMALL).transpose(0, 2, 1, 3)
+        boxes += [(left, top, right, bottom) for top, bottom in down for left, right in across]
+    figures = _correlations(_scaled(made).reshape(27, _SMALL, _SMALL), target).tolist()
+    del figures[13], boxes[13]  # not moved at all
+    return list(zip(figures, boxes, strict=True))
 
 
-def _small(picture: Grey, box: Box) -> NDArray[np.float64]:
+def _range(low: float, high: float, move: float, grow: float) -> tuple[float, float]:
+    more = (high - low) * grow / 2
+    return round(max(0.0, low + move - more), 3), round(min(float(SIDE), high + move + more), 3)
+
+
+def _small(picture: NDArray[np.float64], box: Box) -> NDArray[np.float64]:
     """The part of a picture in a box, reduced to 32 x 32, in whole numbers."""
-    made = _areas(box[1], box[3]) @ picture.astype(np.float64) @ _areas(box[0], box[2]).T
+    return _scaled(_areas(box[1], box[3]) @ picture @ _areas(box[0], box[2]).T)
+
+
+def _scaled(made: NDArray[np.float64]) -> NDArray[np.float64]:
     small: NDArray[np.float64] = np.rint(made / (_WEIGHT * _WEIGHT / 8))
     return small
 
@@ -87,7 +99,11 @@ def _centred(small: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     return values, float((values * values).sum())
 
 
-def _correlation(small: NDArray[np.float64], target: tuple[NDArray[np.float64], float]) -> float:
+def _correlations(small: NDArray[np.float64], target: tuple[NDArray[np.float64], float]) -> NDArray[np.float64]:
+    """The correlation of each of some pictures with another one."""
     other, their_square = target
-    values, square = _centred(small)
-    return float((values * other).sum() / np.sqrt(square * their_square)) if square and their_square else 0.0
+    flat = small.reshape(len(small), -1)
+    values = flat - np.rint(flat.sum(axis=1) / flat.shape[1])[:, None]
+    both = np.sqrt((values * values).sum(axis=1) * their_square)
+    found: NDArray[np.float64] = np.divide(values @ other.ravel(), both, out=np.zeros(len(flat)), where=both > 0)
+    return found

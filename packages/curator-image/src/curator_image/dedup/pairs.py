@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +42,7 @@ from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 from curator_image.dedup.compare import Box, likeness
 from curator_image.dedup.hashes import MIRRORED, SIDE, WINDOWS
 from curator_image.dedup.keys import BOX, GREY, HASH, PARTS_OF_KIND, PICTURES
-from curator_image.dedup.search import TABLES, near_pairs
+from curator_image.dedup.search import TABLES, Wanted, near_pairs
 
 RULE = "perceptual"
 # The largest number of preferred images with which one search pairs an image, so that many similar images cost only
@@ -55,7 +56,7 @@ _STAND_FOR_ALL = 2
 # How many hashes a task searches at once, and below how many one task looks up all words.
 _MOST_AT_ONCE = 1 << 20
 _FEW = 100_000
-_MOST_HELD = 1 << 22
+_MOST_HELD = 1 << 21
 # Above this, a better fit changes no decision.
 _ENOUGH = 0.98
 _PAIR = pa.schema([("number", pa.uint64()), ("other", pa.uint64()), ("window", pa.uint8())])
@@ -129,13 +130,14 @@ class SearchPictures(PartitionStage):
         sides = [Values.of(to_numpy(read[HASH]), rank) for read, rank in zip(tables_read, ranks, strict=True)]
         del tables_read
         one, other = sides[0], sides[-1]
-        found = near_pairs(one.hashes, None if within else other.hashes, self.radius, tables)
+        wanted = Wanted(one.first, None if within else other.first, most=_MOST_TIES)
+        found = near_pairs(one.hashes, None if within else other.hashes, self.radius, tables, wanted)
         pairs = _Pairs(by_rank=window == 0)
         if (
             within and tables.start == 0
         ):  # equal hashes would be found by the first word of each search, so only that search adds them
             pairs.add(*one.among_equals())
-        by_one, by_other = _Nearest(one, other), _Nearest(other, one)
+        by_one, by_other = _Nearest(one, other, wanted, 0), _Nearest(other, one, wanted, 1)
         for i, j in found:
             by_one.add(i, j)
             by_other.add(j, i)
@@ -242,38 +244,52 @@ class Values:
 
 
 class _Nearest:
-    """The other hashes near each hash; only those with the most preferred images are kept."""
+    """The other hashes near each hash; only those with the most preferred images are kept, and fewer where very many hashes
+    have many.
+    """
 
-    def __init__(self, values: Values, others: Values) -> None:
+    def __init__(self, values: Values, others: Values, wanted: Wanted, side: int) -> None:
         self._values, self._others = values, others
+        self._wanted, self._side = wanted, side
         self._first = others.first
-        self._held: list[NDArray[np.int64]] = []
-        self._size = 0
+        # A value and the rank of the first image of the other one, in one number: sorting these takes the least memory.
+        self._held: list[NDArray[np.uint64]] = []
+        self._size, self._most, self._ties = 0, _MOST_HELD, _MOST_TIES
 
     def add(self, values: NDArray[np.int64], others: NDArray[np.int64]) -> None:
-        self._held.append(np.stack([values, others]))
+        self._held.append(values.astype(np.uint64) << _HALF | self._first[others].astype(np.uint64))
         self._size += len(values)
-        if self._size > _MOST_HELD:
-            self._prune()
+        if self._size > self._most:
+            self._most = _MOST_HELD + len(self._prune())
 
-    def _prune(self) -> NDArray[np.int64]:
-        both = np.concatenate([np.zeros((2, 0), np.int64), *self._held], axis=1)
-        order = np.lexsort((self._first[both[1]], both[0]))
-        both = both[:, order[_rank_in_group(both[0][order]) < _MOST_TIES]]
-        self._held, self._size = [both], both.shape[1]
-        return both
+    def _prune(self) -> NDArray[np.uint64]:
+        packed = _sorted_once(self._held)
+        place = _rank_in_group(packed >> _HALF)
+        while self._ties > _LEAST_TIES and np.count_nonzero(place < self._ties) > 2 * _MOST_HELD:
+            self._ties //= 2
+        values, ranks = _unpacked(packed[place == self._ties - 1])
+        self._wanted.cut_off(self._side, values, ranks)
+        packed = packed[place < self._ties]
+        self._held, self._size = [packed], len(packed)
+        return packed
 
     def images(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Pairs of each image of a hash with the first images of the other hashes near it, some at a time."""
-        values, others = self._prune()
-        few = np.minimum(self._others.counts[others], _STAND_FOR_ALL)
-        many = self._values.counts[values]
-        ends = np.cumsum(many * few)
-        lots = np.arange(_MOST_HELD, ends[-1], _MOST_HELD) if len(ends) else ends
-        cuts = np.unique([0, *np.searchsorted(ends, lots).tolist(), len(values)])
-        for start, stop in itertools.pairwise(cuts.tolist()):
-            some = slice(start, stop)
-            yield self._values.cross(values[some], many[some], self._others, others[some], few[some])
+        packed = self._prune()
+        self._held = []
+        of_rank = np.zeros(int(self._first.max(initial=0)) + 1, np.int64)
+        of_rank[self._first] = np.arange(len(self._first))
+        for start in range(0, len(packed), _MOST_HELD):
+            values, ranks = _unpacked(packed[start : start + _MOST_HELD])
+            others = of_rank[ranks]
+            few = np.minimum(self._others.counts[others], _STAND_FOR_ALL)
+            many = self._values.counts[values]
+            ends = np.cumsum(many * few)
+            lots = np.arange(_MOST_HELD, ends[-1], _MOST_HELD)
+            cuts = np.unique([0, *np.searchsorted(ends, lots).tolist(), len(values)])
+            for begin, stop in itertools.pairwise(cuts.tolist()):
+                some = slice(begin, stop)
+                yield self._values.cross(values[some], many[some], self._others, others[some], few[some])
 
 
 class _Pairs:
@@ -284,31 +300,55 @@ class _Pairs:
 
     def __init__(self, *, by_rank: bool) -> None:
         self._by_rank = by_rank
+        # The image that comes later, the one before it, and whether they were given that way round, in one number.
         self._held: list[NDArray[np.uint64]] = []
-        self._size = 0
+        self._size, self._most = 0, _MOST_HELD
 
     def add(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
         apart = first != second
         first, second = first[apart], second[apart]
-        if self._by_rank:
-            first, second = np.minimum(first, second), np.maximum(first, second)
-        self._held.append(first.astype(np.uint64) << np.uint64(32) | second.astype(np.uint64))
+        packed = np.maximum(first, second).astype(np.uint64) << _LATER
+        packed |= np.minimum(first, second).astype(np.uint64) << np.uint64(1)
+        if not self._by_rank:
+            packed |= (first > second).astype(np.uint64)
+        self._held.append(packed)
         self._size += len(first)
-        if self._size > 2 * _MOST_HELD:
-            self.found()
+        if self._size > self._most:
+            self._most = _MOST_HELD + len(self._prune())
+
+    def _prune(self) -> NDArray[np.uint64]:
+        packed = _sorted_once(self._held)
+        packed = packed[_rank_in_group(packed >> _LATER) < _MOST_TIES]
+        self._held, self._size = [packed], len(packed)
+        return packed
 
     def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The pairs so far."""
-        packed = distinct(np.concatenate([np.zeros(0, np.uint64), *self._held]))
-        first, second = (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        loser, winner = np.maximum(first, second), np.minimum(first, second)
-        order = np.lexsort((winner, loser))
-        stay = np.sort(order[_rank_in_group(loser[order]) < _MOST_TIES])
-        self._held, self._size = [packed[stay]], len(stay)
-        return first[stay], second[stay]
+        packed = self._prune()
+        turned = (packed & np.uint64(1)).astype(np.bool_)
+        later = (packed >> _LATER).astype(np.int64)
+        before = (packed & np.uint64((1 << int(_LATER)) - 1)).astype(np.int64) >> 1
+        return np.where(turned, later, before), np.where(turned, before, later)
 
 
-def _rank_in_group(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+_HALF, _LATER = np.uint64(32), np.uint64(33)
+
+
+def _sorted_once(held: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """Numbers in order, each once, sorted in place; ``held`` is emptied."""
+    packed = np.concatenate([np.zeros(0, np.uint64), *held])
+    held.clear()
+    packed.sort()
+    once: NDArray[np.uint64] = packed[np.append(True, packed[1:] != packed[:-1])[: len(packed)]]
+    return once
+
+
+def _unpacked(packed: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both halves of numbers."""
+    return (packed >> _HALF).astype(np.int64), (packed & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+
+
+def _rank_in_group(groups: NDArray[Any]) -> NDArray[np.int64]:
     """The position of each element in its run of equal numbers."""
     begins = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
     return np.arange(len(groups)) - np.repeat(begins, np.diff(np.append(begins, len(groups))))
@@ -433,11 +473,18 @@ class ComparePictures(PartitionStage):
         collections = pictures["collection"].combine_chunks().indices
         apart = self.scope == "per_collection"
         found = np.zeros(len(one))
-        for at, (i, j, number) in enumerate(zip(one.tolist(), other.tolist(), window.tolist(), strict=True)):
-            if not (apart and collections[i].as_py() != collections[j].as_py()):
-                found[at] = likeness(greys[i], boxes[i], number, greys[j], boxes[j], _ENOUGH)
+        enough, compared, done = max(_ENOUGH, self.least), 0, (-1, -1)
+        # All windows of a pair come together: once one is alike enough, the others change no decision.
+        for at in np.lexsort((window, np.maximum(one, other), np.minimum(one, other))).tolist():
+            i, j = int(one[at]), int(other[at])
+            if {i, j} == {*done} or (apart and collections[i].as_py() != collections[j].as_py()):
+                continue
+            found[at] = likeness(greys[i], boxes[i], int(window[at]), greys[j], boxes[j], enough)
+            compared += 1
+            if found[at] >= enough:
+                done = (i, j)
         alike = found >= self.least
-        self.record_metric("compared", len(found))
+        self.record_metric("compared", compared)
         loser, winner = np.maximum(one, other)[alike], np.minimum(one, other)[alike]
         made = ties_of(pictures, loser, pictures, winner, found[alike], copy=False)
         return made.append_column("group", pictures["group"].take(array(loser)))

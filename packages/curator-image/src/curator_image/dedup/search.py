@@ -3,13 +3,17 @@
 A hash of 64 bits has four words of 16 bits. If two hashes differ in at most 11 bits, at least one word differs in at
 most two bits. If they differ in at most 10 bits, the first word differs in at most one bit, or another word in at most
 two. So for each word in turn, the hashes whose word is equal or differs in that few bits are looked up and compared
-whole. A pair is returned only for the first such word, so it is found once.
+whole. A pair is returned only for the first such word.
 
 In two short lists, each hash is compared with each, which takes less time than making buckets.
 
 Hashes with the same word form a bucket. Most buckets have about the same size, so they are stored in rows of equal
-width, which are compared without an index for each pair. Hashes that do not fit into the row of their bucket are looked
-up one by one.
+width, which are compared without an index for each pair. The hashes that do not fit into the row of their bucket are
+its crowd.
+
+In a mass of hashes that are near one another, the number of pairs grows with the square of its size. `Wanted` bounds
+this: each hash wants only a number of others, the first ones in an order. Buckets are in that order, so a hash searches
+a crowd only until it has enough, or until the others come after those that it has.
 """
 
 from __future__ import annotations
@@ -28,6 +32,10 @@ _AT_ONCE = 1 << 22
 # How many comparisons of rows are held at once, so that they stay in the cache.
 _IN_CACHE = 1 << 16
 _MOST_WIDTH = 128
+# How many hashes of a crowd are compared at a time, and how many at most. In a block of a million random hashes a bucket
+# has 16. Only hashes that are alike share a word a thousand times as often, and the first of them then stand for the others.
+_LOOKED_AT = 64
+_MOST_LOOKED_AT = 1 << 14
 # Up to this many pairs are compared directly.
 _FEW_PAIRS = 1 << 25
 # A comparison that needs an index takes as long as this many comparisons in rows.
@@ -47,19 +55,48 @@ def bits_of_words(radius: int) -> tuple[int, ...]:
     return tuple(each - 1 + (table >= TABLES - more) for table in range(TABLES))
 
 
+class Wanted:
+    """The number of others that each hash wants: those with the lowest ranks.
+
+    A hash that has found enough has a cut, and wants no others with that rank or a higher one. The caller of
+    `near_pairs` lowers cuts with `cut_off` while it collects pairs.
+    """
+
+    def __init__(self, left: Indices, right: Indices | None = None, *, most: int) -> None:
+        self.most = most
+        self.ranks = (left, left if right is None else right)
+        cuts = np.full(len(left), _NO_CUT)
+        self.cuts = (cuts, cuts if right is None else np.full(len(self.ranks[1]), _NO_CUT))
+
+    def cut_off(self, side: int, hashes: Indices, ranks: Indices) -> None:
+        """These hashes of a side want no others with these ranks or higher ones any more."""
+        np.minimum.at(self.cuts[side], hashes, ranks)
+
+    def __call__(self, i: Indices, j: Indices) -> NDArray[np.bool_]:
+        """Which of these pairs one of the two wants."""
+        by_i: NDArray[np.bool_] = self.ranks[1][j] < self.cuts[0][i]
+        return by_i | (self.ranks[0][i] < self.cuts[1][j])
+
+
+_NO_CUT = np.iinfo(np.int64).max
+
+
 def near_pairs(
-    left: Hashes, right: Hashes | None, radius: int, tables: range = range(TABLES)
+    left: Hashes, right: Hashes | None, radius: int, tables: range = range(TABLES), wanted: Wanted | None = None
 ) -> Iterator[tuple[Indices, Indices]]:
     """Pairs (i, j) where ``left[i]`` and ``right[j]`` differ in at most ``radius`` bits; i < j within ``left`` if ``right`` is
-    None. ``tables`` are the words to look up: all of them together find all pairs, and each finds some.
+    None. A pair with a hash in a crowd may be returned twice. ``tables`` are the words to look up: all of them together find
+    all pairs, and each finds some. With ``wanted``, pairs that neither hash wants may be missing.
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")
+    if wanted is None:
+        wanted = Wanted(np.arange(len(left)), None if right is None else np.arange(len(right)), most=_NO_CUT)
     if len(tables) == TABLES and len(left) * len(left if right is None else right) <= _FEW_PAIRS:
         yield from _each_with_each(left, right, radius)
         return
     for table in tables:
-        yield from _in_table(left, left if right is None else right, radius, table, within=right is None)
+        yield from _in_table(left, right, radius, table, wanted)
 
 
 def _each_with_each(left: Hashes, right: Hashes | None, radius: int) -> Iterator[tuple[Indices, Indices]]:
@@ -68,7 +105,7 @@ def _each_with_each(left: Hashes, right: Hashes | None, radius: int) -> Iterator
     for first in range(0, len(left), step):
         begin = 0 if right is not None else first + 1
         bits = np.bitwise_count(left[first : first + step, None] ^ theirs[begin:])
-        i, j = np.nonzero(bits <= radius)
+        i, j = np.divmod(np.flatnonzero(bits <= radius), max(1, len(theirs) - begin))
         i, j = i + first, j + begin
         if right is None:
             upward = i < j
@@ -78,83 +115,135 @@ def _each_with_each(left: Hashes, right: Hashes | None, radius: int) -> Iterator
 
 
 def _in_table(
-    left: Hashes, right: Hashes, radius: int, table: int, *, within: bool
+    left: Hashes, right: Hashes | None, radius: int, table: int, wanted: Wanted
 ) -> Iterator[tuple[Indices, Indices]]:
-    most = bits_of_words(radius)
-    if most[table] < 0 or not len(left) or not len(right):
+    most, within = bits_of_words(radius), right is None
+    if most[table] < 0 or not len(left) or (right is not None and not len(right)):
         return
-    buckets = _Buckets(right, table)
-    mine = np.argsort(_word(left, table), kind="stable")  # neighbours look up the same places
-    sorted_left = left[mine]
-    words = _word(sorted_left, table)
+    mine = _Buckets(left, table, wanted.ranks[0])
+    theirs = mine if right is None else _Buckets(right, table, wanted.ranks[1])
+    crowd = np.flatnonzero(theirs.places >= theirs.width)
     for flip in _flips(most[table]):
-        if within and flip:  # visit visit each pair of buckets once
-            at = np.flatnonzero(words < words ^ flip)
-            asked, theirs = sorted_left[at], words[at] ^ flip
-        else:
-            at, asked, theirs = None, sorted_left, words ^ flip
-        for one, other in buckets.near(asked, theirs, radius):
-            i = one if at is None else at[one]
-            fresh = _first_found(sorted_left[i] ^ buckets.hashes[other], most[:table])
-            i, j = mine[i[fresh]], buckets.order[other[fresh]]
-            if within:
-                if not flip:  # one bucket yields each pair in both orders, and each hash with itself
-                    upward = i < j
-                    i, j = i[upward], j[upward]
-                i, j = np.minimum(i, j), np.maximum(i, j)
-            if len(i):
-                yield i, j
+        asked = np.arange(len(left))
+        if within and flip:  # each pair of buckets once
+            asked = np.flatnonzero(mine.words < mine.words ^ flip)
+        for one, other in theirs.in_rows(mine, asked, flip, radius, wanted):
+            # One bucket yields each pair of a row in both orders, and each hash with itself.
+            once = one > other if within and not flip else slice(None)
+            yield from _made(mine, theirs, one[once], other[once], most[:table], wanted, within)
+        if not len(crowd):
+            continue
+        # All hashes search the crowds, and those in a crowd search the buckets of the others.
+        looking = asked if flip or not within else crowd
+        for one, other in theirs.in_order(mine, looking, flip, radius, wanted, 0, theirs.width):
+            yield from _made(mine, theirs, one, other, most[:table], wanted, within)
+        if flip or not within:
+            back = crowd[theirs.words[crowd] > theirs.words[crowd] ^ flip] if within else crowd
+            for other, one in mine.in_order(theirs, back, flip, radius, wanted, 1, 0):
+                yield from _made(mine, theirs, one, other, most[:table], wanted, within)
+
+
+def _made(
+    mine: _Buckets,
+    theirs: _Buckets,
+    one: Indices,
+    other: Indices,
+    before: tuple[int, ...],
+    wanted: Wanted,
+    within: bool,
+) -> Iterator[tuple[Indices, Indices]]:
+    """The pairs of hashes, given by their places in buckets, that no word before has found."""
+    fresh = _first_found(mine.hashes[one] ^ theirs.hashes[other], before)
+    i, j = mine.order[one[fresh]], theirs.order[other[fresh]]
+    keep = wanted(i, j)
+    if within:
+        keep &= i != j
+    i, j = i[keep], j[keep]
+    if len(i):
+        yield (np.minimum(i, j), np.maximum(i, j)) if within else (i, j)
 
 
 class _Buckets:
-    """The hashes of a list by one word: sorted, and with the first few hashes of each word in a row of equal width."""
+    """The hashes of a list by one word, those of a word by rank, and the first few of each word in a row of one width."""
 
-    def __init__(self, hashes: Hashes, table: int) -> None:
+    def __init__(self, hashes: Hashes, table: int, ranks: Indices) -> None:
         words = _word(hashes, table)
-        self.order = np.argsort(words, kind="stable")
-        self.hashes = hashes[self.order]
-        edges = np.searchsorted(words[self.order], np.arange(_WORDS + 1))
+        self.order = np.lexsort((ranks, words))
+        self.hashes, self.ranks, self.words = hashes[self.order], ranks[self.order], words[self.order]
+        edges = np.searchsorted(self.words, np.arange(_WORDS + 1))
         self.starts, self.counts = edges[:-1].astype(np.int64), np.diff(edges)
         self.width = _width(self.counts)
+        self.places = np.arange(len(hashes)) - self.starts[self.words]
         at = self.starts[:, None] + np.arange(self.width)
         self.rows = self.hashes[np.minimum(at, len(hashes) - 1)]
 
-    def near(self, asked: Hashes, words: Indices, radius: int) -> Iterator[tuple[Indices, Indices]]:
-        """Pairs of a hash in ``asked`` and a hash in the bucket of its word in ``words`` that differ in at most
-        ``radius`` bits.
-        """
+    def in_rows(
+        self, asking: _Buckets, asked: Indices, flip: int, radius: int, wanted: Wanted
+    ) -> Iterator[tuple[Indices, Indices]]:
+        """Which of the hashes ``asked`` of other buckets are near which in the row of the word beside theirs."""
         step = max(1, _IN_CACHE // self.width)
         shape = (min(step, len(asked)), self.width)
         held, bits = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
-        ones, others = [], []
+        ones, others, size = [], [], 0
         for first in range(0, len(asked), step):
-            theirs = words[first : first + step]
+            mine = asked[first : first + step]
+            theirs = asking.words[mine] ^ flip
             some, count = held[: len(theirs)], bits[: len(theirs)]
             np.take(self.rows, theirs, axis=0, out=some, mode="clip")
-            np.bitwise_xor(some, asked[first : first + step, None], out=some)
+            np.bitwise_xor(some, asking.hashes[mine, None], out=some)
             np.bitwise_count(some, out=count)
             found = np.flatnonzero(count <= radius)
             if len(found):
                 one, place = np.divmod(found, self.width)
                 there = place < self.counts[theirs[one]]
-                ones.append(one[there] + first)
-                others.append(self.starts[theirs[one[there]]] + place[there])
+                one, place = one[there], place[there]
+                other = self.starts[theirs[one]] + place
+                one = mine[one]
+                if len(found) > len(mine):  # there are many near pairs, and most are not wanted
+                    keep = wanted(asking.order[one], self.order[other])
+                    one, other = one[keep], other[keep]
+                ones.append(one)
+                others.append(other)
+                size += len(one)
+            if size > _AT_ONCE:
+                yield np.concatenate(ones), np.concatenate(others)
+                ones, others, size = [], [], 0
         if ones:
             yield np.concatenate(ones), np.concatenate(others)
-        yield from self._beyond(asked, words, radius)
 
-    def _beyond(self, asked: Hashes, words: Indices, radius: int) -> Iterator[tuple[Indices, Indices]]:
-        """The same pairs for the hashes that the rows do not hold."""
-        number = np.maximum(self.counts - self.width, 0)[words]
-        for first, stop in _lots(number):
-            each = number[first:stop]
-            one = np.repeat(np.arange(first, stop), each)
-            if not len(one):
-                continue
-            begin = np.repeat((self.starts + self.width)[words[first:stop]] - np.cumsum(each) + each, each)
-            other = begin + np.arange(len(one))
-            near = np.flatnonzero(np.bitwise_count(asked[one] ^ self.hashes[other]) <= radius)
-            yield one[near], other[near]
+    def in_order(
+        self, asking: _Buckets, asked: Indices, flip: int, radius: int, wanted: Wanted, side: int, begin: int
+    ) -> Iterator[tuple[Indices, Indices]]:
+        """Which of the hashes ``asked``, on this ``side``, are near which in the bucket of the word beside theirs, from the
+        position ``begin`` on, until each has enough.
+        """
+        words = asking.words[asked] ^ flip
+        at = self.starts[words] + begin
+        stop = self.starts[words] + np.minimum(self.counts[words], begin + _MOST_LOOKED_AT)
+        found = np.zeros(len(asked), np.int64)
+        cuts = wanted.cuts[side]
+        step = _IN_CACHE // _LOOKED_AT
+        active = np.flatnonzero(at < stop)
+        while len(active):
+            ahead = self.ranks[at[active]] < cuts[asking.order[asked[active]]]
+            active = active[ahead & (found[active] < wanted.most)]
+            for first in range(0, len(active), step):
+                some = active[first : first + step]
+                mine = asked[some]
+                theirs = at[some, None] + np.arange(_LOOKED_AT)
+                there = theirs < stop[some, None]
+                theirs = np.minimum(theirs, len(self.hashes) - 1)
+                there &= np.bitwise_count(self.hashes[theirs] ^ asking.hashes[mine, None]) <= radius
+                there &= self.ranks[theirs] < cuts[asking.order[mine], None]
+                found[some] += there.sum(axis=1)
+                one, place = np.nonzero(there)
+                if len(one):
+                    yield mine[one], theirs[one, place]
+                full = np.flatnonzero(found[some] >= wanted.most)
+                last = np.minimum(at[some[full]] + _LOOKED_AT, stop[some[full]]) - 1
+                wanted.cut_off(side, asking.order[mine[full]], self.ranks[last] + 1)
+            at[active] += _LOOKED_AT
+            active = active[at[active] < stop[active]]
 
 
 def _width(counts: NDArray[np.int64]) -> int:
@@ -162,22 +251,13 @@ def _width(counts: NDArray[np.int64]) -> int:
     sizes, number = np.unique(counts, return_counts=True)
     members = sizes * number
     widths = np.arange(1, _MOST_WIDTH + 1)
-    beyond = np.maximum(sizes - widths[:, None], 0) @ members
+    beyond = np.clip(sizes - widths[:, None], 0, 2 * _LOOKED_AT) @ members
     return int(widths[np.argmin(widths * members.sum() + _DEARER * beyond)])
 
 
 def _flips(most: int) -> list[int]:
     """All differences between two words in at most ``most`` bits."""
     return [sum(1 << bit for bit in bits) for n in range(most + 1) for bits in itertools.combinations(range(_WORD), n)]
-
-
-def _lots(number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges of rows with about as many pairs as fit into memory."""
-    ends = np.cumsum(number)
-    if not len(ends) or not ends[-1]:
-        return
-    cuts = np.unique(np.searchsorted(ends, np.arange(_AT_ONCE, int(ends[-1]), _AT_ONCE)))
-    yield from itertools.pairwise([0, *(cuts[cuts > 0]).tolist(), len(number)])
 
 
 def _first_found(difference: Hashes, most: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -35,9 +35,9 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     ``keep``, and was compared with it word by word. By the rule ``nothing_new`` a document is removed if the witness
     has at least ``threshold`` (0.8) of its distinct shingles, and no 25 consecutive words contain more than
     ``max_new_words`` words that the witness lacks; by ``containment``, if the witness has 0.98 of them; by ``jaccard``,
-    if the two share 0.8 of all their shingles.
-    Shingles are runs of ``ngram`` words (3), or of as many characters (13) with ``unit="characters"``. Exact copies are removed first, and have the same witness as the document that
-    they copy.
+    if the two share 0.8 of all their shingles. Shingles are runs of ``ngram`` words (3), or of as many characters (13)
+    with ``unit="characters"``. Exact copies are removed first, and have the same witness as the document that they
+    copy.
 
     A sketch of ``bands`` bands with ``rows`` rows decides which documents are compared: with 26 and 5, two documents
     with a Jaccard similarity of 0.7 are compared with a probability of 0.99. The table of decisions names the witness
