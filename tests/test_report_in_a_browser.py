@@ -105,7 +105,7 @@ def test_every_chart_has_marks_and_every_bar_a_width(demo: Demo, browser: Browse
     assert browser.value("document.querySelectorAll('.flow li').length") == len(demo.numbers["plan"]["groups"])
 
 
-def test_the_numbers_are_those_of_the_output_itself(demo: Demo, browser: Browser) -> None:
+def test_the_numbers_equal_those_of_the_output(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     out = [line for path in (demo.folder / "out-run").glob("*.jsonl") for line in path.read_text().splitlines()]
     cards = dict(
@@ -253,7 +253,7 @@ def test_a_handle_says_how_many_rows_a_run_with_that_limit_keeps(
     assert found["rows_out"] == said
 
 
-def test_a_handle_is_dragged_and_put_back(demo: Demo, browser: Browser) -> None:
+def test_a_handle_is_dragged_and_reset(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     place = next(n for n, s in enumerate(demo.numbers["stages"]) if s["name"] == "NumbersFilter")
     at = f"document.getElementById('handle-{place}-0-0')"
@@ -270,7 +270,7 @@ def test_a_handle_is_dragged_and_put_back(demo: Demo, browser: Browser) -> None:
     assert browser.value(f"{at}.getAttribute('aria-valuenow')") == before
 
 
-def test_hostile_texts_and_names_stay_texts(demo: Demo, browser: Browser) -> None:
+def test_hostile_texts_and_names_remain_plain_text(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.value("document.querySelectorAll('img').length") == 0

@@ -68,7 +68,7 @@ ACROSS_ROWS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ACROSS_ROWS)
-def test_a_recipe_across_rows_loses_what_it_says_at_each_step(
+def test_a_recipe_across_rows_drops_the_stated_rows_at_each_step(
     examples: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = examples / name
