@@ -6,9 +6,10 @@ their order and with their batches, so documents keep their numbers, and the dec
 for byte, as without compaction.
 
 1. The files of the new folder are written, each whole or not at all. Its name is a hash of the folders that it
-replaces; files that an interrupted attempt has left are written again. 2. The manifest names the new folder in place of
-the old ones, in one step, and lists the old ones as replaced. 3. The replaced folders and their entries in the manifest
-are removed. If this is interrupted, the next call completes it.
+   replaces; files that an interrupted attempt has left are written again.
+2. The manifest names the new folder in place of the old ones, in one step, and lists the old ones as replaced.
+3. The replaced folders and their entries in the manifest are removed. If this is interrupted, the next call completes
+   it.
 
 If a run is being compared with the index meanwhile and its folders are gone, it reads the manifest again and continues
 with the new folder.
