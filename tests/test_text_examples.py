@@ -92,7 +92,7 @@ def test_a_recipe_across_rows_drops_the_stated_rows_at_each_step(
 
 
 @pytest.mark.slow
-def test_questions_of_tests_are_cut_out_and_a_common_notice_stays(
+def test_test_questions_are_cut_out_and_a_common_notice_stays(
     examples: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = examples / "decontaminate"

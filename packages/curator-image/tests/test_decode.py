@@ -340,7 +340,7 @@ def test_stray_bytes_before_a_picture_are_not_searched_in_python(stray: bytes) -
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("stray", [b"\x00", b"\x11\x22\xff\x00\x33", b"\xff\xff"])
-def test_stray_bytes_between_segments_cost_no_picture(stray: bytes, progressive: bool) -> None:
+def test_stray_bytes_between_segments_do_not_prevent_decoding(stray: bytes, progressive: bool) -> None:
     data = encode(photo(60, 40), progressive=progressive)
     clean, _ = decode_batch([data], 32)
     at = 2
@@ -481,7 +481,7 @@ def test_the_stage_adds_both_pictures_and_rejects_images_by_key() -> None:
     assert (reject.reason, reject.source, reject.position, reject.raw) == ("not an image", "s.tar", "k1", b"junk")
 
 
-def test_the_stage_makes_what_later_stages_read_and_nothing_else() -> None:
+def test_the_stage_makes_only_the_columns_that_later_stages_read() -> None:
     stage = ImageDecode(size=48)
     assert stage.needed_by(frozenset({"caption", "thumb"})).outputs() == ["thumb"]
     assert stage.needed_by(frozenset({"pixels"})).outputs() == ["pixels"]

@@ -132,7 +132,7 @@ def test_folder_names_in_other_scripts_are_not_cut(tmp_path):
     assert dict(zip(read["n"].to_pylist(), read["of"].to_pylist(), strict=True)) == dict(enumerate(values))
 
 
-def test_a_value_too_long_for_a_folder_costs_its_rows(tmp_path):
+def test_rows_with_a_value_that_is_too_long_for_a_folder_are_rejected(tmp_path):
     long, longest = "x" * 300, "é" * 126
     table = pa.table({"of": ["a", long, longest, long + "y", "é" * 127], "n": range(5)})
     for other, kept in ((table, [0, 2]), (table.slice(1, 1), [])):

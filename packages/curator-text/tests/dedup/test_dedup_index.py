@@ -329,7 +329,7 @@ def test_meaningless_parameters_of_an_index_are_refused(parameters: dict[str, An
             make(paths="in", path="out", **parameters)
 
 
-def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_index_is_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a", [{"id": "a", "text": "one"}])
     with pytest.raises(UsageError, match="holds files but no index"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=first)

@@ -322,7 +322,7 @@ def test_a_csv_row_over_the_limit_costs_only_itself(tmp_path):
     ],
 )
 @pytest.mark.parametrize("behind", [b"", b'"quoted","cells"\r\n', b'"two\nlines",1\n'])
-def test_one_bad_row_of_csv_costs_no_other(tmp_path, line, reason, batch_bytes, behind):
+def test_a_bad_row_of_csv_affects_no_other_row(tmp_path, line, reason, batch_bytes, behind):
     good = b"".join(b"%d,b\n" % number for number in range(3000))
     path = tmp_path / "a.csv"
     path.write_bytes(b"a,b\n" + good + line + b"\n" + behind + good)
@@ -616,7 +616,7 @@ def test_a_warc_without_records_of_the_chosen_type_still_has_its_columns(tmp_pat
         WarcReader(paths="x", path_column="url")
 
 
-def test_a_file_that_is_no_warc_is_reported(tmp_path):
+def test_a_file_that_is_not_warc_is_reported(tmp_path):
     path = tmp_path / "a.warc"
     path.write_text(json.dumps({"not": "warc"}) * 100)
     got = read_files(WarcRead(), [path])
