@@ -24,7 +24,7 @@ HERE = LocalExecutor(workers=0)
 
 @pytest.fixture(autouse=True)
 def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A piece of next to nothing takes as long as one of much; what is decided does not depend on their number."""
+    """Use few pieces, since a tiny piece takes as long as a large one; the decisions do not depend on their number."""
     monkeypatch.setattr(pieces, "LEAST_PIECES", 4)
 
 

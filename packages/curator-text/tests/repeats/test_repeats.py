@@ -353,5 +353,5 @@ def test_a_column_without_any_text_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "a.jsonl").write_text('{"id": 1, "text": 5}\n')
     for work in (SubstringDedup, LineDedup, FuzzyDedup):
-        with pytest.raises(UsageError, match="the column 'text' holds no text in any file"):
+        with pytest.raises(UsageError, match="the column 'text' contains no text in any file"):
             work(paths=str(folder), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / work.__name__))

@@ -50,7 +50,7 @@ class SketchParameters:
 
     @property
     def shingle(self) -> int:
-        """How many words or characters a shingle has."""
+        """The number of words or characters in a shingle."""
         if self.ngram is not None:
             return self.ngram
         return WORDS_IN_SHINGLE if self.unit == "words" else LETTERS_IN_SHINGLE
