@@ -14,7 +14,7 @@ pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
-# Counts starts in the function that every start of Ray goes through.
+# Counts the calls of the function that starts Ray.
 START = """
 import json, sys, time
 from pathlib import Path

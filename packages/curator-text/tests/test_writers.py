@@ -154,7 +154,7 @@ def test_folders_of_mixed_values_are_named_like_those_of_one_type(tmp_path):
 
 
 def test_the_differences_of_json_lines_are_those_in_the_documentation(tmp_path):
-    """docs/text-io.md, Writers: infinities, maps, times with a zone, fractions."""
+    """The cases in docs/text-io.md under Writers: infinities, maps, times with a zone, fractions."""
     when = pa.array([1_700_000_000_000_000], pa.timestamp("us"))
     pairs = pa.map_(pa.string(), pa.float64())
     table = pa.table(

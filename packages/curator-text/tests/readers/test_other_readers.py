@@ -585,7 +585,7 @@ def test_a_record_with_a_wrong_length_costs_no_later_record(tmp_path, pack, kind
     assert [row["content"] for row in got.rows] == [page(number) for number in range(1, 8)]
     assert len(got.rejects) == 1
     assert got.rejects[0].position == f"byte {len(pack(RECORDS[1]))}"
-    # Even if the limit keeps the record itself from being read.
+    # This holds even if the limit prevents reading the record itself.
     got = read_files(WarcRead(max_record_bytes=2000), [path])
     assert len(got.rows) == 7
 
@@ -637,7 +637,7 @@ def test_a_parquet_file_with_string_views_can_be_filtered(tmp_path):
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_parquet_text_that_is_not_utf8_costs_its_row(tmp_path: Path, dictionary: bool) -> None:
-    """Arrow reads it unchecked, and every later stage would fail on it."""
+    """Arrow reads invalid text without a check, and every later stage would fail on it."""
     path = tmp_path / "a.parquet"
     texts = ["good", "Zzzzzz", "fine", "good"]
     pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": texts}), path, compression="none", use_dictionary=dictionary)

@@ -57,9 +57,9 @@ def bits_of_words(radius: int) -> tuple[int, ...]:
 
 
 class Wanted:
-    """The number of others that each hash wants: those with the lowest ranks.
+    """The number of other hashes that each hash wants, beginning with the lowest ranks.
 
-    A hash that has found enough has a cut, and wants no others with that rank or a higher one. The caller of
+    A hash that has found enough has a cut: it wants no others with that rank or a higher one. The caller of
     `near_pairs` lowers cuts with `cut_off` while it collects pairs.
     """
 

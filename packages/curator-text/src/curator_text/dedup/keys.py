@@ -37,9 +37,10 @@ NEAR, EDGES, COPIES = "near", "edges", "copies"
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SketchParameters:
-    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words or characters.
+    """The size of a sketch, which decides how likely two documents are to share a key: ``bands`` bands of ``rows`` rows
+    over shingles of ``ngram`` words or characters.
 
-    Without ``ngram`` a shingle has 3 words or 13 characters.
+    By default, a shingle has 3 words or 13 characters.
     """
 
     unit: Kind = "words"
