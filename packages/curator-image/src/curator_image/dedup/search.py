@@ -126,7 +126,7 @@ def _in_table(
     crowd = np.flatnonzero(theirs.places >= theirs.width)
     for flip in _flips(most[table]):
         asked = np.arange(len(left))
-        if within and flip:  # each pair of buckets once
+        if within and flip:  # visit each pair of buckets once
             asked = np.flatnonzero(mine.words < mine.words ^ flip)
         for one, other in theirs.in_rows(mine, asked, flip, radius, wanted):
             # One bucket yields each pair of a row in both orders, and each hash with itself.
