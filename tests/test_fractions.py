@@ -37,7 +37,7 @@ type Row = dict[str, Any]
 
 
 def made_rows(count: int = 400, seed: int = 1, ties: bool = True) -> list[Row]:
-    """Documents with scores that tie, are null, NaN or infinite, weights, and a language."""
+    """Documents with weights, a language, and scores that tie or are null, NaN or infinite."""
     draw = random.Random(seed)
     odd = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 1, 0.25]
     return [

@@ -15,6 +15,7 @@ pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
+from curator_core.across.lacking import Lacking
 from curator_core.across.shuffle import (
     MANIFEST,
     finish_partitioned,
@@ -23,7 +24,8 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.stored_vectors import StoredVectors
-from curator_core.across.vectors import packed
+from curator_core.across.vectors import packed, vectors_of
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import UsageError
 from curator_core.model.task import FileGroupTask
 from curator_core.workflows import pieces
@@ -427,6 +429,22 @@ def test_rows_without_a_vector_are_counted_by_reason_and_the_first_is_named(tmp_
         assert json.loads((run / "run.json").read_text())["summary"]["notes"] == result.summary.notes
         record = json.loads((run / "steps/01-vectors/run.json").read_text())
         assert [stage["metrics"].get("without_vector") for stage in record["summary"]["stages"]] == [None, 7.0]
+
+
+def test_a_column_of_mixed_values_gives_its_vectors() -> None:
+    texts = ["[3, 4]", '"none"', None, "[0, 2.0]", "[true, 1]", f"[{10**50}, 1]", "[null, 1]", "[0, 0]", "[]", "7"]
+    column = pa.chunked_array([pa.ExtensionArray.from_storage(JSON, pa.array(texts))])
+    made, rows = vectors_of(column, "it")
+    assert rows.tolist() == [0, 3]
+    assert made.tolist() == np.array([[0.6, 0.8], [0, 1]], np.float32).tolist()
+    assert Lacking.of(column, made, rows, str).without == {
+        "null or empty": (2, "2"),
+        "not a list of numbers": (3, "1"),
+        "with NaN, infinity or null among the numbers": (2, "5"),
+        "all zeros": (1, "7"),
+    }
+    numbers = pa.chunked_array([pa.ExtensionArray.from_storage(JSON, pa.array(["7", "[1]"]))])
+    assert vectors_of(numbers, "it")[1].tolist() == [1]
 
 
 def test_pairs_and_passages_without_a_vector_are_counted(tmp_path: Path) -> None:

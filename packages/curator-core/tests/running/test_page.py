@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -346,3 +347,16 @@ def test_duplicates_are_described_by_what_their_rule_measures(rule: str, removed
     page = report_page(found)
     assert said in page
     assert ("curate dedup show /run a" in page) == bool(removed)
+
+
+def test_a_row_that_was_set_aside_has_a_command_that_shows_it() -> None:
+    found = numbers([READ])
+    places = [("/in/a b.jsonl", "line 7"), ("/in/c.tar", "000009"), ("/in/a.jsonl", "task t-1"), ("", "")]
+    examples = [
+        {"source": source, "position": position, "task": "t-1", "message": "odd", "raw": None}
+        for source, position in places
+    ]
+    found["rejects"] = [{"kind": "reject", "stage": "Read", "reason": "odd", "rows": 4, "examples": examples}]
+    aside = report_page(found).partition('id="aside"')[2].partition("</section>")[0]
+    commands = re.findall("<code>(curate [^<]*)</code><button", aside)
+    assert commands == ["curate show &#x27;/in/a b.jsonl:7&#x27;", "curate show /in/c.tar:000009"]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator_core import LocalExecutor, RunRefused, UsageError
+from curator_core import LocalExecutor, RunRefused, StageError, UsageError
 from curator_core.across.decisions import Decisions
 from curator_core.across.rethreshold import rethreshold
 from curator_core.config.pipeline_file import load_pipeline
@@ -234,6 +234,14 @@ def test_a_file_of_numbers_beside_files_of_text_stays_except_for_copies(tmp_path
         (tmp_path / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     FuzzyDedup(paths=str(tmp_path / "in"), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
     assert set(kept(tmp_path / "out")) == {"c0", "a1", "b1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
+def test_ids_that_cannot_be_are_refused_by_the_first_step(tmp_path: Path, make: type) -> None:
+    data = write(tmp_path / "in", [{"id": ["a"], "text": "one"}], files=1)
+    with pytest.raises(StageError, match=r"Keys' failed.*id_column 'id' must hold text or numbers, not list"):
+        make(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -406,7 +406,7 @@ def test_a_byte_that_is_invalid_in_its_encoding_costs_its_row(tmp_path):
     ("params", "message"),
     [
         ({"delimiter": ";;"}, "one ASCII character"),
-        ({"delimiter": '"'}, "no quote"),
+        ({"delimiter": '"'}, "other than a quote"),
         ({"delimiter": "\n"}, "one ASCII character"),
         ({"header": False}, "header must be true, or, for a file without a header"),
         ({"header": []}, "header must be true, or, for a file without a header"),

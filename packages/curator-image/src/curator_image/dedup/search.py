@@ -202,7 +202,7 @@ class _Buckets:
                 one, place = one[there], place[there]
                 other = self.starts[theirs[one]] + place
                 one = mine[one]
-                if len(found) > len(mine):  # masses: most pairs that they find are not wanted
+                if len(found) > len(mine):  # there are many near pairs, and most are not wanted
                     keep = wanted(asking.order[one], self.order[other])
                     one, other = one[keep], other[keep]
                 ones.append(one)

@@ -64,6 +64,10 @@ class Rule:
         check_whole("max_new_words", self.max_new_words, least=0)
         check_whole("window", self.window, least=1)
 
+    def least_shared(self, distinct: Ints) -> Ints:
+        """How many of a document's distinct shingles a witness has at least, given their number, by any kind of rule."""
+        return _least(distinct, self.threshold)
+
     def met(self, jaccard: float, containment: float, new_words: int) -> bool:
         """Whether a document and a witness with these figures meet the rule."""
         if self.kind == "jaccard":
