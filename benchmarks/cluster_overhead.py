@@ -1,10 +1,11 @@
-"""Measures what an engine costs on this machine after its start; the second half of engine_overhead.py.
+"""Measures the cost of an engine on this machine after its start; engine_overhead.py measures the engine of this
+process.
 
     python benchmarks/cluster_overhead.py ray_data            # or xenna, or xenna:batch
 
-Prints ``BENCH {json}``: seconds to start, ms a task for small tasks through three fused no-op stages, and ms a task for
-tasks of 1 MB through three stages that are not fused. Both are the cost of one more task: the time of a run of 20
-tasks, which is the start of the workers, is subtracted and reported separately.
+Prints ``BENCH {json}``: seconds to start, ms per task for small tasks through three fused no-op stages, and ms per task
+for tasks of 1 MB through three stages that are not fused. Both are the cost of one more task: the time of a run of 20
+tasks, which is mostly the start of the workers, is subtracted and reported separately.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Drop(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 def tasks(count: int, size: int) -> list[DocumentBatch]:
-    """Tasks of one row, with random data so that nothing can be shared or compressed."""
+    """Tasks of one row with random data, so that nothing can be shared or compressed."""
     return [
         DocumentBatch(
             data=pa.table({"key": [index], "data": pa.array([os.urandom(size)])}), task_id=f"task-{index:06d}"
@@ -54,7 +55,7 @@ def fused() -> list[ProcessingStage[Any, Any]]:
 
 
 def unfused() -> list[ProcessingStage[Any, Any]]:
-    """Stages with different numbers of workers share no worker."""
+    """Stages that do not share a worker, because they have different numbers of workers."""
     return [NoOp().with_(name="a"), NoOp().with_(name="b", num_workers=1), Drop().with_(name="c")]
 
 
@@ -69,14 +70,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engine", help="ray_data, xenna or xenna:batch")
     parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--large", type=int, default=200, help="how many tasks of 1 MB")
+    parser.add_argument("--large", type=int, default=200, help="number of tasks of 1 MB")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     name, _, mode = options.engine.partition(":")
     config = {"mode": mode} if mode else {}
     started = time.perf_counter()
     keeper = load_executor(name)(config)
-    keeper.open()  # the executors below find the connection and use it
+    keeper.open()  # the executors below use this connection
     report: dict[str, Any] = {"engine": options.engine, "start_s": round(time.perf_counter() - started, 2)}
     try:
         for label, stages, count, size in (

@@ -1,15 +1,15 @@
-"""Measures `curate dedup` from the command to its end, and checks its decisions.
+"""Measures the whole time of a `curate dedup` command, and checks its decisions.
 
     python benchmarks/dedup.py exact|fuzzy FOLDER SCRATCH [--workers 2] [--truth] [--no-copy]
 
-FOLDER holds the output of make_dedup.py. ``wall_s`` is the time of the whole process, including the start of Python and
-of its workers, and writing the output. In the same run the files are also copied in two ways, as limits: by a script
-with pyarrow and orjson that parses every line and writes it again (in two processes, each with half of the files), and
-by `curate run` with a reader and a writer. ``speed_of_script`` and ``speed_of_run`` are their times divided by ours: 1
-would mean that deduplication costs nothing.
+FOLDER contains the output of make_dedup.py. ``wall_s`` is the time of the whole process, including the start of Python
+and its workers, and writing the output. For comparison, the files are also copied in two ways: by a script with pyarrow
+and orjson that parses every line and writes it again (in two processes, each with half of the files), and by `curate
+run` with a reader and a writer. ``speed_of_script`` and ``speed_of_run`` are their times divided by ours: 1 would mean
+that deduplication costs nothing.
 
-``--truth`` lets dedup_truth.py judge every removal. ``shuffle_bytes`` and ``files`` are the peak size and number of the
-files between the steps; they are sampled ten times a second in a separate run that is not timed.
+With ``--truth``, dedup_truth.py checks every removal. ``shuffle_bytes`` and ``files`` are the peak size and number of
+the files between the steps; they are sampled ten times a second in a separate run, which is not timed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ stages:
   - JsonlReader: {{paths: {source}}}
   - JsonlWriter: {{path: {target}}}
 """
-# A script that a person would write: without checks, counts or resuming.
+# A simple hand-written script, without checks, counts or resuming.
 SCRIPT = """\
 import multiprocessing, pathlib, sys
 import orjson
@@ -60,9 +60,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--truth", action="store_true", help="judge the decisions by brute force")
+    parser.add_argument("--truth", action="store_true", help="check the decisions by brute force")
     parser.add_argument("--no-copy", action="store_true", help="time deduplication alone")
-    parser.add_argument("--watch", action="store_true", help="run again and look at the files between the steps")
+    parser.add_argument("--watch", action="store_true", help="run again and measure the files between the steps")
     options = parser.parse_args()
     source, scratch = options.folder.resolve() / "jsonl", options.scratch.resolve()
     scratch.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def timed(command: list[str | Path]) -> tuple[float, dict[str, Any]]:
 
 
 def cpu_seconds() -> float:
-    """Processor time of all processes that were started and have ended."""
+    """The processor time of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -124,7 +124,7 @@ def dropped(summary: dict[str, Any]) -> dict[str, int]:
 
 
 def copies(source: Path, scratch: Path, workers: int, wall: float) -> dict[str, float]:
-    """The same files copied by a script, and by `curate run`."""
+    """The times to copy the same files with a script, and with `curate run`."""
     script, file = scratch / "by_hand.py", scratch / "copy.yaml"
     script.write_text(SCRIPT)
     used = cpu_seconds()
@@ -161,7 +161,7 @@ def truth(folder: Path, run: Path, out: Path, kind: str) -> dict[str, Any]:
 
 
 def watched(command: list[str | Path], run: Path) -> dict[str, int]:
-    """The most bytes and files between the steps."""
+    """The peak size and number of the files between the steps."""
     size = count = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:

@@ -1,11 +1,11 @@
-"""Measures on one core how fast texts become keys for deduplication, and how fast groups are decided.
+"""Measures on one core how fast keys for deduplication are computed from texts, and how fast groups are decided.
 
     python benchmarks/dedup_keys.py FOLDER [--documents 50000]
 
 FOLDER is the output of make_text.py. It measures CPU time in one process, for texts in memory. `keys_to_split` compares
-the speed with pyarrow, which turns the same texts into lower case and splits them at white space in the same minute.
-`near_with_key` counts the edited copies that share a key with their original; `decided` are clusters of the corpus,
-each made into one group; `template` is one group of 10,000 pages that share most of their words.
+the speed with pyarrow, which lower-cases the same texts and splits them at white space in the same run. `near_with_key`
+counts the edited copies that share a key with their original; `decided` measures clusters of the corpus, each as one
+group; `template` measures one group of 10,000 pages that share most of their words.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     table = table.join(labels, "id").sort_by("id").combine_chunks()
     texts = table["text"]
     size = pc.sum(pc.binary_length(texts)).as_py()
-    keys, _ = near_keys(texts)  # tables of Unicode and the like are made once in a process
+    keys, _ = near_keys(texts)  # tables, such as those of Unicode, are made once per process
     ours = spent(lambda: near_keys(texts))
     theirs = spent(lambda: [split(chunk) for chunk in pieces(texts)])
     metrics: dict[str, Any] = {
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def spent(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """The CPU seconds of the fastest of some runs."""
+    """The CPU seconds of the fastest of several runs."""
     best = float("inf")
     for _ in range(repeats):
         start = time.thread_time()
@@ -79,7 +79,7 @@ def spent(work: Callable[[], Any], repeats: int = REPEATS) -> float:
 
 
 def pieces(texts: pa.ChunkedArray) -> list[pa.Array]:
-    # As many texts at once as stay in the cache, as in our own code.
+    # Process as many texts at once as fit into the cache, as our own code does.
     return [texts.slice(start, 100).combine_chunks() for start in range(0, len(texts), 100)]
 
 
@@ -88,7 +88,7 @@ def split(texts: pa.Array) -> pa.Array:
 
 
 def recall(keys: np.ndarray[Any, Any], kinds: np.ndarray[Any, Any], clusters: np.ndarray[Any, Any]) -> dict[str, int]:
-    """How many edited copies there are, and how many share a key with the document that they are a copy of."""
+    """The number of edited copies, and how many of them share a key with their original."""
     base = {cluster: row for row, (kind, cluster) in enumerate(zip(kinds, clusters, strict=True)) if kind == "base"}
     near = [row for row in np.flatnonzero(kinds == "near").tolist() if clusters[row] in base]
     origins = [base[clusters[row]] for row in near]
@@ -97,7 +97,7 @@ def recall(keys: np.ndarray[Any, Any], kinds: np.ndarray[Any, Any], clusters: np
 
 
 def template(words: Words, count: int) -> Words:
-    """Pages with 20 to 80 words of their own, 10 to 40 % of each, inside the same template of 120 words."""
+    """Pages that consist of a common template of 120 words and 20 to 80 words of their own."""
     chance = np.random.default_rng(0)
     own = chance.integers(20, 80, count)
     shared = np.minimum((own * chance.uniform(1.5, 9, count)).astype(np.int64), 120)

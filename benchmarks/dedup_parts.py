@@ -1,10 +1,10 @@
-"""Measures how repeated parts of a corpus are found: runs of words, runs of characters, or lines.
+"""Measures the search for repeated parts of a corpus: runs of words, runs of characters, or lines.
 
     python benchmarks/dedup_parts.py substring|characters|lines|filtered FOLDER SCRATCH [--workers 2]
 
-FOLDER holds the output of make_dedup.py. The whole run is timed, with its workers: wall time, and processor time for
-each MB of the files. `filtered` is `lines` with a Bloom filter. ``between_mb`` is the total that steps wrote for later
-steps.
+FOLDER contains the output of make_dedup.py. The whole run is timed, with its workers: wall time, and processor time for
+each MB of the files. `filtered` is `lines` with a Bloom filter. ``between_mb`` is the total size of the files between
+the steps.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""Estimates fuzzy deduplication for corpora and clusters that are not at hand.
+"""Estimates the time of fuzzy deduplication for corpora and clusters that are too large to test.
 
     python benchmarks/dedup_scale.py measure FOLDER SCRATCH    the constants, from a run over the output of
     make_dedup.py
     python benchmarks/dedup_scale.py [--constants FILE]        the table of docs/dedup-at-scale.md, by simulation
 
-`measure` runs `curate dedup fuzzy` in one process and looks at its processor time each time a step begins, so the
-constants are for one core, whatever else the machine does. It also records the peak sizes of the files between the
-steps.
+`measure` runs `curate dedup fuzzy` in one process and reads its processor time when each step begins, so the constants
+are for one core and do not depend on other load. It also records the peak sizes of the files between the steps.
 
-The simulation gives each step its list of tasks: one for each piece of 128 MB of the input, and one for each partition of a
-shuffle. The duration of a task follows from the constants and its share of the documents, times a random spread
-(log-normal, 20 %; one task in two hundred takes five times as long), and is at least the engine's cost of a task. Free
-workers take the next task of the list, and a step begins when the one before it is complete. The storage limits reading
-and writing too: it has a fixed rate for each sixteen cores. Everything follows from the seed.
+In the simulation, each step has a list of tasks: one for each piece of 128 MB of the input, or one for each partition
+of a shuffle. The duration of a task is computed from the constants and its share of the documents, multiplied by a
+random factor (log-normal, 20 %; one task in two hundred takes five times as long), and is at least the engine's cost of
+a task. Free workers take the next task from the list, and a step begins when the previous one is complete. Storage also
+limits reading and writing: it has a fixed rate for every sixteen cores. All random numbers follow from the seed.
 """
 
 from __future__ import annotations
@@ -50,13 +49,14 @@ PIECE_BYTES = 128e6
 # The largest cost of a task on LocalExecutor, Ray Data and Xenna (benchmarks/nightly.yaml, engines).
 TASK_S = 0.015
 STORAGE_PER_16_CORES = 1e9
-DOCUMENT_BYTES = 3050  # as in the measured corpus
-# Steps whose tasks are pieces of the input; tasks of other steps are partitions.
+DOCUMENT_BYTES = 3050  # the values of the measured corpus
+# Steps whose tasks are pieces of the input; the tasks of other steps are partitions.
 OF_INPUT = ("keys", "texts", "apply")
-# A worker holds about nine bytes for each byte of words in a partition (75 MB in one: a peak of 885 MB).
+# A worker needs about nine bytes of memory for each byte of words in a partition (885 MB at the peak for a partition of
+# 75 MB).
 PARTITION_BYTES = 64e6
-# More edges than this are reduced in rounds, which each read and write them twice. Five rounds are assumed; the true
-# number depends on the groups.
+# If there are more edges than this, they are reduced in rounds, and each round reads and writes them twice. Five rounds
+# are assumed; the actual number depends on the groups.
 IN_MEMORY_BYTES = 96 * 2**20
 ROUNDS = 10
 
@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["measure", "table"], default="table")
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("scratch", nargs="?", type=Path)
-    parser.add_argument("--constants", type=Path, help="a file that `measure` printed, instead of those written here")
+    parser.add_argument(
+        "--constants", type=Path, help="a file with the output of `measure`, to use instead of the built-in constants"
+    )
     options = parser.parse_args()
     if options.what == "measure":
         if options.scratch is None:
@@ -78,7 +80,7 @@ def main() -> None:
 
 
 def measure(folder: Path, scratch: Path) -> dict[str, Any]:
-    """Processor seconds and bytes of each step, for a document and a byte of the input."""
+    """The processor seconds and bytes of each step, per document and per byte of the input."""
     facts = json.loads((folder / "corpus.json").read_text())
     run = scratch.resolve() / "run"
     curate = Path(sys.executable).with_name("curate")
@@ -105,7 +107,7 @@ def measure(folder: Path, scratch: Path) -> dict[str, Any]:
             end = used
             time.sleep(0.01)
     if process.returncode:
-        sys.exit(f"error: deduplication ended in {process.returncode}")
+        sys.exit(f"error: deduplication ended with exit code {process.returncode}")
     ends = [used for _, used in ticks[1:]] + [end]
     return {
         "documents": facts["documents"],
@@ -118,14 +120,14 @@ def measure(folder: Path, scratch: Path) -> dict[str, Any]:
 
 
 def usage(pid: int) -> tuple[float, int]:
-    """Processor seconds and resident bytes of a process (Linux)."""
+    """The processor seconds and resident bytes of a process (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return (int(fields[11]) + int(fields[12])) / 100, int(status["VmHWM"].split()[0]) * 1024
 
 
 def simulate(constants: dict[str, Any], documents: float, cores: int, seed: int = 1) -> dict[str, float]:
-    """Seconds by step, bytes and files between the steps, and the most that one task holds."""
+    """The seconds of each step, the bytes and files between the steps, and the largest memory of a task."""
     rng = random.Random(seed)
     size = documents * DOCUMENT_BYTES
     scale_documents, scale_bytes = documents / constants["documents"], size / constants["bytes"]
@@ -152,9 +154,9 @@ SHUFFLE_OF = {"candidates": "keys", "groups": "pairs", "compare": "texts", "tabl
 
 
 def schedule(work: float, count: int, cores: int, rng: random.Random) -> float:
-    """When the last of these tasks ends, if each free worker takes the next one."""
+    """The end of the last task if each free worker takes the next task."""
     mean = work / count
-    if count > 50 * cores and count > 200_000:  # so many that the workers end together
+    if count > 50 * cores and count > 200_000:  # with so many tasks, all workers end at about the same time
         return (work * 1.04 + count * TASK_S) / cores + 5 * mean
     free = [0.0] * min(cores, count)
     for _ in range(count):

@@ -1,28 +1,28 @@
 """Checks the decisions of deduplication by brute force. It shares no code with the packages and implements the rules
-anew.
+independently.
 
     python benchmarks/dedup_truth.py CORPUS --run RUN_DIR [--output FOLDER] [--threshold 0.8] [--max-new-words 12] [--recall]
     python benchmarks/dedup_truth.py CORPUS --kept KEPT.txt
 
-CORPUS is the output of `make_dedup.py`. The first form reads the table of decisions of a run and checks
+CORPUS is the output of `make_dedup.py`. The first form reads the table of decisions of a run and checks:
 
-- every removal: its witness stays, is not shorter, and the two texts meet the rule with the figures that the table
-names; nothing else is trusted. With ``--output`` it also checks that exactly the documents that were not removed are
-there, unchanged;
-- equal texts (in NFC): of each class all but one are removed (recall), and each document removed as `exact` has an
-equal one that stays (precision);
-- with ``--recall``, how many of the possible removals happened: *all* pairs of a document and a document that stays are
-considered. A witness that
-  covers the share t of a document's n distinct shingles has one of any n - ⌈t n⌉ + 1 of them, so each document's rarest
-  ones are looked up in an index of all shingles of all documents that stay, and each pair found is compared in full. No
-  pair that could meet the rule is left out. Intervals are Wilson's at 95 %.
+- every removal: its witness stays and is not shorter, and the two texts meet the rule and have the figures in the
+  table. With ``--output``, it also checks that the output contains exactly the documents that were not removed,
+  unchanged;
+- equal texts (in NFC): all but one of each class are removed (recall), and for each document removed as `exact`, an
+  equal one stays (precision);
+- with ``--recall``, how many of the possible removals happened. *All* pairs of a document and a document that stays are
+  considered: a witness that covers the share t of a document's n distinct shingles has at least one of any n - ⌈t n⌉ +
+  1 of them, so the rarest shingles of each document are looked up in an index of all shingles of all documents that
+  stay, and each pair that is found is compared in full. No pair that could meet the rule is left out. Intervals are
+  Wilson's at 95 %.
 
-The second form takes the ids that another tool kept, one a line. Both print a comparison with the labels: the share of
-copies found by kind (not all of a family kept), and how many of the different documents of the template trap were
-removed.
+The second form takes the ids that another tool kept, one per line. Both forms print a comparison with the labels: the
+share of copies that were found, by kind (a copy is found unless all documents of its family are kept), and how many
+different documents that share a template were removed.
 
-Words, shingles and windows are compared as consecutive numbers, so nothing depends on a hash. The exit code is 1 if
-there is a violation; the first of each kind are listed.
+Words, shingles and windows are compared by consecutive numbers, so no result depends on a hash. The exit code is 1 if
+there is a violation; the first violations of each kind are listed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 WINDOW = 25
-# A base character of these is a word by itself: Thai, Lao, Tibetan, Myanmar, Khmer, Tai Tham, kana, Han.
+# Each base character of these scripts is a word by itself: Thai, Lao, Tibetan, Myanmar, Khmer, Tai Tham, kana, Han.
 SPACELESS = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ua9e0-\ua9ff\uaa60-\uaa7f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
@@ -52,7 +52,7 @@ SPACELESS = (
 
 
 def _class_of(*categories: str) -> str:
-    """A regular expression's class of all characters of these categories."""
+    """A regular expression class of all characters in these categories."""
     points = [point for point in range(sys.maxunicode + 1) if unicodedata.category(chr(point)).startswith(categories)]
     runs: list[list[int]] = []
     for point in points:
@@ -65,7 +65,7 @@ def _class_of(*categories: str) -> str:
 
 ASCII_WORD = re.compile("[a-z0-9]+")
 MARKS = _class_of("M")
-# A mark that stands alone, such as the rest of an overline, is not a word.
+# A separate mark, such as the rest of an overline, is not a word.
 LETTERS = _class_of("L", "Nd")
 WORD = re.compile(f"[{SPACELESS}][{MARKS}]*|(?![{SPACELESS}])[{LETTERS}](?:(?![{SPACELESS}])[{LETTERS}{MARKS}])*")
 IGNORED = re.compile(
@@ -84,10 +84,12 @@ def words_of(text: str) -> list[str]:
 
 
 def shingle_bounds(words: list[str]) -> list[tuple[int, int]]:
-    """Where the shingles of a text begin and end: three words, or five characters of scripts without spaces."""
+    """The begin and end of the shingles of a text: runs of three words, or of five characters of scripts without
+    spaces.
+    """
     if not words:
         return []
-    # In fifteenths: a word is a third of a shingle, a character a fifth.
+    # Weights in fifteenths: a word is a third of a shingle, a character a fifth.
     parts = [3 if ALONE.match(word) else 5 for word in words]
     bounds, end, held = [], 0, 0
     for start, part in enumerate(parts):
@@ -106,22 +108,22 @@ def shingle_bounds(words: list[str]) -> list[tuple[int, int]]:
 
 @dataclass
 class Document:
-    """A document, where it is, and its shingles once they are needed."""
+    """A document, its place, and its shingles, which are computed when they are needed."""
 
     id: str
     file: str
     row: int
     text: str
-    # One number for each shingle, in the order of the text, and the distinct ones, sorted.
+    # One number for each shingle, in the order of the text, and the distinct numbers, sorted.
     places: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     distinct: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     word_count: int = 0
-    # Where shingles begin and end, if not at every word and three words later.
+    # The begin and end of shingles, unless they begin at every word and have three words.
     bounds: np.ndarray[Any, Any] | None = None
 
 
 class Shingler:
-    """Gives every different shingle a number of its own."""
+    """Gives each distinct shingle a number."""
 
     def __init__(self) -> None:
         self.words: dict[str, int] = {}
@@ -132,7 +134,7 @@ class Shingler:
         document.word_count = len(words)
         if not words:
             return
-        # Three numbers of 21 bits, from 1; shorter texts are padded with zeros.
+        # Three numbers of 21 bits, counted from 1; shorter texts are padded with zeros.
         if len(words) < 3 or any(ALONE.match(word) for word in words):
             bounds = shingle_bounds(words)
             numbers = [self.other.setdefault(tuple(words[a:b]), len(self.other)) for a, b in bounds]
@@ -148,7 +150,9 @@ class Shingler:
 
 
 def compare(document: Document, witness: Document) -> tuple[float, float, int]:
-    """Jaccard, containment of the document in the witness, and the most uncovered words in a window."""
+    """The Jaccard similarity, the containment of the document in the witness, and the largest number of uncovered words
+    in a window.
+    """
     if not len(document.distinct) or not len(witness.distinct):
         return 0.0, 0.0, document.word_count
     shared = int(members(document.distinct, witness.distinct).sum())
@@ -161,14 +165,14 @@ def compare(document: Document, witness: Document) -> tuple[float, float, int]:
 
 
 def members(numbers: np.ndarray[Any, Any], of: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Which of the numbers are among the sorted ones."""
+    """Which of the numbers are in the sorted array."""
     at = np.searchsorted(of, numbers)
     at[at == len(of)] = 0
     return of[at] == numbers
 
 
 def new_words(document: Document, hits: np.ndarray[Any, Any]) -> int:
-    """The most words in a window that are in none of the shingles that are hit."""
+    """The largest number of words in a window that are in no shared shingle."""
     count = document.word_count
     change = np.zeros(count + 1, dtype=np.int64)
     if document.bounds is None:
@@ -186,7 +190,7 @@ def new_words(document: Document, hits: np.ndarray[Any, Any]) -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """When a document may be removed for a witness."""
+    """The rule by which a document may be removed for a witness."""
 
     name: str
     threshold: float
@@ -219,15 +223,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--run", type=Path, help="the run directory, with decisions/")
-    parser.add_argument("--output", type=Path, help="what the run wrote")
-    parser.add_argument("--kept", type=Path, help="ids that another tool kept, one a line")
+    parser.add_argument("--output", type=Path, help="the output of the run")
+    parser.add_argument("--kept", type=Path, help="the ids that another tool kept, one per line")
     parser.add_argument("--rule", choices=["nothing_new", "containment", "jaccard", "exact"], default="nothing_new")
     parser.add_argument("--threshold", type=float, default=0.8)
     parser.add_argument("--max-new-words", type=int, default=12)
-    parser.add_argument("--recall", action="store_true", help="look for everything that could have gone")
+    parser.add_argument("--recall", action="store_true", help="search for all possible removals")
     options = parser.parse_args()
     if (options.run is None) == (options.kept is None):
-        parser.error("name either --run or --kept")
+        parser.error("give either --run or --kept")
     labels = {one["id"]: one for one in pq.read_table(options.corpus / "labels.parquet").to_pylist()}
     violations = Violations()
     metrics: dict[str, Any] = {}
@@ -281,7 +285,9 @@ def decisions(run: Path) -> list[dict[str, Any]]:
 def check_table(
     table: list[dict[str, Any]], documents: dict[str, Document], labels: dict[str, Any], violations: Violations
 ) -> dict[str, Any]:
-    """Each row names an existing document in its place, once; each witness has a row as well."""
+    """Check that each row names an existing document and its place, that no document has two rows, and that each
+    witness has a row.
+    """
     met = Counter(one["id"] for one in table)
     decided = {one["id"]: one["decision"] for one in table}
     sizes = Counter(one["witness_id"] for one in table if one["decision"] == "removed")
@@ -289,15 +295,15 @@ def check_table(
     for one in table:
         name = one["id"]
         if name not in documents:
-            violations.add("a row of the table is about no document", repr(name))
+            violations.add("a row of the table names no existing document", repr(name))
             continue
         document = documents[name]
         if met[name] > 1:
             violations.add("a document has several rows", f"{name} has {met[name]}")
-        # A source is a range of one file, whatever its name, and its rows are counted from the first.
+        # A source is a range of one file, and its rows are counted from the first.
         begins = begin.setdefault(one["source"], (document.file, document.row - one["row"]))
         if begins != (document.file, document.row - one["row"]) or one["row"] < 0:
-            violations.add("source and row are another's", f"{name}: {one['source']} row {one['row']}")
+            violations.add("source and row belong to another document", f"{name}: {one['source']} row {one['row']}")
         if one.get("collection") is not None and one["collection"] != labels[name]["collection"]:
             violations.add("the collection is wrong", f"{name}: {one['collection']} not {labels[name]['collection']}")
         if one["decision"] == "removed" and decided.get(one["witness_id"]) != "kept":
@@ -310,14 +316,14 @@ def check_table(
                 "the size of the cluster is wrong", f"{name}: {one['cluster_size']} not {1 + sizes[cluster]}"
             )
         if one["decision"] == "kept" and not sizes[name]:
-            violations.add("a row says kept of what is nobody's witness", name)
+            violations.add("a row says kept, but its document is not a witness", name)
     return {"documents": len(documents), "removed": sum(one["decision"] == "removed" for one in table)}
 
 
 def check_exact(
     table: list[dict[str, Any]], removed: set[str], documents: dict[str, Document], violations: Violations
 ) -> dict[str, Any]:
-    """Classes of equal texts: precision and recall."""
+    """Check the classes of equal texts: precision and recall."""
     classes: defaultdict[str, list[str]] = defaultdict(list)
     for name, document in documents.items():
         if document.text:
@@ -334,7 +340,7 @@ def check_exact(
     right = sum(one["witness_id"] in classes_of.get(one["id"], ()) for one in rows)
     for one in rows:
         if one["witness_id"] not in classes_of.get(one["id"], ()):
-            violations.add("removed as exact, and the texts differ", f"{one['id']}: {one['witness_id']}")
+            violations.add("removed as exact, but the texts differ", f"{one['id']}: {one['witness_id']}")
     return {
         "exact_recall": gone / due if due else 1.0,
         "exact_precision": right / len(rows) if rows else 1.0,
@@ -350,7 +356,7 @@ def check_witnesses(
     shingler: Shingler,
     violations: Violations,
 ) -> dict[str, Any]:
-    """Check each removal by a rule with the two texts."""
+    """Check each removal by a rule against the two texts."""
     checked = 0
     for one in table:
         if one["decision"] != "removed" or one["id"] not in documents:
@@ -366,7 +372,7 @@ def check_witnesses(
         if one["rule"] == "exact":
             continue  # checked with the classes
         if rule.name == "exact" or not str(one["rule"]).startswith(rule.name):
-            violations.add("removed by a rule that was not asked for", f"{one['id']}: {one['rule']}")
+            violations.add("removed by a rule that was not requested", f"{one['id']}: {one['rule']}")
             continue
         for text in (document, witness):
             if not len(text.distinct):
@@ -380,7 +386,7 @@ def check_witnesses(
             )
         for name, value in (("jaccard", jaccard), ("containment", containment), ("new_words", new)):
             if one[name] is None or not math.isclose(one[name], value, abs_tol=1e-6):
-                violations.add(f"{name} is not what the texts have", f"{one['id']}: {one[name]} not {value}")
+                violations.add(f"{name} is wrong for these texts", f"{one['id']}: {one[name]} not {value}")
     return {"witnesses_checked": checked}
 
 
@@ -412,12 +418,14 @@ def check_output(
 
 
 def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingler: Shingler) -> dict[str, Any]:
-    """How many documents are removed, of those with a witness that stays, comes before them and meets the rule?"""
+    """Count the removed documents among all documents with a possible witness, which stays, comes before them and meets
+    the rule.
+    """
     everyone = list(documents.values())
     for document in everyone:
         if not len(document.distinct):
             shingler.fill(document)
-    # Small numbers for shingles, so that a document's can be marked in an array.
+    # Small numbers for shingles, so that the shingles of a document can be marked in an array.
     counts = np.array([len(document.distinct) for document in everyone], dtype=np.int64)
     bounds = np.concatenate([[0], np.cumsum(counts)])
     numbers, sets = np.unique(np.concatenate([document.distinct for document in everyone]), return_inverse=True)
@@ -441,7 +449,8 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
         if not pieces:
             continue
         others = np.unique(np.concatenate(pieces))
-        # A witness comes first: it is longer; among equals it is the one that the table kept, or else the earlier one.
+        # A witness comes first if it is longer; of equally long ones, the one that the table kept comes first, or else
+        # the earlier one.
         before = (sizes[others] > sizes[index]) | (
             (sizes[others] == sizes[index]) & ((others < index) | (not stay[index]))
         )
@@ -460,7 +469,8 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
             continue
         others, jaccard = others[fit], jaccard[fit]
         if rule.name == "nothing_new":
-            # A word that all of them together do not cover, none covers: most documents of a template end here.
+            # If a word is not covered by all candidates together, no candidate covers it; most documents with a
+            # template are excluded here.
             together = np.concatenate([part for part, fits in zip(parts, fit, strict=True) if fits])
             marked[together] = True
             hits = marked[np.searchsorted(numbers, document.places)]
@@ -493,7 +503,7 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
 
 
 def share(hits: list[bool]) -> dict[str, Any]:
-    """A share with its interval at 95 % (Wilson)."""
+    """A share with its 95 % interval (Wilson)."""
     count, z = len(hits), 1.96
     if not count:
         return {"share": math.nan, "low": math.nan, "high": math.nan, "of": 0}
@@ -504,7 +514,7 @@ def share(hits: list[bool]) -> dict[str, Any]:
 
 
 def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, Any]:
-    """What the labels say about it: copies found by kind, and different documents removed."""
+    """Compare with the labels: copies found, by kind, and different documents that were removed."""
     families: defaultdict[str, list[str]] = defaultdict(list)
     for name, one in labels.items():
         if one["original"] is not None:
@@ -537,16 +547,16 @@ def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, 
     print(f"{'by label':<32} {'share':>7}  count")
     for kind in sorted(found, key=natural):
         print(f"{kind:<32} {sum(found[kind]) / len(found[kind]):7.2%}  {sum(found[kind])} of {len(found[kind])}")
-    print(f"families of which none is kept: {lost}")
+    print(f"families without any kept document: {lost}")
     shares = {f"label_{kind}": round(sum(hits) / len(hits), 5) for kind, hits in sorted(found.items())}
     trap = {f"count_{kind}": sum(hits) for kind, hits in sorted(found.items()) if kind.startswith("removed_")}
     return shares | trap | {"families_lost": lost}
 
 
 def report_kept(corpus: Path, output: Path) -> dict[str, Any]:
-    """What the labels say about the documents that another tool wrote."""
+    """Compare the documents that another tool wrote with the labels."""
     labels = {one["id"]: one for one in pq.read_table(corpus / "labels.parquet").to_pylist()}
-    files = sorted(output.glob("*.jsonl"))  # Data-Juicer keeps logs in folders below
+    files = sorted(output.glob("*.jsonl"))  # Data-Juicer keeps logs in subfolders
     kept = {json.loads(line)["id"] for path in files for line in path.read_bytes().splitlines()}
     return {"documents": len(labels), "rows_out": len(kept), **by_label(labels, set(labels) - kept)}
 

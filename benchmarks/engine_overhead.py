@@ -1,12 +1,12 @@
-"""What the engine itself costs: small tasks through no-op stages, beside a bare loop over the same work.
+"""Measures the cost of the engine itself: small tasks through no-op stages, compared with a bare loop over the same
+work.
 
     python benchmarks/engine_overhead.py [--tasks 10000]
 
 Prints ``BENCH {json}`` with microseconds of CPU per stage call on ``LocalExecutor(workers=0)``. ``ledger_us_per_task``
-is the cost of a run directory; ``slow_stage_overhead`` is the cost of everything (plan, adapter, accounts, ledger,
-verdict, report) for a pipeline of three stages of a millisecond, so it is more than accounts and ledger alone. All are
-the best of several repeats: other processes cool the caches between two calls, and the same code then takes several
-times as long.
+is the cost of a run directory; ``slow_stage_overhead`` is the relative cost of everything (plan, adapter, accounts,
+ledger, verdict, report) for a pipeline of three stages of a millisecond each. All numbers are the best of several
+repeats, because other processes evict the caches between two calls, and then the same code takes several times as long.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REPEATS = 5
 
 
 class NoOp(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Hands on a task with the same data."""
+    """Passes on a task with the same data."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         return task.with_data(task.data)
@@ -46,7 +46,7 @@ class OneMillisecond(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Works for a millisecond."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        # CPU time, so that a busy machine does not change the amount of work.
+        # Measure CPU time, so that a busy machine does not change the amount of work.
         until = time.thread_time() + 0.001
         while time.thread_time() < until:
             pass
@@ -59,7 +59,7 @@ def tasks(count: int) -> list[DocumentBatch]:
 
 
 def bare(stages: Sequence[ProcessingStage[Any, Any]], batches: Sequence[DocumentBatch]) -> float:
-    """CPU seconds of a plain loop over the same stages."""
+    """The CPU seconds of a plain loop over the same stages."""
     started = time.process_time()
     for batch in batches:
         task: Task[Any] = batch
@@ -73,7 +73,7 @@ def engine(
     batches: Sequence[DocumentBatch],
     run_dir: str | None = None,
 ) -> float:
-    """CPU seconds of a whole run, with planning and accounting."""
+    """The CPU seconds of a whole run, with planning and accounting."""
     started = time.process_time()
     result = Pipeline(stages).run(LocalExecutor(workers=0), initial_tasks=batches, run_dir=run_dir)
     assert len(result) == len(batches)
@@ -96,7 +96,7 @@ def main() -> None:
         slow = [*(OneMillisecond().with_(name=f"work-{index}") for index in range(STAGES)), Sink()]
         some = max(100, options.tasks // 5)
         alone_s, run_s = [], []
-        for index in range(REPEATS):  # side by side, because the machine's speed varies
+        for index in range(REPEATS):  # in turns, because the machine's speed varies
             alone_s.append(bare(slow, tasks(some)))
             run_s.append(engine(slow, tasks(some), f"{folder}/slow-{index}"))
     calls = options.tasks * STAGES

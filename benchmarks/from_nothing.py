@@ -1,10 +1,10 @@
-"""Times a pipeline of JSON lines from the command to its end, including the engine's start and stop.
+"""Times a whole command that runs a pipeline of JSON lines, including the engine's start and stop.
 
     python benchmarks/from_nothing.py examples/text/pipeline.yaml DATA SCRATCH --executor ray_data
 
-DATA is a folder of JSON lines. Prints ``BENCH {json}``: seconds until the executor was ready, until the first work was
-done, and in total; rows read and written. ``first_work_to_import`` is the time of the first work divided by what importing
-Ray Data takes in the same run (`yardstick`).
+DATA is a folder of JSON lines. Prints ``BENCH {json}``: seconds until the executor was ready, until the first task was
+done, and in total; rows read and written. ``first_work_to_import`` is the time of the first task divided by the time to
+import Ray Data in the same run (`yardstick`).
 """
 
 from __future__ import annotations

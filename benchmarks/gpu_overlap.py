@@ -1,12 +1,12 @@
-"""Shows whether a GPU waits for CPUs, with stages that wait instead of computing, so that no GPU is needed.
+"""Measures whether a GPU waits for CPUs. Stages sleep instead of computing, so no GPU is needed.
 
     python benchmarks/gpu_overlap.py local|ray_data|xenna
 
 Each task is decoded for 80 ms on the CPU and embedded for 100 ms by the only worker on a simulated GPU (on Xenna, which
 cannot simulate one, by a separate group). Prints ``BENCH {json}``: the seconds of embedding alone, of decoding in one
-worker, and of both once all workers are ready (one decoding, and the time from the first embedding to the last), and
-the ratio of the total to the larger (``total_to_larger``; without overlap it would be 1.8). ``first_embedding_s`` is
-the time from the start of the run to the first embedding.
+worker, and of both after all workers are ready (one decoding, and the time from the first embedding to the last), and
+the ratio of this total to the larger of the two (``total_to_larger``; without overlap, it would be 1.8).
+``first_embedding_s`` is the time from the start of the run to the first embedding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BYTES = 4 << 20
 
 @dataclass
 class Wait(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Takes ``seconds`` for each task and no processor time; records the span."""
+    """Sleeps for ``seconds`` for each task, and records when."""
 
     folder: str
     mine: str
@@ -53,7 +53,7 @@ class Wait(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 def executor(name: str) -> tuple[Any, dict[str, Any]]:
-    """The executor, and what puts a stage on its GPU."""
+    """The executor, and the resources that put a stage on its GPU."""
     if name == "local":
         from curator_core.testing.executors import OneCardExecutor
 

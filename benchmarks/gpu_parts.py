@@ -1,7 +1,6 @@
-"""Runs the parts of a benchmark for a GPU, each in its own process with a time limit, and prints each as soon as it is
-done.
+"""Runs the parts of a GPU benchmark, each in its own process with a time limit, and prints each result when it is done.
 
-So ten minutes on a card give complete results for some parts, and a part that hangs costs no other.
+So ten minutes on a GPU give complete results for some parts, and a part that hangs does not affect the others.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from typing import Any
 
 
 def add_options(parser: argparse.ArgumentParser, parts: Sequence[str], part_seconds: float) -> None:
-    """The options that choose and stop parts."""
+    """The options that select parts and limit their time."""
     parser.add_argument("--parts", default=",".join(parts))
-    parser.add_argument("--part-seconds", type=float, default=part_seconds, help="after which a part is stopped")
+    parser.add_argument("--part-seconds", type=float, default=part_seconds, help="the time limit of a part")
     parser.add_argument("--one", choices=parts, help=argparse.SUPPRESS)
 
 
 def chosen(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: Sequence[str]) -> list[str]:
-    """The parts to run, or the parser's error."""
+    """The parts to run; an unknown part is an error of the parser."""
     found: list[str] = options.parts.split(",")
     if unknown := set(found) - set(parts):
         parser.error(f"--parts: there is no {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
@@ -33,7 +32,9 @@ def chosen(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: 
 
 
 def possible(parts: Sequence[str], needs: Mapping[str, str]) -> list[str]:
-    """The parts whose modules are installed; ``needs`` names the module of a part. A line says what is left out."""
+    """The parts whose modules are installed; ``needs`` names the module of a part. Parts that are left out are
+    reported.
+    """
     left = list(parts)
     for part, module in needs.items():
         if part in left and not _there(module):
@@ -52,8 +53,8 @@ def _there(module: str) -> bool:
 def run_parts(
     script: str, parts: Sequence[str], options: argparse.Namespace, ratios: Mapping[str, tuple[str, str]]
 ) -> int:
-    """Run each part of a script with ``--one``; ``ratios`` name a numerator and a denominator. Returns 1 if a part gave
-    nothing.
+    """Run each part of a script with ``--one``; ``ratios`` name a numerator and a denominator. Returns 1 if a part had
+    no result.
     """
     metrics: dict[str, Any] = {"gpu": 0 if options.cpu else 1}
     failed = 0
@@ -76,13 +77,13 @@ def run_parts(
 
 
 def _output(command: Sequence[str], seconds: float) -> tuple[int | None, list[str]]:
-    """A command's exit code (None if it had to be stopped) and output."""
+    """The exit code of a command (None if it was stopped) and its output."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         printed, _ = process.communicate(timeout=seconds)
         return process.returncode, printed.splitlines()
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGINT)  # an engine's processes end with it
+        os.killpg(process.pid, signal.SIGINT)  # this also ends the processes of an engine
         try:
             printed, _ = process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
@@ -92,6 +93,6 @@ def _output(command: Sequence[str], seconds: float) -> tuple[int | None, list[st
 
 
 def run_one(measure: Callable[[], dict[str, Any]]) -> int:
-    """The body of a part's process."""
+    """Run one part in this process."""
     print("PART", json.dumps(measure()), flush=True)
     return 0

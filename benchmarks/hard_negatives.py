@@ -1,10 +1,11 @@
-"""How fast are hard negatives found, beside all products at once and a sort, and are they the same?
+"""Compares the search for hard negatives with brute force: its speed and its results.
 
     python benchmarks/hard_negatives.py SCRATCH [--pairs 20000] [--size 384]
 
-Random passages around centres, and a query near each. One process, processor time. Brute force multiplies float32 vectors in
-memory, 512 queries at a time, chooses the nearest passages by `argpartition`, and orders these by float64 cosines; it reads and
-writes nothing. ``different`` counts the pairs whose negatives are not those of brute force.
+The data are random passages around centres, and a query near each passage. It measures processor time in one process.
+Brute force multiplies float32 vectors in memory, 512 queries at a time, chooses the nearest passages by `argpartition`,
+and orders these by float64 cosines; it reads and writes nothing. ``different`` counts the pairs whose negatives differ
+from those of brute force.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def main() -> None:
 def different(
     queries: np.ndarray, passages: np.ndarray, found: dict[str, list[str]], expected: dict[int, list[str]]
 ) -> int:
-    """How many queries have other negatives than by brute force: those whose cosines differ by more than float32 rounds off."""
+    """How many queries have different negatives than by brute force, ignoring cosines that differ by less than the
+    rounding of float32.
+    """
     asked, given = unit(queries), unit(passages)
     wrong = len(found.keys() - {f"q{row}" for row in expected})
     for row, names in expected.items():
@@ -105,14 +108,14 @@ def write(folder: Path, queries: np.ndarray, passages: np.ndarray) -> None:
 
 
 def by_brute_force(queries: np.ndarray, passages: np.ndarray) -> dict[int, list[str]]:
-    """The negatives of each query that has enough of them, by the number of its row."""
+    """The negatives of each query that has enough of them, by its row number."""
     asked, given = unit(queries), unit(passages)
     narrow = given.astype(np.float32)
     found: dict[int, list[str]] = {}
     for first in range(0, len(asked), QUERIES):
         block = asked[first : first + QUERIES]
         products = block.astype(np.float32) @ narrow.T
-        # Some more than are ranked, since float32 may order what is nearly equal otherwise.
+        # Take a few more than are ranked, since float32 may order nearly equal values differently.
         near = np.argpartition(-products, LAST_RANK + 20, axis=1)[:, : LAST_RANK + 20]
         for row, names in enumerate(near):
             own = first + row

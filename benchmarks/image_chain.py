@@ -1,20 +1,20 @@
-"""Measures a chain of image stages in images per second after start-up, and checks that every image is accounted for.
+"""Measures a chain of image stages in images per second after its start, and checks that every image is accounted for.
 
     python benchmarks/image_chain.py FOLDER_OF_TARS OUT --chain measures|curation --executor local|ray_data|xenna
                                      [--workers 2] [--no-fanout]
 
-- ``measures``: read → eleven measures → write, no model.
+- ``measures``: read → eleven measures → write, without a model.
 - ``curation``: read → embed → aesthetic → NSFW → write, with a small CLIP and heads made here in the published formats.
 
-The chain runs over a few samples of every tar and then over all. ``images_s`` is the rate of the images that only the
-second run has, in the time from the first finished task to the end, minus that time in the first run: neither the start
-nor the end of processes counts, however long a busy machine takes for them. ``startup_s`` is the time to
-the first result, ``images_s_total`` counts everything. Peak memory is the sum of the proportional set sizes of all
-processes of the run, sampled four times a second.
+The chain runs over a few samples of every tar, and then over all samples. Both runs are timed from the first finished
+task to the end. ``images_s`` is the difference of their images divided by the difference of their times, so the start
+and end of processes do not count, however long they take on a busy machine. ``startup_s`` is the time to the first
+result, and ``images_s_total`` counts everything. Peak memory is the sum of the proportional set sizes of all processes
+of the run, sampled four times a second.
 
-Afterwards the output is compared with the input, sample by sample: ``kept_as_they_were`` counts the samples whose members
-are the same bytes, ``rejects_listed`` says that the run's rejects are exactly the bad images by tar and key;
-``rows_lost`` counts rows that are neither kept, nor dropped for a reason, nor rejected.
+Afterwards, the output is compared with the input, sample by sample: ``kept_as_they_were`` counts the samples whose
+members have the same bytes; ``rejects_listed`` says whether the run's rejects are exactly the bad images, by tar and
+key; ``rows_lost`` counts rows that are neither kept, nor dropped for a reason, nor rejected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 
 FEW = 16
 ROOT = Path(__file__).resolve().parent.parent
-# Each limit is in a wide gap between two scores of these images, so the last bits of a sum decide nothing.
+# Each limit is in a wide gap between two scores of these images, so the last bits of a sum do not matter.
 MIN_AESTHETIC, MAX_NSFW = 4.764225, 0.625943
 
 
@@ -45,7 +45,7 @@ def stages(tars: str, out: str, options: argparse.Namespace) -> list[Any]:
     reader: list[Any] = [
         ImageReader(tars, size=32 if options.chain == "curation" else 224, reject_odd=["wrong extension"])
     ]
-    if options.no_fanout:  # shows the value of the fan-out: without it one worker gets a whole tar
+    if options.no_fanout:  # measures the value of the fan-out: without it, one worker gets a whole tar
         source, read, decode = reader[0].decompose()
         reader = [source, read.with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False}), decode]
     middle = curation(options.out / "models") if options.chain == "curation" else measures()
@@ -110,7 +110,7 @@ def executor(name: str, workers: int | None) -> Any:
 
 
 class FirstResult:
-    """When the first task had passed the whole chain, and the share of tasks that had by then."""
+    """The time when the first task had passed the whole chain, and the share of tasks that had passed it by then."""
 
     def __init__(self, out: Path) -> None:
         self.parts = out / "_parts"  # where the writer puts the tar of a task
@@ -204,7 +204,7 @@ def few_of_each(tars: list[Path], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the chain: its report, and seconds and images by the clock of this process."""
+    """Run the chain once. Returns its report, and seconds and images by the clock of this process."""
 
     summary: Any
     seconds: float
@@ -236,7 +236,7 @@ def run_folder(out: Path) -> Path:
 
 
 def samples(tars: list[Path]) -> dict[str, dict[str, bytes]]:
-    """Every sample by key, with the checksums of its members by extension. It uses Python's own reader, not the
+    """Every sample by key, with the checksums of its members by extension. It uses Python's own tar reader, not the
     measured one.
     """
     found: dict[str, dict[str, bytes]] = {}
@@ -251,7 +251,7 @@ def samples(tars: list[Path]) -> dict[str, dict[str, bytes]]:
 
 
 def compared(folder: Path, out: Path) -> dict[str, int]:
-    """The output against the input, by key."""
+    """Compare the output with the input, by key."""
     import pyarrow.parquet as pq
 
     given, kept = samples(sorted(folder.glob("*.tar"))), samples(sorted(out.glob("*.tar")))
@@ -292,7 +292,7 @@ def main() -> None:
     options = parser.parse_args()
     few = options.out / "few"
     few_of_each(sorted(options.folder.glob("*.tar")), few)
-    if options.chain == "curation":  # in a process of its own: torch would stay in this one
+    if options.chain == "curation":  # in a separate process, because torch would stay loaded in this one
         command = [sys.executable, str(ROOT / "tools" / "image_models.py"), str(options.out / "models")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with PeakMemory() as memory:

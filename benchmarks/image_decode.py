@@ -2,11 +2,11 @@
 
     python benchmarks/image_decode.py FOLDER_OF_TARS
 
-Every contender works in one process per core, one thread each. The bare ones hold a list of JPEGs in memory and
-only decode and resize; ours read tars from disk, check headers, decode, resize, and make tables of it. Rates are images
-per second of all processes together, from the moment when all are warm; the median of several rounds, taken in turns.
-``fastest_bare`` is the fastest that decodes *and* resizes, with our resizer after libjpeg-turbo; ``usual`` are
-DALI, and libjpeg-turbo with Pillow. The rate of decoding alone is printed beside them.
+Every contender works in one process per core, with one thread each. Bare decoders hold a list of JPEGs in memory and
+only decode and resize; our stages read tars from disk, check headers, decode, resize, and make tables. Rates are images
+per second of all processes together, after all are warm; each is the median of several rounds, taken in turns.
+``fastest_bare`` is the fastest one that decodes *and* resizes, including libjpeg-turbo with our resizer; ``usual`` is
+the faster of DALI, and libjpeg-turbo with Pillow. The rate of decoding alone is also printed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BATCH = 128  # like our reader; pictures that nobody keeps would cost less
+BATCH = 128  # like our reader; making pictures that are not kept would cost less
 
 
 def memory(paths: list[str]) -> list[bytes]:
@@ -52,7 +52,7 @@ def ours(paths: list[str]) -> Callable[[], int]:
 
 
 def turbo_pillow(paths: list[str]) -> Callable[[], int]:
-    """libjpeg-turbo, then Pillow's resize, as in most loaders."""
+    """libjpeg-turbo, followed by Pillow's resize, as in most loaders."""
     import numpy as np
     import simplejpeg
     from PIL import Image
@@ -75,7 +75,7 @@ def turbo_pillow(paths: list[str]) -> Callable[[], int]:
 
 
 def turbo_simd(paths: list[str]) -> Callable[[], int]:
-    """libjpeg-turbo, then the SIMD resizer that we also use: the fastest combination available here."""
+    """libjpeg-turbo, followed by the SIMD resizer that we also use: the fastest combination available here."""
     import cykooz_resizer as library
     import numpy as np
     import simplejpeg
@@ -103,7 +103,7 @@ def turbo_simd(paths: list[str]) -> Callable[[], int]:
 
 
 def turbo_decode_only(paths: list[str]) -> Callable[[], int]:
-    """libjpeg-turbo alone, at full size, nothing resized."""
+    """libjpeg-turbo alone, at full size, without resizing."""
     import simplejpeg
 
     images = memory(paths)
@@ -184,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--tars", type=int, help="only the first so many")
+    parser.add_argument("--tars", type=int, help="use only this many images")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     tars = sorted(str(path) for path in arguments.folder.glob("*.tar"))[: arguments.tars]
@@ -222,7 +222,7 @@ def main() -> None:
     metrics = {f"{name}_images_s": round(rate, 1) for name, rate in medians.items()}
     metrics["ratio_to_fastest_bare"] = round(statistics.median(ratios), 3)
     metrics["ratio_to_decode_only"] = round(medians["ours"] / medians["turbo_decode_only"], 3)
-    # The same in CPU seconds, which other work on the machine affects less.
+    # The same in CPU seconds, which depend less on other load.
     metrics |= {f"{name}_cpu_us": round(cost, 1) for name, cost in cpu.items()}
     usual = [name for name in ("turbo_pillow", "dali") if name in crews]
     metrics["cpu_ratio_to_usual"] = round(min(cpu[name] for name in usual) / cpu["ours"], 3)

@@ -1,13 +1,14 @@
-"""Which copies of pictures does `ImageDedup` find, what does it remove wrongly, and how long does it take?
+"""Measures which copies of pictures `ImageDedup` finds, what it removes wrongly, and how long it takes.
 
     python benchmarks/image_dedup.py kinds FOLDER SCRATCH      recall and precision by kind of change
-    python benchmarks/image_dedup.py rate FOLDER SCRATCH       the time of a run beside that of a chain without it
+    python benchmarks/image_dedup.py rate FOLDER SCRATCH       the time of a run compared with a chain without it
     python benchmarks/image_dedup.py hashes SCRATCH --hashes 1000000 [--crops]     the search alone
 
-FOLDER holds what make_image_copies.py made. A pair is right if both show the same picture; a copy is found if it is in
-a right pair. The chain of ``rate`` reads the pictures, decodes them to 224 x 224 and writes them; ``copy`` only reads and
-writes them. ``hashes`` makes hashes by chance: a tenth of them differ from another one in up to ten bits, a tenth are all
-the same, and a twentieth differ from one in up to five bits, so that all of these are near one another.
+FOLDER contains the output of make_image_copies.py. A pair is right if both images show the same picture; a copy is
+found if it is in a right pair. The chain of ``rate`` reads the pictures, decodes them to 224 x 224 and writes them;
+``copy`` only reads and writes them. ``hashes`` makes hashes by chance: a tenth of them differ from another one in up to
+ten bits, a tenth are all the same, and a twentieth differ from one in up to five bits, so that all of these are near
+one another.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def dedup(folder: Path, place: Path, workers: int, **how: Any) -> Any:
 
 
 def rate(options: argparse.Namespace) -> dict[str, Any]:
-    """The chain without and with deduplication, in turns; the medians of three."""
+    """Run the chain without and with deduplication, in turns; returns the medians of three runs."""
     from needs_pixels import NeedsPixels
 
     from curator_core import LocalExecutor, Pipeline
@@ -110,17 +111,17 @@ def rate(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def hashes(options: argparse.Namespace) -> dict[str, Any]:
-    """The steps of a workflow that search, from the hashes as the steps before leave them to the groups of pictures."""
+    """The search steps of a workflow, from the hashes of earlier steps to the groups of pictures."""
     import numpy as np
     import pyarrow as pa
 
     from curator_core import LocalExecutor, Pipeline
     from curator_core.across.alike import EDGES
-    from curator_core.across.groups import Groups
     from curator_core.across.roll import Roll
     from curator_core.across.shuffle import finish_partitioned
     from curator_core.arrow.arrays import array
     from curator_core.workflow import Steps
+    from curator_core.workflows.groups import Groups
     from curator_image.dedup.hashes import WINDOWS
     from curator_image.dedup.keys import HASHES, KIND_BITS, PARTS_OF_KIND, SetCopiesAside
     from curator_image.dedup.pairs import Searches, SearchPictures
@@ -179,7 +180,7 @@ def hashes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def flipped(rng: Any, values: Any, most: int) -> Any:
-    """Hashes with up to ``most`` bits of 63 changed, never the lowest two."""
+    """Hashes with up to ``most`` of 63 bits changed, but never the lowest two."""
     import numpy as np
 
     made = values.copy()

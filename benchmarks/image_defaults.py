@@ -1,9 +1,9 @@
-"""Shows how many good photographs the defaults of BlurFilter and BorderFilter drop, and what they catch.
+"""Measures how many good photographs the defaults of BlurFilter and BorderFilter drop, and how many bad ones.
 
     python benchmarks/image_defaults.py PHOTO…
 
-Each photograph is measured as it is, cut out on plain grounds, blurred, and with bars and frames. It prints the share
-that each threshold drops; the table in docs/images.md comes from it.
+Each photograph is measured unchanged, cut out on plain backgrounds, blurred, and with bars and frames. The script
+prints the share that each threshold drops; the table in docs/images.md comes from it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def variants(images: list[Image.Image]) -> Iterator[tuple[str, list[Image.Image]
     yield "as they are", images
     for share in (0.5, 0.25, 0.1):
         yield (
-            f"cut out, {share:.0%} of a plain ground",
+            f"cut out, {share:.0%} of plain background",
             [cut_out(i, share, t, oval=True) for i in images for t in GROUNDS],
         )
     for percent in (0.25, 0.5, 0.75, 1, 1.5, 2):

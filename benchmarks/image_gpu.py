@@ -4,26 +4,28 @@ tars.
     python benchmarks/image_gpu.py SCRATCH [--parts bare,memory,agree,ray_data,local,dali,compiled,decode] [--part-seconds 75]
     python benchmarks/image_gpu.py SCRATCH --size tiny --cpu --images 200 --rows 20 --seconds 1     # only to see that it runs
 
-The model is CLIP ViT-L/14 in full size with random weights: as fast as the published one, without a download. The
-pictures
-are drawn by ``benchmarks/make_images.py``, in as many processes as there are cores, before the first part. Every part
-runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done,
-the most important first, so ten minutes on a card give complete results. The last line, ``BENCH``, has all of them, and
-ratios to the bare model.
+The model is CLIP ViT-L/14 at full size with random weights, which is as fast as the published one and needs no
+download. Before the first part, ``benchmarks/make_images.py`` draws the pictures in as many processes as there are
+cores. Every part runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` when it
+is done. The most important parts come first, so ten minutes on a GPU give complete results. The last line, ``BENCH``,
+has all results, and ratios to the bare model.
 
 - ``bare_images_s``: forward passes over pixels that are already on the device, with preprocessing.
-- ``memory_images_s``: `ImageEmbedding` in a group of stages over batches of uint8 pixels in memory, as a worker runs it.
-- ``agree_…``: by how many levels DALI's pixels differ from those of the CPU's decoder (``mean_levels``, ``max_levels``), and the least
-  cosine of vectors of 16 images: of DALI's pixels on their device (``dali``), and of this precision (``precision``), to those of the CPU.
-- ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from and to tars. ``…_images_s`` is the rate of the last
-  three quarters of the images, ``…_first_s`` when the first 2,000 images (or a quarter) were written, from the start of the run, ``…_total_s`` all of it.
+- ``memory_images_s``: `ImageEmbedding` in a group of stages, as a worker runs it, over batches of uint8 pixels in
+  memory.
+- ``agree_…``: by how many levels DALI's pixels differ from those of the CPU decoder (``mean_levels``, ``max_levels``),
+  and the least cosine between vectors of 16 images and those of the CPU: for DALI's pixels on their device (``dali``),
+  and for this precision (``precision``).
+- ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from tars to tars. ``…_images_s`` is the
+  rate of the last three quarters of the images, ``…_first_s`` the time from the start of the run until the first 2,000
+  images (or a quarter) were written, and ``…_total_s`` the total time.
 - ``dali_…``: the same on LocalExecutor, with DALI decoding in the model's worker, on ``--dali-cpus`` cores.
 - ``compiled_images_s``: like ``bare_images_s`` with a compiled model; ``compile_s`` is the time to compile.
-- ``decode_cpu_images_s``: the rate of one core; ``decode_dali_images_s``: of DALI from memory, with pixels left on its
-device.
+- ``decode_cpu_images_s``: the rate of one core; ``decode_dali_images_s``: the rate of DALI from memory, with pixels
+  left on its device.
 - ``…_busy``: the share of the time that the GPU was busy, from nvidia-smi five times a second.
 
-Without a GPU it says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.
+Without a GPU, the script says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ FIRST = 2_000
 
 
 class Busy:
-    """How busy the GPU was while a block ran, in percent; nothing without nvidia-smi."""
+    """How busy the GPU was while a block ran, in percent; no result without nvidia-smi."""
 
     def __init__(self) -> None:
         self.shares: list[float] = []
@@ -90,7 +92,7 @@ class Busy:
 
 
 def _bare(tower: Any, options: argparse.Namespace) -> float:
-    """Images per second of the model alone."""
+    """The images per second of the model alone."""
     import torch
 
     from curator_image.models.towers import threads
@@ -98,7 +100,7 @@ def _bare(tower: Any, options: argparse.Namespace) -> float:
     height, width = tower.preprocessing.target
     pixels = torch.randint(0, 256, (tower.batcher.size, height, width, 3), dtype=torch.uint8, device=tower.device)
     wait = torch.cuda.synchronize if tower.device == "cuda" else lambda: None
-    with threads(1), torch.inference_mode():  # as the stage runs it
+    with threads(1), torch.inference_mode():  # in the same way as the stage
         for _ in range(3):
             tower.forward(pixels)
         wait()
@@ -142,7 +144,9 @@ def measure_compiled(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of the stage in its group over batches in memory, and the busy share."""
+    """The images per second of the stage in its group over batches in memory, and the share of time in which the GPU
+    was busy.
+    """
     from curator_core import WorkerMetadata
     from curator_core.accounts.ledger import MemorySink
     from curator_core.planning.plan import PlannedStage
@@ -253,7 +257,7 @@ def measure_dali(options: argparse.Namespace) -> dict[str, Any]:
     from curator_core.model.resources import Resources
 
     cores = sorted(os.sched_getaffinity(0))[: options.dali_cpus]
-    os.sched_setaffinity(0, cores)  # for all processes of the run
+    os.sched_setaffinity(0, cores)  # inherited by all processes of the run
     found: dict[str, Any] = {"decoder": "dali"}
     if not options.cpu:
         found["resources"] = Resources(gpu_memory_gb=8)
@@ -261,7 +265,9 @@ def measure_dali(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class Written:
-    """When images were written: a thread watches the folder of parts, which are gone at the end of the run."""
+    """Records when images are written. A thread watches the folder of parts, because the parts are removed at the end
+    of the run.
+    """
 
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder / "_parts"
@@ -286,12 +292,14 @@ class Written:
                         self._seen[path.name] = path.stat().st_mtime
 
     def rates(self, started: float) -> tuple[float, float]:
-        """Images per second after the first quarter, and seconds until the first 2,000 images or a quarter of all."""
+        """The images per second after the first quarter, and the seconds until the first 2,000 images or a quarter of
+        all.
+        """
         times = sorted(self._seen.values())
         quarter = len(times) // 4
         first = min(quarter, FIRST // self._rows)
         if len(times) < 8 or times[-1] <= times[quarter]:
-            raise SystemExit("too few images to tell start-up from work: give more --images or fewer --rows")
+            raise SystemExit("too few images to separate the start from the work: give more --images or fewer --rows")
         rate = (len(times) - 1 - quarter) * self._rows / (times[-1] - times[quarter])
         return rate, times[first] - started
 
@@ -364,7 +372,7 @@ def _heads(options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _tars(options: argparse.Namespace) -> Path:
-    """The folder of tars; a quarter of the pictures are drawn, and each is used four times."""
+    """The folder of tars. Only a quarter of the pictures are drawn, and each is used four times."""
     if options.tars:
         return Path(options.tars)
     folder: Path = options.scratch / f"tars-{options.images}"
@@ -388,25 +396,23 @@ def _tars(options: argparse.Namespace) -> Path:
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scratch", type=Path, help="folder for the model, the pictures and what is written")
+    parser.add_argument("scratch", type=Path, help="folder for the model, the pictures and the output")
     gpu_parts.add_options(parser, PARTS, 75.0)
     parser.add_argument(
-        "--tars", type=Path, help="a folder of tars to read, instead of drawn pictures; say how many --images"
+        "--tars", type=Path, help="a folder of tars to read instead of drawn pictures; give the number of --images"
     )
     parser.add_argument(
-        "--images", type=int, default=32_000, help="how many pictures a whole run reads; a multiple of 64"
+        "--images", type=int, default=32_000, help="number of pictures that a whole run reads; a multiple of 64"
     )
-    parser.add_argument("--side", type=int, default=330, help="of the drawn pictures")
+    parser.add_argument("--side", type=int, default=330, help="longer side of the drawn pictures")
     parser.add_argument("--size", choices=sorted(image_models.SIZES), default="vit-l-14")
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="auto")
     parser.add_argument("--gpu-memory-gb", type=float, default=16.0)
-    parser.add_argument("--dali-cpus", type=int, default=4, help="cores of the part `dali`")
-    parser.add_argument("--batch", type=int, help="images through the model at once; found by measuring without it")
+    parser.add_argument("--dali-cpus", type=int, default=4, help="cores for the part `dali`")
+    parser.add_argument("--batch", type=int, help="images that go through the model at once; measured by default")
     parser.add_argument("--rows", type=int, default=500, help="images a task")
-    parser.add_argument(
-        "--seconds", type=float, default=15.0, help="how long a part is measured that has no run of its own"
-    )
-    parser.add_argument("--cpu", action="store_true", help="run on the CPU, to see that everything works")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of parts without a whole run")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU, to test that everything works")
     return parser
 
 
@@ -418,7 +424,7 @@ def main() -> int:
         import torch
 
         if not torch.cuda.is_available():
-            print("no NVIDIA GPU here: nothing was measured (--cpu shows that it runs)")
+            print("no NVIDIA GPU here: nothing was measured (use --cpu to test the script)")
             print("BENCH", json.dumps({"gpu": 0}))
             return 0
     if options.one:

@@ -1,11 +1,11 @@
-"""Checks that one huge file of JSON lines streams through a worker with little memory.
+"""Checks that a huge file of JSON lines streams through one worker with little memory.
 
     python benchmarks/large_file.py SCRATCH [--gb 20] [--memory-gb 1.5]
 
-Makes the file in SCRATCH, and removes it at the end. It is read as one source, not in ranges, so a single worker gets
-all of it; a filter keeps one document in a hundred for writing. No process of the run may have more than
-``--memory-gb`` (RLIMIT_DATA, so a process that requests more fails). ``peak_rss_gb`` is the peak of the
-largest process; the time to make the file is not in ``wall_s``.
+Makes the file in SCRATCH, and removes it at the end. The file is read as one source, not in ranges, so a single worker
+reads all of it; a filter keeps one document in a hundred. No process of the run may use more than ``--memory-gb``
+(RLIMIT_DATA, so a process that requests more fails). ``peak_rss_gb`` is the peak of the largest process; the time to
+make the file is not in ``wall_s``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     scratch = options.scratch.resolve()
     scratch.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(scratch).free < options.gb * 1.2e9:
-        raise SystemExit(f"{scratch} has no room for {options.gb} GB and the output: name a smaller --gb")
+        raise SystemExit(f"{scratch} has no space for {options.gb} GB and the output: give a smaller --gb")
     source, target, file = scratch / "large.jsonl", scratch / "out", scratch / "pipeline.yaml"
     try:
         rows = make(source, int(options.gb * 1e9))
@@ -49,7 +49,7 @@ def main() -> None:
         curate = Path(sys.executable).with_name("curate")
         command = [curate, "run", file, "--workers", "1", "--run-dir", scratch / "run", "--quiet", "--json"]
         limit = int(options.memory_gb * (1 << 30))
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # child processes inherit it
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # child processes inherit the limit
         started = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         wall = time.perf_counter() - started

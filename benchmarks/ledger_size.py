@@ -1,9 +1,9 @@
-"""Measures how large a ledger gets, and what opening it costs.
+"""Measures the size of a ledger, and the cost of opening it.
 
     python benchmarks/ledger_size.py [--leaves 10000000] [--leaves-per-source 1000]
 
-Writes the ledger of a run whose sources fork into leaves that each wrote a file, then opens it as a resumed run does,
-asks every source whether it is complete, and adds up shares and rows. Prints ``BENCH {json}``.
+Writes the ledger of a run in which sources fork into leaves, and each leaf writes a file. Then it opens the ledger as a
+resumed run does, checks whether every source is complete, and adds up shares and rows. Prints ``BENCH {json}``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ LEAVES_PER_FILE = 200_000
 
 
 def write_ledger(run_dir: str, leaves: int, per_source: int) -> list[str]:
-    """A ledger in the form of LedgerWriter: whole sources, with the leaves of each before the fork that made them."""
+    """Write a ledger in the form of LedgerWriter: complete sources, with the leaves of each before the fork that made
+    them.
+    """
     sources: list[str] = []
     number = 0
     while leaves > 0:

@@ -1,9 +1,9 @@
-"""Runs very many sources on a cluster engine, and measures the driver's memory and whether it lists lazily.
+"""Runs very many sources on a cluster engine, and measures the driver's memory and how far it lists ahead.
 
     python benchmarks/many_sources.py [--executor ray_data|xenna] [--sources 100000]
 
-Prints ``BENCH {json}``: seconds, the driver's peak memory, the peak of shared memory, where Ray keeps its objects, and
-the largest number of sources that were listed and not yet done.
+Prints ``BENCH {json}``: seconds, the driver's peak memory, the peak of shared memory (in which Ray keeps its objects),
+and the largest number of sources that were listed and not yet done.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curator_core.config.build import load_executor
 
 @dataclass
 class Listing(SourceStage[FileGroupTask]):
-    """Names sources; the driver's copy counts those that were listed."""
+    """Names sources; the driver's copy counts the listed sources."""
 
     count: int = 10
 
@@ -33,7 +33,7 @@ class Listing(SourceStage[FileGroupTask]):
 
 
 class Pass(ProcessingStage[FileGroupTask, FileGroupTask]):
-    """Hands on a task with the same paths."""
+    """Passes on a task with the same paths."""
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         return task.with_data(task.data)

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Packs everything that text_gpu.py and image_gpu.py need on a machine with a GPU, torch and transformers but no
+# Packs everything that text_gpu.py and image_gpu.py need on a machine that has a GPU, torch and transformers, but no
 # network.
 #
 #   benchmarks/pack_for_gpu.sh gpu.tar.xz            on this machine: Curator and its small dependencies, about 10 MB
 #   tar xf gpu.tar.xz && PYTHONPATH=gpu/site python gpu/benchmarks/image_gpu.py scratch         over there
 #
-# Both machines need the same minor version of Python. Optional packages are named after the file: `ray` (50 MB more) and
-# `dali` (180 MB more) for the parts of image_gpu.py of these names, `tables` if torch and transformers came without pyarrow,
-# pandas and Pillow, sentence-transformers for a part of text_gpu.py, any package. A part whose package is not there is left
-# out. With `ray` the archive is smaller than 64 MB; a larger one travels in pieces: `split -b 60M gpu.tar.xz gpu.part.` here,
-# and `cat gpu.part.* | tar xJ` over there.
+# Both machines need the same minor version of Python. List optional packages after the file: `ray` (50 MB more) and
+# `dali` (180 MB more) for the parts of image_gpu.py with these names, `tables` if pyarrow, pandas and Pillow are
+# missing on the other machine, sentence-transformers for a part of text_gpu.py, or any other package. A part whose
+# package is missing is left out. With `ray`, the archive is smaller than 64 MB. To send a larger one in pieces, run
+# `split -b 60M gpu.tar.xz gpu.part.` here, and `cat gpu.part.* | tar xJ` over there.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 out=${1:?name the archive to write}
@@ -33,8 +33,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$root/tools/uv.sh" build --quiet --all-packages --wheel --out-dir "$work/wheels" --directory "$root"
 mkdir -p "$work/gpu/benchmarks" "$work/gpu/tools"
-# torch and transformers are there, so packages come without their dependencies, which are named, in the versions installed
-# here. They are copied and not linked: tar fails when another environment links a file while it is read.
+# torch and transformers are on the other machine, so packages are installed without dependencies, and the needed ones
+# are listed, in the versions installed here. Files are copied and not linked, because tar fails if another environment
+# links a file while tar reads it.
 "$root/tools/uv.sh" pip freeze --python "$root/.venv/bin/python" | grep -E '^[A-Za-z0-9._-]+==' >"$work/here.txt"
 "$root/tools/uv.sh" pip install --quiet --link-mode copy --no-deps --python "$root/.venv/bin/python" --target "$work/gpu/site" "$work"/wheels/*.whl
 "$root/tools/uv.sh" pip install --quiet --link-mode copy --python "$root/.venv/bin/python" --target "$work/gpu/site" --no-deps -c "$work/here.txt" \

@@ -1,4 +1,4 @@
-"""Measures how large the page of a large run is, and what making it costs.
+"""Measures the size of the report page of a large run, and the cost of making it.
 
     python benchmarks/report_size.py [--tasks 1000000] [--tasks-per-source 100]
 
@@ -31,7 +31,7 @@ TASKS_A_FILE = 20_000
 
 
 def write_seen(run_dir: str, sources: list[str], per_source: int, score: Score) -> None:
-    """Scores of ten rows of each task, its sizes, and some samples, through a worker's own code."""
+    """Record scores of ten rows of each task, its sizes, and some samples, with the code of a worker."""
     random = np.random.default_rng(3)
     edges = np.array(score.edges)
     waiting, number, tasks = SeenRows(), 0, 0
@@ -140,7 +140,7 @@ def main() -> None:
         sum_seconds = time.perf_counter() - started
         page = path.read_bytes()
         write_report(folder)
-        assert path.read_bytes() == page, "the page of sums is another one"
+        assert path.read_bytes() == page, "the page that is made from sums differs"
         found = {
             "tasks": len(sources) * options.tasks_per_source,
             "sources": numbers["sources"]["complete"],

@@ -1,10 +1,10 @@
-"""Measures what samples, histograms and counts cost a run: processor time with the default and with nothing kept, in
-turns.
+"""Measures the cost of samples, histograms and counts: processor time with the default settings and with all of them
+off, in turns.
 
     python benchmarks/seen_cost.py FOLDER SCRATCH [--rounds 5] [--workers N]
 
-FOLDER holds the 50,000 documents of make_text.py; the pipeline is that of text_curation.py. The processor time is that of the
-command and all of its workers, from their start to their end.
+FOLDER contains the 50,000 documents of make_text.py; the pipeline is that of text_curation.py. The processor time is
+that of the command and all of its workers, from their start to their end.
 """
 
 from __future__ import annotations

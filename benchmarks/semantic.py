@@ -1,4 +1,4 @@
-"""Compares deduplicating vectors with the time that BLAS takes for the same products.
+"""Compares the time to deduplicate vectors with the time that BLAS takes for the same products.
 
     python benchmarks/semantic.py SCRATCH [--vectors 100000] [--size 384]
 
@@ -31,7 +31,7 @@ from curator_core.across.centres import TrainCentres
 from curator_core.workflows.semantic import SemanticDedup
 
 FILES = 8
-# The side of a square block in vectors, and how many such blocks BLAS multiplies between two calls.
+# The side of a square block in vectors, and the number of such blocks that BLAS multiplies between two calls.
 SIDE, PROBES = 1024, 10
 
 
@@ -77,8 +77,8 @@ def main() -> None:
 
 
 class Measured:
-    """The processor seconds that each of these stages takes from now on, in this process, and between their calls, while the
-    machine is as busy, those of a product of two vectors of ``size`` numbers by BLAS.
+    """Measure the processor seconds of these stages in this process. Between their calls, under the same load, measure
+    those of a BLAS product of two vectors of ``size`` numbers.
     """
 
     def __init__(self, size: int, *stages: type[Any]) -> None:

@@ -1,11 +1,12 @@
-"""Times eight filters over JSON lines, from the command to its end.
+"""Times a whole command that runs eight filters over JSON lines.
 
     python benchmarks/text_curation.py FOLDER SCRATCH [--executor local|ray_data|xenna]
 
-FOLDER holds the 50,000 documents of make_text.py. The pipeline is the one that the peers were timed with: the same
-filters, thresholds and files. ``first_work_s`` is when the first file was written, and ``first_work_to_import`` divides it
-by what importing Ray Data takes in the same run; ``wall_s`` includes the start of Python, of the engine and of its workers,
-and their end. ``dropped`` is the number of documents that each filter dropped, which must be the same on every executor.
+FOLDER contains the 50,000 documents of make_text.py. The pipeline has the same filters, thresholds and files with which
+the peers were timed. ``first_work_s`` is the time until the first file was written, and ``first_work_to_import``
+divides it by the time to import Ray Data in the same run; ``wall_s`` includes the start of Python, of the engine and of
+its workers, and their end. ``dropped`` is the number of documents that each filter dropped, which must be the same on
+every executor.
 """
 
 from __future__ import annotations

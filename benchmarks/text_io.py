@@ -1,21 +1,18 @@
-"""Compares reading, writing and extracting with the bare libraries over the same bytes in one process.
+"""Compares reading, writing and extracting with bare libraries over the same bytes in one process.
 
-python benchmarks/text_io.py json FOLDER SCRATCH        FOLDER holds *.jsonl
-python benchmarks/text_io.py parquet FOLDER SCRATCH     FOLDER holds *.parquet
-python benchmarks/text_io.py run FOLDER SCRATCH         whole processes: `curate run` and a script of pyarrow and orjson
-python benchmarks/text_io.py html
+python benchmarks/text_io.py json FOLDER SCRATCH        FOLDER contains *.jsonl python benchmarks/text_io.py parquet
+FOLDER SCRATCH     FOLDER contains *.parquet python benchmarks/text_io.py run FOLDER SCRATCH         whole processes:
+`curate run` and a script of pyarrow and orjson python benchmarks/text_io.py html
 
 Contenders take turns (for JSON, on each file of the corpus), and a ratio of processor time is the median over many
-short rounds, so that other work on the machine affects all alike. The stages' time includes what they do beyond the
-bare calls: checks of every line, a hash of every file, files that appear whole; for pages a separate process and,
-unless `text_only`, title, language and share of links. `…_with_sha256` compares with bare calls that hash what they
-write, as
-`sha256sum` would afterwards.
+short rounds, so that other load affects all of them equally. The time of the stages includes their additional work:
+checks of every line, a hash of every file, atomic writing; and for pages a separate process and, unless `text_only`,
+title, language and share of links. `…_with_sha256` compares with bare calls that also hash their output.
 
-For pages the bare loop detects the encoding, decodes, and calls `extract_plain_text`: no check of what the page is, no
-limits, no table. `…_with_details` compares with a bare loop that finds title, language and share of links too, on one
-tree, with the language from as many characters and the links by the same expression as the stage (reading links from
-the tree takes a hundred times as long as all the rest). Time in the guarded process counts.
+For pages, the bare loop detects the encoding, decodes, and calls `extract_plain_text`, without checking the type of the
+page, limits, or a table. `…_with_details` compares with a bare loop that also finds title, language and share of links,
+on one tree, with the language from the same number of characters and the links by the same expression as the stage
+(reading links from the tree takes a hundred times as long as everything else). The time in the guarded process counts.
 """
 
 from __future__ import annotations
@@ -38,8 +35,8 @@ TURNS = 25
 def turns(
     jobs: dict[str, Callable[[], object]], clock: Callable[[], float], count: int = TURNS
 ) -> list[dict[str, float]]:
-    """Times of many short rounds. Each goes through the jobs forwards and backwards, so a slowing machine affects all
-    alike.
+    """The times of many short rounds. Each round runs the jobs forwards and backwards, so a change in load affects all
+    of them equally.
     """
     for job in jobs.values():
         job()
@@ -168,8 +165,8 @@ PIPELINE = "stages: [{{JsonlReader: {{paths: {source}}}}}, {{JsonlWriter: {{path
 
 
 def bench_run(folder: Path, scratch: Path) -> dict[str, float]:
-    """Wall time from the command to its end, for the corpus once and eight times over, since the start dominates the
-    first.
+    """The wall time of the whole command, for the corpus once and for eight copies of it, since the start dominates the
+    first time.
     """
     eightfold = scratch / "eightfold"
     eightfold.mkdir(parents=True)
@@ -244,7 +241,7 @@ def bench_html() -> dict[str, float]:
             _ = sum(map(len, link.findall(text))) / len(tree.body.text)
 
     def clock() -> float:
-        """Processor time of this process and of its children."""
+        """The processor time of this process and of its children."""
         spent = time.process_time()
         for child in Path("/proc/self/task").glob("*/children"):
             for number in child.read_text().split():

@@ -1,9 +1,10 @@
-"""Compares image batches across a process boundary with bare arrays through Ray's object store in the same run.
+"""Compares the transport of image batches between processes with that of bare arrays, through Ray's object store in the
+same run.
 
     python benchmarks/transport.py [--megabytes 40] [--rounds 20]
 
-A batch is a table of encoded images like ImageBatch. Ours is encoded as a task, put, fetched and decoded; the bare one
-is put and fetched as numpy arrays. Rounds take turns. Prints ``BENCH {json}`` with the ratio of the two speeds.
+A batch is a table of encoded images, like ImageBatch. Our batch is encoded as a task, put, fetched and decoded; the
+bare one is put and fetched as numpy arrays, in turns. Prints ``BENCH {json}`` with the ratio of the two speeds.
 """
 
 from __future__ import annotations

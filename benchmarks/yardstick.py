@@ -1,6 +1,6 @@
-"""How long does this machine take, just now, for what every process of an engine does first: to import Ray Data?
+"""Measures how long this machine takes at the moment to import Ray Data, as every process of an engine does first.
 
-The start of an engine is divided by it, so that a gate holds on a slower machine and in a slower hour.
+The start time of an engine is divided by this time, so that gates also hold on a slower or busier machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import time
 
 
 def import_seconds(times: int = 3) -> float:
-    """Seconds to import Ray Data in a new process: the least of some, the first of which finds cold files."""
+    """The seconds to import Ray Data in a new process: the least of several, since the first import finds no files in
+    the cache.
+    """
     found = []
     for _ in range(times):
         started = time.perf_counter()

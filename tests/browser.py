@@ -1,4 +1,4 @@
-"""A real Chromium for tests, driven through a pipe by the DevTools protocol, so nothing else need be installed."""
+"""Drives a real Chromium in tests through a pipe with the DevTools protocol, so nothing else needs to be installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def program() -> str | None:
 
 
 class Browser:
-    """One page of a headless Chromium. What it writes to its console is in ``errors`` if it is an error."""
+    """One page of a headless Chromium. ``errors`` contains the errors that it writes to its console."""
 
     def __init__(self, to: int, back: int) -> None:
         self._to, self._back = to, back
@@ -75,7 +75,8 @@ class Browser:
         return message
 
     def open(self, path: Path, width: int = 1100, height: int = 900, *, dark: bool = False) -> None:
-        """Open a file and wait until it is complete."""
+        """Open a file and wait until it is loaded."""
+        assert path.is_file(), path
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("Emulation.setEmulatedMedia", {"media": "", "features": features})
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -100,12 +101,12 @@ class Browser:
         return found["result"].get("value")
 
     def press(self, key: str) -> None:
-        """Press and release a key where the focus is."""
+        """Press and release a key in the focused element."""
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", {"type": kind, "key": key, "code": key})
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the mouse at one place, move it to another, and let go."""
+        """Press the mouse at one place, move it to another, and release it."""
         for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
             given = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
             self._call("Input.dispatchMouseEvent", given)
@@ -113,13 +114,13 @@ class Browser:
 
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
-    """A Chromium with a profile of its own, which ends with the block."""
+    """A Chromium with its own profile, which ends with the block."""
     found = program()
     assert found is not None, f"there is no Chromium on PATH: none of {', '.join(PROGRAMS)}"
     their_in, to = os.pipe()
     back, their_out = os.pipe()
     flags = f"--headless --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe --user-data-dir={profile}"
-    # It takes its commands from descriptor 3 and answers on 4.
+    # Chromium reads commands from descriptor 3 and answers on descriptor 4.
     command = f'exec "$0" {flags} 3<&{their_in} 4>&{their_out}'
     process = subprocess.Popen(
         ["bash", "-c", command, found],
@@ -132,7 +133,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
     try:
         yield Browser(to, back)
     finally:
-        os.close(to)  # it ends when nobody can send it commands
+        os.close(to)  # Chromium ends when its pipe is closed
         os.close(back)
         try:
             process.wait(10)

@@ -1,4 +1,5 @@
-"""Decision 0024 for every registered stage of every package: a column that a stage adds takes no other column's place."""
+"""Decision 0024 holds for every registered stage of every package: a column that a stage adds never replaces another
+column."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from curator_core.stages.column_filter import ColumnFilter
 from curator_core.worker.adapter import BaseStageAdapter
 from curator_core.worker.context import RunContext
 
-# Parameters of stages that need some. Nothing is opened, since the stages are not set up.
+# Parameters for stages that require some. No file is opened, since the stages are not set up.
 PARAMETERS: dict[str, dict[str, Any]] = {
     "ApplyDecisions": {"mode": "annotate", "path": "decisions"},
     "BadWordsFilter": {"words": ["bad"]},
@@ -57,12 +58,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "UrlBlocklistFilter": {"domains": ["a.example"]},
     "Where": {"column": "text", "op": "is null"},
 }
-# Stages that may overwrite what they declare, and why.
+# Stages that may overwrite the columns that they declare, and the reasons.
 MAY_REPLACE = {"ImageDecode": "pixels are made again at another size"}
 
 
 def leaves(stage: ProcessingStage[Any, Any]) -> Iterator[ProcessingStage[Any, Any]]:
-    """The stages that a composite consists of."""
+    """The stages of a composite."""
     if isinstance(stage, CompositeStage):
         for part in stage.decompose():
             yield from leaves(part)
@@ -98,7 +99,7 @@ CASES = [
 ]
 
 
-def test_the_walk_meets_stages_of_every_package_that_adds_columns() -> None:
+def test_the_test_covers_stages_of_every_package_that_adds_columns() -> None:
     packages = {type(case.values[0]).__module__.partition(".")[0] for case in CASES}  # type: ignore[union-attr]
     assert packages == {"curator_core", "curator_text", "curator_image"}
     assert len(CASES) >= 80, "every filter adds its score, others more"
@@ -123,7 +124,7 @@ def test_a_column_of_the_data_is_not_overwritten(stage: ProcessingStage[Any, Any
         list(adapter.stream(iter([batch])))
 
 
-def test_of_a_run_that_goes_on_the_rows_are_set_aside_and_keep_their_values() -> None:
+def test_under_quarantine_the_rows_are_set_aside_and_keep_their_values() -> None:
     from curator_core.testing.stages import AddLength
 
     tasks = [DocumentBatch(data=pa.table({"text": ["a"], **more})) for more in ({}, {"length": ["mine"]})]

@@ -1,4 +1,4 @@
-"""The tools that guard the workspace find the faults that they look for."""
+"""The tools that check the workspace find the faults for which they were made."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_machine_path_or_a_registry_host_is_found(line: str) -> None:
     "line",
     ["src/work/items.py", "s3://bucket/root/part", "a framework/test", "/tmp/x", "the root/ folder", "network/work/x"],
 )
-def test_ordinary_text_is_left_alone(line: str) -> None:
+def test_ordinary_text_passes(line: str) -> None:
     assert check_text.findings(line) == []
 
 

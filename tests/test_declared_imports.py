@@ -13,19 +13,19 @@ from packaging.utils import canonicalize_name
 from workspace import Package, packages
 
 PROVIDERS = packages_distributions()
-# Comes with something that is declared.
+# Installed with a declared package.
 BROUGHT_BY = {
     "attrs": "cosmos-xenna",
     "huggingface_hub": "transformers",
     "loguru": "cosmos-xenna",
     "yarl": "aiohttp",
 }
-# Used only where the user has it, or made by a check in the folder of a run.
+# Used only if the user has installed it, or made by a check in the folder of a run.
 OPTIONAL = {"IPython", "brotli", "curator_conformance_pinned", "pynvml"}
 
 
 def imported(folder: Path) -> set[str]:
-    """The names at the top of all modules that the files of a folder import, wherever in a file."""
+    """The top-level names of all modules that the files of a folder import, anywhere in a file."""
     found: set[str] = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -48,11 +48,11 @@ def undeclared(package: Package) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.name)
-def test_a_package_declares_what_it_imports(package: Package) -> None:
+def test_a_package_declares_its_imports(package: Package) -> None:
     assert undeclared(package) == []
 
 
-def test_an_import_in_a_function_that_is_not_declared_is_found(tmp_path: Path) -> None:
+def test_an_undeclared_import_in_a_function_is_found(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "mine.py").write_text("import json\n\ndef work():\n    from yaml.nodes import Node\n")
     package = Package("mine", "0.1", tmp_path, (), (), frozenset(), ())

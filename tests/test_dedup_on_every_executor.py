@@ -30,14 +30,14 @@ ENGINES = [
     pytest.param("RayDataExecutor", marks=pytest.mark.ray),
     pytest.param("XennaExecutor", marks=pytest.mark.xenna),
 ]
-# For what passes through the same code on both: the other one is left to `make test-engines`.
+# For tests of code that is the same on both engines: the other engine is tested by `make test-engines`.
 ON_RAY_DATA = [ENGINES[0], pytest.param("XennaExecutor", marks=[pytest.mark.xenna, pytest.mark.thorough])]
 ON_XENNA = [pytest.param("RayDataExecutor", marks=[pytest.mark.ray, pytest.mark.thorough]), ENGINES[1]]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Documents of which some are copies, and some nearly."""
+    """Documents, some of which are copies or near copies."""
     folder = tmp_path_factory.mktemp("in")
     rng = random.Random(5)
     rows = []
@@ -64,7 +64,7 @@ def expected(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """One Ray for both engines."""
+    """One Ray cluster for both engines."""
     pytest.importorskip("ray")
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions
@@ -75,7 +75,7 @@ def cluster() -> Iterator[None]:
 
 
 def engine(name: str) -> BaseExecutor:
-    """An executor of this name, on the cluster that runs."""
+    """An executor of this name, on the running cluster."""
     import curator_backends
 
     made: BaseExecutor = getattr(curator_backends, name)()
@@ -100,7 +100,7 @@ def contents(place: Path) -> dict[str, bytes]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """All files that are in a folder, also in those below it."""
+    """All files in a folder and its subfolders."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -110,7 +110,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Vectors of which some point nearly the same way."""
+    """Vectors, some of which point in nearly the same direction."""
     folder = tmp_path_factory.mktemp("vectors")
     rng = random.Random(7)
     made = [[rng.gauss(0, 1) for _ in range(8)] for _ in range(60)]
@@ -135,7 +135,7 @@ def expected_by_vectors(vectors: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-def test_a_killed_run_by_vectors_ends_the_same(
+def test_a_killed_run_on_vectors_has_the_same_result(
     vectors: str, expected_by_vectors: dict[str, bytes], tmp_path: Path
 ) -> None:
     code = (
@@ -179,7 +179,7 @@ def kill_at(
     options: str,
     workflow: tuple[str, str, int] = BY_TEXTS,
 ) -> None:
-    """Begin or resume a run in a process that ends at once when a source of a step is complete."""
+    """Begin or resume a run in a process that kills itself when a source of a step is complete."""
     home, work, partitions = workflow
     code = KILLED.format(module=module, executor=executor, options=options, home=home, work=work, partitions=partitions)
     command = [sys.executable, "-c", code, data, str(place), str(step)]
@@ -188,14 +188,14 @@ def kill_at(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_five_times_ends_the_same(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_run_killed_five_times_has_the_same_result(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
     for step in (1, 2, 4, 5, 7):
         kill_at(step, data, tmp_path, "curator_core", "LocalExecutor", "workers=2")
     assert written(LocalExecutor(workers=2), data, tmp_path, resume=True) == expected
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_run_that_is_killed_on_an_engine_ends_the_same(
+def test_a_run_killed_on_an_engine_has_the_same_result(
     name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
     import ray
@@ -206,7 +206,7 @@ def test_a_run_that_is_killed_on_an_engine_ends_the_same(
 
 
 @pytest.mark.parametrize("name", ON_XENNA)
-def test_an_engine_decides_what_one_process_does(
+def test_an_engine_makes_the_same_decisions_as_one_process(
     name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
     assert written(engine(name), data, tmp_path) == expected
@@ -253,7 +253,7 @@ def test_an_engine_cuts_out_test_questions_as_one_process_does(
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Texts that share passages and lines, with vectors, and a query for each with a vector of its own."""
+    """Texts that share passages and lines, with vectors, and a query with its own vector for each."""
     folder = tmp_path_factory.mktemp("pairs")
     rng = random.Random(11)
     passages = [" ".join(rng.choice(WORDS) for _ in range(15)) for _ in range(6)]
@@ -271,7 +271,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Drawn pictures, smaller copies of some, and one that does not decode."""
+    """Drawn pictures, smaller copies of some of them, and one that cannot be decoded."""
     pytest.importorskip("curator_image")
     from PIL import Image
 
@@ -305,7 +305,7 @@ def written_by_images(executor: BaseExecutor, data: str, place: Path, *, resume:
 
 @pytest.fixture(scope="module")
 def expected_by_images(images: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process decides and writes."""
+    """The decisions and output of one process."""
     return written_by_images(LocalExecutor(workers=0), images, tmp_path_factory.mktemp("one-by-images"))
 
 
@@ -313,7 +313,7 @@ BY_IMAGES = ("curator_image.dedup.perceptual", "ImageDedup", 2)
 
 
 @pytest.mark.slow
-def test_a_killed_run_over_images_ends_the_same(
+def test_a_killed_run_on_images_has_the_same_result(
     images: str, expected_by_images: dict[str, bytes], tmp_path: Path
 ) -> None:
     kill_at(3, images, tmp_path, "curator_core", "LocalExecutor", "workers=0", BY_IMAGES)
@@ -328,7 +328,7 @@ def test_a_killed_run_over_images_ends_the_same(
         pytest.param("XennaExecutor", marks=pytest.mark.xenna),
     ],
 )
-def test_an_engine_that_is_killed_decides_about_images_what_one_process_does(
+def test_a_killed_run_on_an_engine_makes_the_same_decisions_about_images(
     name: str, images: str, expected_by_images: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
     import ray
@@ -362,7 +362,7 @@ WORKS: dict[str, tuple[int, Callable[..., Workflow]]] = {
 def each_written(
     executor: BaseExecutor, data: str, place: Path, names: Iterable[str] = WORKS, **options: bool
 ) -> dict[str, bytes]:
-    """What each of these workflows writes and decides."""
+    """The decisions and output of each of these workflows."""
     found = {}
     for name in names:
         run = place / name / "run"
@@ -375,7 +375,7 @@ def each_written(
 
 @pytest.fixture(scope="module")
 def expected_of_each(pairs: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process writes."""
+    """The output of one process."""
     found = each_written(LocalExecutor(workers=0), pairs, tmp_path_factory.mktemp("one-of-each"))
     rows = dict.fromkeys(WORKS, 0)
     for path, content in found.items():
@@ -388,7 +388,9 @@ def expected_of_each(pairs: str, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 @pytest.mark.slow
-def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[str, bytes], tmp_path: Path) -> None:
+def test_each_killed_workflow_has_the_same_result(
+    pairs: str, expected_of_each: dict[str, bytes], tmp_path: Path
+) -> None:
     code = (
         "import os, runpy, signal, sys\n"
         "from curator_core import LocalExecutor\n"
@@ -413,7 +415,7 @@ def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[st
     assert each_written(LocalExecutor(workers=0), pairs, tmp_path, resume=True) == expected_of_each
 
 
-# The workflow by vectors runs on one engine in CI; `make test-engines` runs the rest, which takes two minutes.
+# CI runs the workflow with vectors on one engine; `make test-engines` runs it on the others, which takes two minutes.
 BY_WORK = {
     "vectors": ON_RAY_DATA,
     **{
@@ -427,7 +429,7 @@ BY_WORK = {
     ("work", "name"),
     [pytest.param(work, *each.values, marks=each.marks) for work, engines in BY_WORK.items() for each in engines],
 )
-def test_an_engine_writes_what_one_process_does(
+def test_an_engine_writes_the_same_as_one_process(
     work: str, name: str, request: pytest.FixtureRequest, cluster: None, tmp_path: Path
 ) -> None:
     if work == "vectors":

@@ -1,4 +1,4 @@
-"""The labels of the deduplication corpus are right, and the judging script finds violations."""
+"""The labels of the deduplication corpus are right, and the checking script finds violations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-# All of these tests share one long set-up.
+# All of these tests share one slow set-up.
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -46,7 +46,7 @@ def truth() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text that every machine has: some of Python's own files in the role of a package."""
+    """Text that is on every machine: some of Python's own files, used as if they were a package."""
     folder = tmp_path_factory.mktemp("sources") / "library"
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(
@@ -93,14 +93,14 @@ def rows_of(corpus: Path) -> dict[str, dict[str, Any]]:
     return {line["id"]: labels[line["id"]] | line for line in lines}
 
 
-def test_the_corpus_follows_from_its_options(tmp_path: Path, sources: Path, corpus: Path) -> None:
+def test_the_corpus_depends_only_on_its_options(tmp_path: Path, sources: Path, corpus: Path) -> None:
     assert make(tmp_path, sources, "--documents", str(DOCUMENTS), seed="7") == json.loads(
         (corpus / "corpus.json").read_text()
     )
     assert pq.read_table(tmp_path / "labels.parquet").equals(pq.read_table(corpus / "labels.parquet"))
 
 
-def test_copies_are_what_their_labels_say(corpus: Path) -> None:
+def test_copies_match_their_labels(corpus: Path) -> None:
     rows = rows_of(corpus)
     kinds = Counter(row["kind"] for row in rows.values())
     assert kinds["exact"] == kinds["near"] == DOCUMENTS // 10
@@ -130,7 +130,7 @@ def test_copies_are_what_their_labels_say(corpus: Path) -> None:
             assert text.lower().split() == original.lower().split()
 
 
-def test_the_trap_is_different_documents_around_what_they_share(corpus: Path) -> None:
+def test_the_trap_consists_of_different_documents_with_shared_text(corpus: Path) -> None:
     rows = [row for row in rows_of(corpus).values() if row["kind"].startswith("trap_")]
     assert len(rows) == DOCUMENTS * 20 // 100
     assert {row["kind"] for row in rows} == {"trap_prose", "trap_code", "trap_dialogue"}
@@ -167,7 +167,7 @@ def test_large_corpora_have_copies_across_blocks_and_buckets_on_demand(tmp_path:
     assert len({row["text"] for row in rows.values() if row["kind"] == "trap_bucket"}) == 10
 
 
-def test_words_and_shingles_by_hand(truth: ModuleType) -> None:
+def test_words_and_shingles_equal_those_computed_by_hand(truth: ModuleType) -> None:
     assert truth.words_of("The CAFE\u0301's  x_1, 2") == ["the", "café", "s", "x", "1", "2"]
     assert truth.words_of("\ufb01ne \uff21\uff22 so\u00adft") == ["fine", "ab", "soft"]
     assert truth.words_of("我们 ok ที่") == ["我", "们", "ok", "ที่"]
@@ -179,7 +179,7 @@ def test_words_and_shingles_by_hand(truth: ModuleType) -> None:
     assert truth.shingle_bounds([]) == []
 
 
-def test_new_words_are_those_of_a_plain_count(truth: ModuleType) -> None:
+def test_new_words_equal_those_of_a_plain_count(truth: ModuleType) -> None:
     rng = random.Random(5)
     shingler = truth.Shingler()
     for _ in range(200):
@@ -199,7 +199,7 @@ def test_new_words_are_those_of_a_plain_count(truth: ModuleType) -> None:
 
 
 def decided(truth: ModuleType, corpus: Path) -> list[dict[str, Any]]:
-    """A right table, by comparing everything with everything before it."""
+    """A correct table, made by comparing each document with all earlier ones."""
     rows = rows_of(corpus)
     shingler, rule = truth.Shingler(), truth.Rule("nothing_new", 0.8, 12)
     documents = list(truth.read(corpus).values())
@@ -258,7 +258,7 @@ def written(folder: Path, corpus: Path, table: list[dict[str, Any]]) -> Path:
     return folder / "out"
 
 
-def test_a_right_table_has_no_violation_and_full_recall(
+def test_a_correct_table_has_no_violation_and_full_recall(
     tmp_path: Path, corpus: Path, right: list[dict[str, Any]]
 ) -> None:
     output = written(tmp_path, corpus, right)
@@ -284,19 +284,19 @@ def broken(name: str, table: list[dict[str, Any]], rows: dict[str, dict[str, Any
             trap = [row for row in rows.values() if row["kind"] == "trap_prose" and row["own_words"] >= 40]
             trap.sort(key=lambda row: len(row["text"]))
             near |= {"id": trap[0]["id"], "witness_id": trap[-1]["id"]}
-        case "jaccard is not what the texts have":
+        case "jaccard is wrong for these texts":
             near["jaccard"] -= 0.001
-        case "new_words is not what the texts have":
+        case "new_words is wrong for these texts":
             near["new_words"] += 1
         case "equal texts stay":
             table.remove(next(one for one in removed if one["rule"] == "exact"))
-        case "removed as exact, and the texts differ":
+        case "removed as exact, but the texts differ":
             near["rule"] = "exact"
-        case "source and row are another's":
+        case "source and row belong to another document":
             near["row"] += 1
         case "the size of the cluster is wrong":
             near["cluster_size"] += 1
-        case "a row says kept of what is nobody's witness":
+        case "a row says kept, but its document is not a witness":
             names = {one["id"] for one in table}
             table.append(dict(table[-1], id=next(name for name in rows if name not in names)))
         case "a document has several rows":
@@ -311,27 +311,25 @@ def broken(name: str, table: list[dict[str, Any]], rows: dict[str, dict[str, Any
     [
         "the witness does not stay",
         "the rule is not met",
-        "jaccard is not what the texts have",
-        "new_words is not what the texts have",
+        "jaccard is wrong for these texts",
+        "new_words is wrong for these texts",
         "equal texts stay",
-        "removed as exact, and the texts differ",
-        "source and row are another's",
+        "removed as exact, but the texts differ",
+        "source and row belong to another document",
         "the size of the cluster is wrong",
-        "a row says kept of what is nobody's witness",
+        "a row says kept, but its document is not a witness",
         "a document has several rows",
         "the witness is shorter",
     ],
 )
-def test_what_is_wrong_in_a_table_is_named(
-    tmp_path: Path, corpus: Path, right: list[dict[str, Any]], name: str
-) -> None:
+def test_errors_in_a_table_are_named(tmp_path: Path, corpus: Path, right: list[dict[str, Any]], name: str) -> None:
     code, said, metrics = judged(tmp_path, corpus, broken(name, right, rows_of(corpus)))
     assert code == 1
     assert metrics["violations"] > 0
     assert f"VIOLATION {name}" in said
 
 
-def test_near_copies_that_stay_cost_recall(tmp_path: Path, corpus: Path, right: list[dict[str, Any]]) -> None:
+def test_near_copies_that_stay_reduce_recall(tmp_path: Path, corpus: Path, right: list[dict[str, Any]]) -> None:
     removed = [
         one for one in right if one["decision"] == "removed" and one["rule"] == "nothing_new" and one["jaccard"] >= 0.7
     ]
@@ -353,7 +351,7 @@ def test_output_that_lacks_or_changes_a_document_is_a_violation(
     assert "VIOLATION a document was written that is not in the input" in said
 
 
-def test_ids_of_another_tool_are_judged_by_the_labels(tmp_path: Path, corpus: Path) -> None:
+def test_ids_from_another_tool_are_judged_by_the_labels(tmp_path: Path, corpus: Path) -> None:
     rows = rows_of(corpus)
     kept = tmp_path / "kept.txt"
     kept.write_text("\n".join(name for name, row in rows.items() if row["kind"] not in ("exact", "trap_prose")))

@@ -1,4 +1,4 @@
-"""The ready pipelines of `examples/` for images run as they stand and keep what they say."""
+"""The image pipelines in `examples/` run unchanged and keep the stated images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image pipeline as Ray Data runs it, operator by operator."""
+"""How Ray Data runs the image pipeline, operator by operator."""
 
 from __future__ import annotations
 

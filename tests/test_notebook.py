@@ -1,4 +1,4 @@
-"""In a notebook: a pipeline of classes from cells runs, shows its progress and itself, and fails in a few lines."""
+"""In a notebook, a pipeline of classes from cells runs, shows its progress and itself, and fails with a few lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import nbclient
 import nbformat
 import pytest
 
-# All of them look at what one long set-up makes.
+# All of these tests check the result of one slow set-up.
 pytestmark = pytest.mark.slow
 
 CELLS = [
@@ -65,7 +65,7 @@ def test_a_pipeline_shows_its_plan(outputs: list[list[dict[str, Any]]]) -> None:
     assert "keeps documents of 2 to" in html_of(outputs[0])
 
 
-def test_the_cell_of_a_run_shows_progress_and_what_came_of_it(outputs: list[list[dict[str, Any]]]) -> None:
+def test_the_cell_of_a_run_shows_progress_and_the_result(outputs: list[list[dict[str, Any]]]) -> None:
     shown = html_of(outputs[1])
     assert "1 of 1 sources" in shown or "1 sources" in shown, "the progress, in its last state"
     assert "done" in shown
@@ -73,7 +73,7 @@ def test_the_cell_of_a_run_shows_progress_and_what_came_of_it(outputs: list[list
     assert "WordCountFilter" in shown
 
 
-def test_rows_and_the_report_are_at_hand(outputs: list[list[dict[str, Any]]]) -> None:
+def test_rows_and_the_report_are_available(outputs: list[list[dict[str, Any]]]) -> None:
     printed = "".join(output.get("text", "") for output in outputs[2])
     assert printed.strip() == "['ONE TWO', 'THREE FOUR FIVE'] 3"
     assert "<iframe srcdoc=" in html_of(outputs[2])

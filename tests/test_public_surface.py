@@ -1,4 +1,4 @@
-"""The public surface is recorded, so changes of it are visible."""
+"""The public surface is recorded, so that changes to it are visible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_public_surface_of_each_package_is_as_recorded(package: Package) -> 
 
 
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.name)
-def test_public_names_are_listed_once_documented_and_called_what_they_are(package: Package) -> None:
+def test_public_names_are_listed_once_documented_and_have_their_own_name(package: Package) -> None:
     for name in surface.public_packages(package.module):
         module = importlib.import_module(name)
         assert len(set(module.__all__)) == len(module.__all__), name
@@ -26,7 +26,7 @@ def test_public_names_are_listed_once_documented_and_called_what_they_are(packag
         for public in module.__all__:
             value = getattr(module, public)
             assert value is getattr(module, public)
-            if isinstance(value, type):  # a function's name and types may be enough
+            if isinstance(value, type):  # the name and types of a function may be enough
                 assert value.__doc__, f"{name}.{public} says nothing of itself"
                 assert value.__name__ == public
 

@@ -1,4 +1,4 @@
-"""The page of a run in a real Chromium: its numbers and handles are right, and nothing from the data runs."""
+"""The page of a run in a real Chromium has correct numbers and handles, and runs no code from the data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Demo:
 
 
 def run(folder: Path, name: str = "run", *settings: str) -> dict[str, Any]:
-    """Run the demo's pipeline on the data in a folder, with other parameters; the numbers of the run."""
+    """Run the demo's pipeline on the data in a folder, with other parameters; returns the numbers of the run."""
     file = folder / "pipeline.yaml"
     file.write_text((EXAMPLE / "pipeline.yaml").read_text())
     given = [f"JsonlWriter.path={folder}/out-{name}", *settings]
@@ -105,7 +105,7 @@ def test_every_chart_has_marks_and_every_bar_a_width(demo: Demo, browser: Browse
     assert browser.value("document.querySelectorAll('.flow li').length") == len(demo.numbers["plan"]["groups"])
 
 
-def test_the_numbers_are_those_of_the_output_itself(demo: Demo, browser: Browser) -> None:
+def test_the_numbers_equal_those_of_the_output(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     out = [line for path in (demo.folder / "out-run").glob("*.jsonl") for line in path.read_text().splitlines()]
     cards = dict(
@@ -126,7 +126,7 @@ def test_the_numbers_are_those_of_the_output_itself(demo: Demo, browser: Browser
         "+r.querySelector('[data-name=kept]').textContent.replace(/,/g,'')])"
     )
     written = [json.loads(line)["id"] for line in out]
-    # Without the folder that they share, which is named above them.
+    # Without their common folder, which is named above them.
     assert {file for file, _ in lost} == {path.name for path in (demo.folder / "made").glob("*.jsonl")}
     for file, kept in lost:
         text = (demo.folder / "made" / file).read_text()
@@ -156,7 +156,7 @@ class Colours(ProcessingStage[ImageBatch, ImageBatch]):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """The demo of images, with an embedding, and with captions that would be code."""
+    """The image demo, with an embedding, and with captions that contain code."""
     folder = tmp_path_factory.mktemp("pictures")
     runpy.run_path(str(IMAGES / "make_data.py"))["main"](str(folder / "made"))
     (folder / "hostile").mkdir()
@@ -204,7 +204,7 @@ def test_pictures_stand_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, br
     assert max(dropped) < 50 <= min(scores) == scores[0]
     browser.value("document.querySelector('.shot summary').click()")
     assert "curate show" in browser.value("document.querySelector('.shot[open]').textContent")
-    # The map: each row is a mark, and keys move from one to the next and announce it.
+    # In the map, each row is a mark, and arrow keys move from one mark to the next and announce it.
     points = pictures.numbers["embeddings"]["points"]
     marks = browser.value("document.querySelectorAll('.map [data-point]').length")
     assert marks == len(points) == pictures.numbers["stages"][blur]["rows_in"]
@@ -215,7 +215,7 @@ def test_pictures_stand_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, br
     assert first != second
     assert browser.value("document.querySelector('.map svg').getAttribute('aria-valuetext')") == second
     assert browser.value("document.querySelectorAll('#map tbody tr').length") == len(points)
-    # The timeline has marks, and its table the workers of report.json.
+    # The timeline has marks, and its table lists the workers of report.json.
     assert browser.value("[...document.querySelectorAll('.timeline path')].every(p => p.getBBox().width > 0)")
     assert browser.value("document.querySelectorAll('.timeline + details tbody tr').length") == len(
         pictures.numbers["time"]["timeline"]["workers"]
@@ -253,7 +253,7 @@ def test_a_handle_says_how_many_rows_a_run_with_that_limit_keeps(
     assert found["rows_out"] == said
 
 
-def test_a_handle_is_dragged_and_put_back(demo: Demo, browser: Browser) -> None:
+def test_a_handle_is_dragged_and_reset(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     place = next(n for n, s in enumerate(demo.numbers["stages"]) if s["name"] == "NumbersFilter")
     at = f"document.getElementById('handle-{place}-0-0')"
@@ -270,7 +270,7 @@ def test_a_handle_is_dragged_and_put_back(demo: Demo, browser: Browser) -> None:
     assert browser.value(f"{at}.getAttribute('aria-valuenow')") == before
 
 
-def test_hostile_texts_and_names_stay_texts(demo: Demo, browser: Browser) -> None:
+def test_hostile_texts_and_names_remain_plain_text(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.value("document.querySelectorAll('img').length") == 0
@@ -313,7 +313,7 @@ def assert_nothing_is_cut_off(browser: Browser, width: int) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_contrast_and_labels_pass_axe(demo: Demo, browser: Browser, dark: bool) -> None:
     browser.open(demo.page, dark=dark)
-    # Everything is unfolded, since axe takes folded content for hidden content.
+    # Unfold everything, since axe treats folded content as hidden.
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert_axe_finds_nothing(browser)
 

@@ -1,4 +1,4 @@
-"""Two runs that write into one folder leave each other's files alone."""
+"""Two runs that write to the same folder do not touch each other's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curator_core.errors import RunRefused
 from curator_text import JsonlReader, JsonlWriter, ParquetWriter
 
 
-def test_a_run_keeps_what_another_has_written_of_the_same_sources(tmp_path: Path) -> None:
+def test_a_run_keeps_the_files_that_another_has_written_for_the_same_sources(tmp_path: Path) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text('{"text": "x"}\n')
     out = tmp_path / "out"
@@ -21,7 +21,7 @@ def test_a_run_keeps_what_another_has_written_of_the_same_sources(tmp_path: Path
     lines.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "lines"))
     with pytest.raises(RunRefused, match="finished output of another run"):
         columns.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "columns"))
-    # One that has not finished has left no mark, but its files may be needed all the same.
+    # An unfinished run has no success file, but its files may still be needed.
     (out / "_SUCCESS").unlink()
     result = columns.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "columns"))
     assert {path.suffix for path in out.iterdir() if path.name != "_SUCCESS"} == {".jsonl", ".parquet"}

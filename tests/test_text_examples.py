@@ -1,4 +1,4 @@
-"""The ready pipelines of `examples/` for text run as they stand and keep what they say."""
+"""The text pipelines in `examples/` run unchanged and keep the stated documents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
-    """A copy, so that nothing is written beside the originals."""
+    """A copy, so that nothing is written next to the originals."""
     shutil.copytree(
         EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("out", "made", "runs", "images*", "download")
     )
@@ -68,7 +68,7 @@ ACROSS_ROWS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ACROSS_ROWS)
-def test_a_recipe_across_rows_loses_what_it_says_at_each_step(
+def test_a_recipe_across_rows_drops_the_stated_rows_at_each_step(
     examples: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = examples / name

@@ -24,7 +24,7 @@ FILES, ROWS = 4, 1500
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Every fourth document of the corpus of the parity tests, and two lines that are broken."""
+    """Every fourth document of the parity corpus, and two broken lines."""
     folder = tmp_path_factory.mktemp("in")
     texts = pq.read_table(CORPUS, columns=["text"])["text"].to_pylist()[::4]
     assert len(texts) == ROWS
@@ -49,7 +49,7 @@ def cluster() -> Iterator[None]:
 
 
 def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    """The written files, and each stage's rows in, kept, dropped by reason and set aside."""
+    """The written files, and the rows of each stage: read, kept, dropped by reason, and set aside."""
     scatter = [
         JsonlReader(paths=data, batch_bytes="200kB"),
         AddId(),
@@ -105,7 +105,7 @@ def summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def local(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    """What one process makes of it: the yardstick."""
+    """The result of one process, with which the others are compared."""
     return run(LocalExecutor(workers=0), data, tmp_path_factory.mktemp("local"))
 
 
@@ -128,7 +128,7 @@ def test_every_row_is_accounted_for(local: tuple[dict[str, bytes], list[dict[str
 
 
 @pytest.mark.slow
-def test_several_processes_give_what_one_does(
+def test_several_processes_give_the_same_as_one(
     data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     assert run(LocalExecutor(workers=2), data, tmp_path) == local
@@ -136,7 +136,7 @@ def test_several_processes_give_what_one_does(
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_ray_data_gives_what_one_process_does(
+def test_ray_data_gives_the_same_as_one_process(
     cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import RayDataExecutor
@@ -146,7 +146,7 @@ def test_ray_data_gives_what_one_process_does(
 
 @pytest.mark.xenna
 @pytest.mark.timeout(400)
-def test_xenna_gives_what_one_process_does(
+def test_xenna_gives_the_same_as_one_process(
     cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import XennaExecutor

@@ -1,4 +1,4 @@
-"""Type checkers and editors see the classes that users import, with parameters and documentation."""
+"""Type checkers and editors find the classes that users import, with parameters and documentation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PIPELINE = Path(__file__).parent / "typing" / "user_pipeline.py"
 
-# Packages whose types a user's file does not need and that take minutes to read.
+# Packages whose types take minutes to read and are not needed in a user's file.
 HEAVY = ["ray", "torch", "transformers", "nvidia", "cosmos_xenna", "pandas", "numpy", "trafilatura", "pyarrow"]
 
 
 def expected() -> tuple[dict[int, str], set[int]]:
-    """The types that `PIPELINE` promises, by line, and the lines of its mistakes."""
+    """The expected types in `PIPELINE`, by line, and the lines with mistakes."""
     lines = list(enumerate(PIPELINE.read_text().splitlines(), start=1))
     types = {number: found[1] for number, line in lines if (found := re.search(r"  # -> (.+)$", line))}
     mistakes = {number for number, line in lines if line.endswith("  # error")}
@@ -36,12 +36,12 @@ def without_modules(shown: str) -> str:
 
 
 def opened(code: str) -> jedi.Script:
-    # Not the environment that the shell has activated: the one with our packages.
+    # Use the environment with our packages, not the one that the shell has activated.
     return jedi.Script(code, environment=jedi.create_environment(sys.prefix, safe=False))
 
 
 def completed(code: str) -> list[str]:
-    """What an editor offers at the end of ``code``."""
+    """The completions that an editor offers at the end of ``code``."""
     return [one.name for one in opened(code).complete()]
 
 
@@ -51,7 +51,7 @@ def test_mypy_in_strict_mode_knows_the_types_of_a_users_pipeline(tmp_path: Path)
     config = tmp_path / "mypy.ini"
     skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\nignore_missing_imports = True\n" for name in HEAVY)
     config.write_text(f"[mypy]\nstrict = True\n{skipped}")
-    # Outside of the checkout, since users do not have our settings and paths.
+    # Run outside of the checkout, since users do not have our settings and paths.
     done = subprocess.run(
         [BIN / "mypy", f"--config-file={config}", f"--cache-dir={ROOT / '.mypy_cache' / 'users'}", PIPELINE],
         cwd=tmp_path,
@@ -113,7 +113,7 @@ def test_an_editor_shows_documentation_and_signature_on_hover() -> None:
     assert definition.module_path.suffix == ".py"
 
 
-def test_a_stub_that_its_table_would_not_make_is_found(tmp_path: Path) -> None:
+def test_a_stub_that_does_not_match_its_table_is_found(tmp_path: Path) -> None:
     package = tmp_path / "packages" / "mine"
     init = package / "src" / "mine" / "__init__.py"
     init.parent.mkdir(parents=True)

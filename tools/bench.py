@@ -1,9 +1,9 @@
-"""Runs the benchmarks: speed, memory, and whether the counts are still right.
+"""Runs the benchmarks, which measure speed and memory and check counts.
 
-It runs the entries of ``benchmarks/nightly.yaml``, each several times in fresh processes, and checks their gates.
-A measured command prints its metrics as lines ``BENCH {"rows_out": 12345, "rows_per_s": 6100.5}``; the runner adds
-``seconds``, ``peak_memory_gb`` (of all processes together) and ``processes_left`` (those that outlived the command).
-The keys of an entry are documented at the top of ``benchmarks/nightly.yaml``.
+It runs the entries of ``benchmarks/nightly.yaml``, each several times in fresh processes, and checks their gates. A
+measured command prints its metrics as lines ``BENCH {"rows_out": 12345, "rows_per_s": 6100.5}``; the runner adds
+``seconds``, ``peak_memory_gb`` (of all processes together) and ``processes_left`` (processes that outlived the
+command). The keys of an entry are documented at the top of ``benchmarks/nightly.yaml``.
 
 Exit codes: 0 all gates hold, 1 a gate is missed or a command failed, 2 the file or an option is wrong.
 """
@@ -24,14 +24,14 @@ from benching.suite import BenchError, choose, groups, load
 
 
 def main() -> int:
-    """Run the requested entries; the exit code is the verdict."""
+    """Run the requested entries; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", metavar="ENTRY", help="run these entries (default: all)")
     parser.add_argument("--tag", action="append", default=[], help="run the entries with this tag; may be repeated")
-    parser.add_argument("--repeats", type=int, help="instead of each entry's own number")
+    parser.add_argument("--repeats", type=int, help="use this number instead of the one in each entry")
     parser.add_argument("--file", type=Path, default=BENCHMARKS / "nightly.yaml")
-    parser.add_argument("--results", type=Path, default=BENCHMARKS / "results", help="where the JSON goes")
-    parser.add_argument("--data", type=Path, default=BENCHMARKS / ".data", help="where made data is kept")
+    parser.add_argument("--results", type=Path, default=BENCHMARKS / "results", help="folder for the JSON")
+    parser.add_argument("--data", type=Path, default=BENCHMARKS / ".data", help="folder for generated data")
     parser.add_argument("--list", action="store_true", help="list the entries and stop")
     options = parser.parse_args()
     try:

@@ -1,6 +1,7 @@
-"""Checks that the packages' ranges admit each other's present versions. uv does not: inside a workspace it takes any.
+"""Checks that the version ranges of packages admit the current versions of their siblings. uv ignores these ranges
+inside a workspace.
 
-core 0.4.0 beside a text package that wants ``<0.4`` locks and tests without complaint, and only users would notice.
+So core 0.4.0 and a text package that requires ``<0.4`` lock and pass tests together, and only users would notice.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from workspace import ROOT, Package, packages
 
 
 def problems(known: list[Package]) -> list[str]:
-    """One sentence, with its remedy, for each range between siblings that is wrong."""
+    """One sentence, with a remedy, for each wrong range between siblings."""
     by_name = {package.name: package for package in known}
     found: list[str] = []
     for package in known:
@@ -31,7 +32,8 @@ def problems(known: list[Package]) -> list[str]:
                     f"{where}: wants {requirement}, but {sibling.name} is {sibling.version} here; widen the range, "
                     f"or set the version back"
                 )
-            # Before 1.0 the minor is the breaking number: without a ceiling an old release breaks on a new sibling.
+            # Before 1.0, a new minor version may be incompatible: without an upper bound, an old release breaks with a
+            # new sibling.
             if not any(spec.operator in ("<", "~=", "==") for spec in requirement.specifier):
                 found.append(f"{where}: {requirement} has no upper bound; add one, such as <{_next_minor(sibling)}")
             if sibling.name not in package.sources:

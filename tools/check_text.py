@@ -1,6 +1,6 @@
-"""Checks that no tracked file or commit message names the machine it was written on.
+"""Checks that no tracked file or commit message names the machine on which it was written.
 
-A path of one machine means nothing on another; a registry's host ties everyone to one registry.
+A path of one machine means nothing on another; the host of a registry would tie all users to that registry.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATTERNS = {
         r"|download\.pytorch\.(?:org)|pypi\.nvidia\.(?:com)|\bconda\.anaconda\.(?:org)|\bstatic\.crates\.(?:io)"
     ),
 }
-# The word that exempts a line that must show such a path, for example in a test of this check.
+# A line with this word is exempt, for example in a test of this check.
 EXCUSE = "check-text: ok"
 
 
@@ -45,7 +45,7 @@ def main() -> int:
         if not name or path.is_symlink() or not path.is_file():
             continue
         count += _report(name, _text_of(path))
-    # A shallow clone has fewer messages; it checks those.
+    # A shallow clone has fewer messages, and only these are checked.
     count += _report("commit messages", _git("log", "--format=%B"))
     if not count:
         print("no tracked file names a machine's path or a registry's host")

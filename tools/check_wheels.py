@@ -1,8 +1,8 @@
-"""Checks that each package, built as users get it, installs alone and imports.
+"""Checks that each package, built in the form that users get, installs alone and imports.
 
-It builds source distributions and wheels from them, inspects the wheels, and installs each one, with only the siblings
-that it requires, into a fresh environment. So a missing file, a wrong range or an undeclared import shows here first
-and not to a user.
+It builds source distributions and wheels from them, inspects the wheels, and installs each wheel, with only its
+required siblings, into a fresh environment. So a missing file, a wrong range or an undeclared import is found here, and
+not by a user.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ print(f"imports, {len(points)} entry points load")
 
 
 def main() -> int:
-    """Build and try all packages; the exit code says whether all of them work."""
+    """Build and try all packages; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the built files here")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the built files in this folder")
     options = parser.parse_args()
     known = packages()
     with tempfile.TemporaryDirectory(prefix="curator-wheels-") as scratch:
@@ -47,8 +47,8 @@ def main() -> int:
 
 
 def build(known: list[Package], dist: Path) -> dict[str, Path]:
-    """Build all packages into ``dist``; the wheel of each, by name."""
-    # Without sources, siblings are ordinary requirements, as they are for a user.
+    """Build all packages into ``dist``; returns the wheel of each package, by name."""
+    # Without workspace sources, siblings are ordinary requirements, as for a user.
     _run(UV, "build", "--quiet", "--all-packages", "--no-sources", "--out-dir", str(dist))
     found: dict[str, Path] = {}
     for package in known:
@@ -68,7 +68,7 @@ def _works(package: Package, known: list[Package], wheels: dict[str, Path], scra
     try:
         _check_contents(package, wheels[package.name])
         _run(UV, "venv", "--quiet", "--python", sys.executable, str(environment))
-        # Named by path: no sibling can come from anywhere but this build.
+        # Requirements are given by path, so siblings come only from this build.
         needed = [str(wheels[one.name]) for one in with_siblings(package, known)]
         _run(UV, "pip", "install", "--quiet", "--python", str(python), *needed)
         said = _run(str(python), "-I", "-c", PROBE, package.name, package.module)
@@ -92,7 +92,7 @@ def _check_contents(package: Package, wheel: Path) -> None:
         if name not in sizes:
             raise ValueError(f"{wheel.name} has no {name}")
     if sizes[licence] < 10_000:
-        raise ValueError(f"{wheel.name}: its LICENSE is not the whole text; the link may not have been followed")
+        raise ValueError(f"{wheel.name}: its LICENSE is incomplete; the link may not have been followed")
     if stray := [name for name in sizes if not name.startswith((package.module + "/", package.module + "-"))]:
         raise ValueError(f"{wheel.name} would install {stray[0]!r} outside {package.module}/")
 

@@ -1,10 +1,10 @@
-"""Compiles the packages of this environment, once after each change of it.
+"""Compiles the packages of this environment once after each change.
 
     .venv/bin/python tools/compile_bytecode.py
 
 uv installs without bytecode. Python writes it when a module is first imported, unless PYTHONDONTWRITEBYTECODE is set,
-as in many container images. Then every process of a run compiles pandas, Ray and torch anew, and a start takes two to
-three times as long. Tests of packages are left out, since no run imports them.
+as in many container images. In that case, every process of a run compiles pandas, Ray and torch again, and starting
+takes two to three times as long. The packages' tests are left out, since no run imports them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> int:
     if stamp.exists() and stamp.read_text() == str(folder.stat().st_mtime_ns):
         return 0
     compileall.compile_dir(folder, quiet=2, workers=0, maxlevels=20, rx=_NO_RUN_IMPORTS)
-    # Read afterwards, since compiling adds the folder for the bytecode of single modules.
+    # Read the state after compiling, since that adds the folder for the bytecode of single modules.
     stamp.write_text(str(folder.stat().st_mtime_ns))
     return 0
 

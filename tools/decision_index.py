@@ -20,7 +20,7 @@ longer holds stays, with a status that names its successor. `make generate` writ
 
 
 def problems(path: Path) -> list[str]:
-    """Problems with the form of a record."""
+    """The problems of a record's form."""
     text = path.read_text()
     found = []
     if not re.match(rf"# {path.name[:4]}: \S", text):
@@ -52,7 +52,7 @@ def index(records: list[Path]) -> str:
 
 
 def main() -> int:
-    """Write or check; the exit code."""
+    """Write or check the index; returns the exit code."""
     records = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md")
     found = [problem for path in records for problem in problems(path)]
     numbers = [path.name[:4] for path in records]

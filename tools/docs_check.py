@@ -1,7 +1,7 @@
-"""Checks that every example of the documentation runs as shown, with the packages as users get them.
+"""Checks that every example of the documentation runs as shown, with the packages in the form that users get.
 
-It builds the wheels, installs them into a bare environment, gives each page a folder with the data that the pages
-mention, and lets `read_page.py`, which also explains the fences, run its blocks there.
+It builds the wheels, installs them into a bare environment, and makes a folder with the mentioned data for each page.
+There, `read_page.py`, which also explains the fences, runs the blocks of the page.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from check_wheels import build
 from PIL import Image
 from workspace import ROOT, UV, packages
 
-# Pages that install an engine come last: the others are read without one.
+# Pages that install an engine come last, so that the others are checked without one.
 LAST = ("packages/curator-backends/README.md", "docs/executors.md")
-ALSO = ["duckdb"]  # docs/ledger.md asks it
+ALSO = ["duckdb"]  # docs/ledger.md uses it
 
 
 def pages(root: Path = ROOT) -> list[str]:
@@ -42,13 +42,14 @@ def pages(root: Path = ROOT) -> list[str]:
 
 
 def main() -> int:
-    """Read the pages; the exit code says whether all of them work."""
+    """Check the pages; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="*", help="only these (default: all)")
     chosen = parser.parse_args().pages or pages()
     with tempfile.TemporaryDirectory(prefix="curator-docs-") as scratch:
         environment = _installed(Path(scratch))
-        # One after the other: two at a time take so long that progress lines appear, which no page shows.
+        # Check one page after the other: with two at a time, runs take so long that they print progress lines, which no
+        # page shows.
         wrong = [page for page in chosen if not _works(page, environment, Path(scratch))]
     if wrong:
         print(f"error: not as shown: {', '.join(wrong)}", file=sys.stderr)
@@ -76,7 +77,7 @@ def _works(page: str, environment: Path, scratch: Path) -> bool:
 
 
 def give_data(folder: Path, *, images: bool) -> None:
-    """Make the data that a page expects its reader to have: text in JSON lines or tars of pictures, and a picture."""
+    """Make the data that a page expects: text in JSON lines or tars of pictures, and a picture."""
     text = (ROOT / "examples" / "web-english" / "sample" / "documents.jsonl").read_bytes()
     for name in ("in", "crawl", "web", "books", "more/deep", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def give_data(folder: Path, *, images: bool) -> None:
 
 
 def _picture(seed: int) -> bytes:
-    """A JPEG of 320 x 240 with something on it."""
+    """A JPEG of 320 x 240 that is not plain."""
     coarse = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(coarse).resize((320, 240), Image.Resampling.NEAREST).save(out, "JPEG")
@@ -108,14 +109,14 @@ def _picture(seed: int) -> bytes:
 
 
 def _installed(scratch: Path) -> Path:
-    """Make a bare environment with all packages as wheels, and a pip that needs no index for them."""
+    """Make a bare environment with all packages as wheels, and with a pip that finds them without an index."""
     wheels = build(packages(), scratch / "dist")
     environment = scratch / "environment"
     python = environment / "bin" / "python"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, environment], check=True)
     install = [UV, "pip", "install", "--quiet", "--python", str(python)]
     subprocess.run([*install, *wheels.values(), *ALSO], cwd=ROOT, check=True)
-    # `pip install "curator-backends[ray]"` on a page: the installed package is the wheel that was built here.
+    # For `pip install "curator-backends[ray]"` on a page, install the wheel that was built here.
     pip = environment / "bin" / "pip"
     pip.write_text(f'#!/bin/sh\n[ "$1" = install ] || exit 2\nshift\ncd "{ROOT}" && exec {" ".join(install)} "$@"\n')
     pip.chmod(pip.stat().st_mode | stat.S_IXUSR)

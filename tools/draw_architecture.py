@@ -1,10 +1,10 @@
 """Draws packages and layers as docs/architecture.svg from the import contracts that CI enforces.
 
     tools/draw_architecture.py            write the picture
-    tools/draw_architecture.py --check    exit with 1 if it differs from the contracts
+    tools/draw_architecture.py --check exit with 1 if the picture differs from the contracts
 
-The picture has no other source than ``[tool.importlinter]`` in pyproject.toml, so it cannot show a layer that is not
-enforced. Each package is a column; within it a layer may import what is below it and nothing above.
+The only source of the picture is ``[tool.importlinter]`` in pyproject.toml, so every layer that it shows is enforced.
+Each package is a column; a layer may import the layers below it, but not those above.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Package:
 
 
 def packages(contracts: Sequence[Mapping[str, Any]]) -> list[Package]:
-    """The packages in reading order, with the layers of each one's contract, but not those of its folders."""
+    """The packages in reading order, with the layers of their contracts, but not those of their folders."""
     found: dict[str, tuple[tuple[str, ...], ...]] = {}
     for contract in contracts:
         containers = contract.get("containers") or []
@@ -113,7 +113,7 @@ def _package(package: Package, left: int, top: int, width: int) -> list[str]:
 
 
 def _lines(members: Sequence[str], width: int) -> list[str]:
-    """The names of a layer in as many lines as they need."""
+    """The names of a layer, in as many lines as necessary."""
     room = int((width - 2 * PAD - 2 * INSET) / LETTER)
     lines = [""]
     for member in members:
@@ -126,12 +126,12 @@ def _lines(members: Sequence[str], width: int) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write or check the picture; the exit code."""
+    """Write or check the picture; returns the exit code."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     picture = draw(packages(settings["contracts"]))
     if "--check" in arguments:
         if not PICTURE.exists() or PICTURE.read_text() != picture:
-            print(f"{PICTURE.relative_to(ROOT)} is not what the import contracts say: run tools/draw_architecture.py")
+            print(f"{PICTURE.relative_to(ROOT)} does not match the import contracts: run tools/draw_architecture.py")
             return 1
         return 0
     PICTURE.write_text(picture)

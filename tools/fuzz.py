@@ -1,12 +1,12 @@
-"""Checks that damaged input does not crash, hang, lose a row, or write outside its folders, with numbered inputs.
+"""Checks that damaged input does not crash, hang, lose a row, or write outside its folders, using numbered inputs.
 
     tools/fuzz.py --count 1000                       # what the tests do
     nice tools/fuzz.py --count 100000 --state FOLDER # by hand; the same command continues after an interruption
     tools/fuzz.py --first 4711 --count 1             # one input again, with its traceback
 
-Inputs run in separate processes, a thousand in each, so a crash costs one input and memory stays bounded. An input that
-takes longer than ``--limit-s`` counts as a hang. Findings go to ``findings.jsonl`` in the state folder, and the input
-itself to ``inputs/NUMBER``. The checks of each area are in ``fuzz_areas.py``.
+Separate processes handle a thousand inputs each, so a crash affects only one input and memory stays bounded. An input
+that takes longer than ``--limit-s`` counts as a hang. Findings go to ``findings.jsonl`` in the state folder, and the
+inputs themselves to ``inputs/NUMBER``. The checks of each area are in ``fuzz_areas.py``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 1000
-MEMORY = 6 << 30  # address space of a process; a good input takes a thirtieth
-GROWTH = 1 << 30  # how much one input may add to the peak memory of the process
+MEMORY = 6 << 30  # limit for the address space of a process; a good input needs a thirtieth of it
+GROWTH = 1 << 30  # limit for the peak memory that one input adds to the process
 
 
 @dataclass
@@ -60,13 +60,15 @@ class Report:
 
 
 def main() -> int:
-    """Try the inputs; the exit code says whether there are findings."""
+    """Try the inputs; returns the exit code, which says whether there are findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="how many inputs (default: %(default)s)")
-    parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="the first of them (default: 0)")
-    parser.add_argument("--areas", nargs="+", metavar="AREA", help="only these: jsonl, csv, parquet, warc, html, …")
-    parser.add_argument("--limit-s", type=float, default=20.0, help="time for one input (default: %(default)s)")
-    parser.add_argument("--state", type=Path, help="a folder for findings; the run continues from what it holds")
+    parser.add_argument("--count", type=int, default=1000, help="number of inputs (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="number of the first input (default: 0)")
+    parser.add_argument(
+        "--areas", nargs="+", metavar="AREA", help="only these areas: jsonl, csv, parquet, warc, html, …"
+    )
+    parser.add_argument("--limit-s", type=float, default=20.0, help="time limit for one input (default: %(default)s)")
+    parser.add_argument("--state", type=Path, help="a folder for findings and progress, from which the run continues")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     numbers = range(options.first, options.first + options.count)
@@ -81,7 +83,7 @@ def main() -> int:
 
 
 def fuzz(numbers: range, state: Path, areas: list[str] | None = None, limit_s: float = 20.0) -> Report:
-    """Try the inputs with these numbers, except those that ``state`` records as tried."""
+    """Try the inputs with these numbers, except those that ``state`` records as done."""
     state.mkdir(parents=True, exist_ok=True)
     report = _loaded(state, numbers.start)
     while report.next < numbers.stop:
@@ -94,10 +96,10 @@ def fuzz(numbers: range, state: Path, areas: list[str] | None = None, limit_s: f
 
 
 def _run_chunk(chunk: range, state: Path, areas: list[str] | None, limit_s: float, report: Report) -> int:
-    """Run a chunk in a separate process; returns the number to continue with, after an input that ended the process."""
+    """Run a chunk in a separate process. Returns the number with which to continue if an input ended the process."""
     command = [sys.executable, __file__, "--child", f"--first={chunk.start}", f"--count={len(chunk)}"]
     command += [f"--state={state}", f"--limit-s={limit_s}", *(["--areas", *areas] if areas else [])]
-    # A separate session, so that processes that it leaves running end with it.
+    # A separate session, so that all of its processes can be ended together.
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert child.stdout is not None
     assert child.stderr is not None
@@ -123,14 +125,14 @@ def _run_chunk(chunk: range, state: Path, areas: list[str] | None, limit_s: floa
         return chunk.stop
     if not current:
         sys.exit(f"error: the fuzzer itself does not work:\n{stderr.decode(errors='replace')}")
-    what = f"{current['area']}: " + ("hangs, also when it is interrupted" if hung else f"the process ends with {code}")
+    what = f"{current['area']}: " + ("hangs, even when it is interrupted" if hung else f"the process ends with {code}")
     detail = stderr[-4000:].decode(errors="replace")
     report.findings.append({"number": current["number"], "area": current["area"], "what": what, "detail": detail})
     return int(current["number"]) + 1
 
 
 def _lines(child: subprocess.Popen[bytes], stderr: bytearray, patience_s: float) -> Iterator[bytes | None]:
-    """The child's output line by line; None, once, if there is no output for too long."""
+    """Yield the child's output line by line; yield None once if there is no output for too long."""
     assert child.stdout is not None
     assert child.stderr is not None
     left, streams = b"", [child.stdout, child.stderr]
@@ -153,10 +155,10 @@ def _lines(child: subprocess.Popen[bytes], stderr: bytearray, patience_s: float)
 
 def _child(numbers: range, areas: list[str] | None, state: Path | None, limit_s: float) -> None:
     """Try inputs one after the other, and report each result on standard output."""
-    from fuzz_areas import AREAS, Area, Finding  # half a second of imports, in the child alone
+    from fuzz_areas import AREAS, Area, Finding  # imported only in the child, since it takes half a second
 
     say = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # output of libraries is not ours
+    os.dup2(2, 1)  # keep the output of libraries off standard output
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     signal.signal(signal.SIGALRM, _alarm)
@@ -203,7 +205,9 @@ def _child(numbers: range, areas: list[str] | None, state: Path | None, limit_s:
 
 
 def _cage(top: Path) -> Path:
-    """An empty folder for one input, with nothing beside it: anything that appears beside it has escaped."""
+    """An empty folder for one input, with nothing next to it, so anything that appears next to it was written
+    outside.
+    """
     for path in top.iterdir():
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
     cage = top / "level" / "cage"
@@ -225,7 +229,7 @@ def _strays(top: Path, written: list[str]) -> list[str]:
 
 
 def _watch_writes(written: list[str]) -> None:
-    """Note every file that Python opens to write, makes, moves or removes."""
+    """Record every file that Python opens for writing, makes, moves or removes."""
     flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -237,13 +241,13 @@ def _watch_writes(written: list[str]) -> None:
             return
         # Python's own caches of modules do not count.
         if isinstance(noted, str | bytes) and "__pycache__" not in (text := os.fsdecode(noted)):
-            written.append(os.path.abspath(text))  # noqa: PTH100 - resolving links would hide where it led
+            written.append(os.path.abspath(text))  # noqa: PTH100 - resolving links would hide the path that was used
 
     sys.addaudithook(watch)
 
 
 class _TakesTooLongError(BaseException):
-    """Not an `Exception`, so that nothing on the way takes it for a fault of the input."""
+    """Not an `Exception`, so that no handler treats it as a fault of the input."""
 
 
 def _alarm(*_: object) -> None:
@@ -251,7 +255,7 @@ def _alarm(*_: object) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """The kind of an error and the last line of our code in its traceback, to distinguish faults."""
+    """The class of an error and the last line of our code in its traceback, to distinguish faults."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/curator_" in frame.filename] or frames
     last = ours[-1]

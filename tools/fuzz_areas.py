@@ -1,7 +1,7 @@
-"""Which inputs does the fuzzer damage, and what must hold of each? One class for each kind of input.
+"""The areas of the fuzzer: one class for each kind of input, which damages it and checks the result.
 
-An area makes good input, damages it, gives it to Curator and compares with what another reader of the format can read.
-Everything comes from one random generator, so the number of an input is all that it takes to make it again.
+An area makes good input, damages it, runs Curator on it and compares the result with that of another reader of the
+format. All random choices come from one generator, so an input can be made again from its number.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from curator_core.config.pipeline_file import load_pipeline
 from curator_image import ImageReader, ImageWriter
 from curator_text import CsvReader, HtmlExtractor, JsonlReader, JsonlWriter, ParquetReader, WarcReader
 
-# Rejects that stand for a file, or what is behind a place in it.
+# Reasons of rejects that cover a whole file, or the rest of a file from some place on.
 FILE_REASONS = {"truncated file", "broken CSV", "damaged Parquet"}
 HERE = LocalExecutor(workers=0)
-TEMPORARY = tempfile.gettempdir()  # before each input gets a folder of its own for that
+TEMPORARY = tempfile.gettempdir()  # because each input gets its own temporary folder
 Rows = list[dict[str, Any]]
 
 
 class Finding(Exception):
-    """Something that must not be: the text says what, without anything that differs from input to input."""
+    """A fault; the message describes it without details that differ between inputs."""
 
 
 class Area(ABC):
-    """A kind of input. ``share`` of all inputs are of it; ``noted`` counts what is worth a look and no fault."""
+    """A kind of input. ``share`` is its share of all inputs; ``noted`` counts notable results that are not faults."""
 
     share: ClassVar[int] = 1
 
@@ -65,10 +65,10 @@ class Area(ABC):
 
     @abstractmethod
     def check(self, rng: random.Random, cage: Path) -> None:
-        """Make an input in ``cage/in``, run Curator over it, and raise `Finding` where something is wrong."""
+        """Make an input in ``cage/in``, run Curator over it, and raise `Finding` if something is wrong."""
 
-    def close(self) -> None:  # noqa: B027 - most keep nothing
-        """Let go of what was kept from input to input."""
+    def close(self) -> None:  # noqa: B027 - most areas keep nothing
+        """Release objects that are kept between inputs."""
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ PIECES = [
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """``data`` with a few changes; now and then none, for good input must stay good."""
+    """``data`` with a few changes, and sometimes with none, because good input must be accepted."""
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3, 6])):
         at, length = rng.randrange(len(data) + 1), rng.choice([1, 1, 4, 20, 200])
         match rng.randrange(9):
@@ -163,7 +163,7 @@ OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {
 
 
 def expanded(data: bytes, suffix: str) -> tuple[bytes, bool]:
-    """What another program gets out of a compressed file before it stops, and whether that was at the end."""
+    """The data that another program reads from a compressed file before it stops, and whether it reached the end."""
     out = bytearray()
     try:
         with OPENERS[suffix](io.BytesIO(data)) as file:
@@ -171,20 +171,20 @@ def expanded(data: bytes, suffix: str) -> tuple[bytes, bool]:
                 out += piece
                 if len(out) > 64 << 20:
                     return bytes(out), False
-    except Exception:  # each library has an error of its own for being unable to continue
+    except Exception:  # each library has its own errors for damaged data
         return bytes(out), False
     return bytes(out), True
 
 
 def packed(rng: random.Random, data: bytes) -> tuple[bytes, str]:
-    """Damaged and compressed, in either order, and the suffix."""
+    """The data, damaged and compressed in either order, and the suffix of the file."""
     suffix = rng.choice(list(COMPRESSORS))
     if suffix and rng.random() < 0.4:
         return damaged(COMPRESSORS[suffix](data), rng), suffix
     return COMPRESSORS[suffix](damaged(data, rng)), suffix
 
 
-# What holds for every run ---------------------------------------------------------------------------------------------
+# Checks of every run ---------------------------------------------------------------------------------------------
 
 
 def put(cage: Path, name: str, data: bytes) -> Path:
@@ -195,7 +195,9 @@ def put(cage: Path, name: str, data: bytes) -> Path:
 
 
 def run(cage: Path, rng: random.Random, *stages: Any) -> RunResult:
-    """Run stages over the files in the cage. Bad input never ends a run, and every row and source is accounted for."""
+    """Run stages over the files in the cage, and check that bad input does not end the run, and that every row and
+    source is accounted for.
+    """
     with_directory = rng.random() < 0.05
     run_dir = str(cage / "run") if with_directory else None
     try:
@@ -207,7 +209,7 @@ def run(cage: Path, rng: random.Random, *stages: Any) -> RunResult:
         raise Finding(f"bad input ends the run: {type(error).__name__}: {what}") from error
     if sum(map(Fraction, result.summary.shares.values()), Fraction()) != result.summary.sources:
         raise Finding("shares do not add up to the number of sources")
-    for stage in result.summary.stages[1:]:  # the first lists files, the others have rows
+    for stage in result.summary.stages[1:]:  # the first stage lists files, the others have rows
         left = sum(stage.dropped.values()) + sum(stage.rejected.values()) + stage.quarantined
         if not stage.name.endswith("Writer") and stage.rows_in != stage.rows_out + left:
             raise Finding(f"rows of {stage.name} do not add up")
@@ -226,7 +228,7 @@ def rejected(result: RunResult) -> int:
 
 
 def cut_short(result: RunResult) -> bool:
-    """Whether a file or a part of it could not be read: nobody knows how many rows that costs."""
+    """Whether a file or a part of it could not be read, so that the number of lost rows is unknown."""
     return any(reason in FILE_REASONS for stage in result.summary.stages for reason in stage.rejected)
 
 
@@ -241,12 +243,12 @@ def kept_rows(result: RunResult) -> Rows:
 
 
 def first_words(message: str) -> str:
-    """The beginning of a message, without names and numbers, to tell faults apart."""
+    """The beginning of a message, without names and numbers, to distinguish faults."""
     return re.sub(r"\d+", "#", (message.splitlines() or [""])[0].split("'")[0])[:90]
 
 
 def without_nulls(value: Any) -> Any:
-    """A key that is missing and one that is null are the same in a table."""
+    """The row without nulls, since a missing key and a null are the same in a table."""
     if isinstance(value, dict):
         return {key: without_nulls(one) for key, one in value.items() if one is not None}
     return [without_nulls(one) for one in value] if isinstance(value, list) else value
@@ -254,9 +256,10 @@ def without_nulls(value: Any) -> Any:
 
 @functools.cache
 def makers(path: str) -> ModuleType:
-    """A test module, for the input that it makes."""
+    """Import a test module, for the input that it makes."""
     folder = ROOT / "packages" / Path(path).parent
-    # In a package of its own: test modules of several folders have the same name, and import what lies beside them.
+    # Import it in a separate package, since test modules in different folders have the same name, and import modules
+    # next to them.
     package = ModuleType("fuzz_makers_" + "_".join(Path(path).parent.parts).replace("-", "_"))
     package.__path__ = [str(folder)]
     sys.modules[package.__name__] = package
@@ -314,11 +317,11 @@ class Jsonl(Area):
         plain, whole = expanded(data, suffix)
         lines = plain.split(b"\n")
         if not whole:
-            lines.pop()  # the line that the damage cuts is nobody's
+            lines.pop()  # the line in which the damage begins does not count
         lines = [line for line in lines if line.strip()]
-        # Not every library says that a stream is cut off, and each stops at another place.
+        # Some libraries do not report a truncated stream, and each stops at a different place.
         if cut_short(result):
-            self.noted["JSONL: lines that others read of damaged files, and we do not"] += max(
+            self.noted["JSONL: lines that others read from damaged files, and we do not"] += max(
                 0, len(lines) - len(written) - rejected(result)
             )
         elif whole and len(lines) != len(written) + rejected(result):
@@ -326,17 +329,19 @@ class Jsonl(Area):
         readable = [row for row in map(strict_json, lines) if row is not None]
         self.noted["JSONL: lines that json reads"] += len(readable)
         self.noted["JSONL: lines that json reads and we reject"] += max(0, len(readable) - len(written))
-        # We may read more of a damaged stream than the other library.
+        # We may read more from a damaged stream than the other library.
         if whole and not in_order([without_nulls(row) for row in written], [without_nulls(row) for row in readable]):
-            raise Finding("JSONL: a row is written that is not in the input, or not as it was")
+            raise Finding("JSONL: a row is written that is not in the input, or that has changed")
 
 
 def strict_json(line: bytes) -> dict[str, Any] | None:
-    """The object in a line, where all of JSON agrees about it: UTF-8, no key twice, no NaN, nothing too deep."""
+    """The object in a line if all JSON parsers agree about it: UTF-8, distinct keys, no NaN, and not nested too
+    deeply.
+    """
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) != len(pairs):
-            raise ValueError("a key stands twice")
+            raise ValueError("a key occurs twice")
         return dict(pairs)
 
     def refuse(name: str) -> Any:
@@ -350,7 +355,7 @@ def strict_json(line: bytes) -> dict[str, Any] | None:
 
 
 def in_order(some: Rows, all_of_them: Rows) -> bool:
-    """Whether ``some`` is what remains of ``all_of_them`` when rows are taken out."""
+    """Whether ``some`` can be made from ``all_of_them`` by removing rows."""
     rest = iter(all_of_them)
     return all(any(row == one for one in rest) for row in some)
 
@@ -376,18 +381,18 @@ class Csv(Area):
         except (UnicodeDecodeError, csv.Error):
             return
         expected = [row for row in expected if row]
-        # A quote in the middle of a cell, a lone return, a NUL: here programs differ.
+        # Programs differ about a quote in the middle of a cell, a lone return and a NUL.
         alike = not (set(plain) & {0} or b"\r" in plain.replace(b"\r\n", b"") or plain.startswith(b"\xef\xbb\xbf"))
         if whole and alike and expected and len(set(expected[0])) == len(expected[0]) and b'"' not in plain:
             right = [row for row in expected[1:] if len(row) == len(expected[0])]
             if cut_short(result):
-                self.noted["CSV: rows that others read of damaged files, and we do not"] += max(
+                self.noted["CSV: rows that others read from damaged files, and we do not"] += max(
                     0, len(right) - len(kept)
                 )
             elif len(expected) - 1 != len(kept) + rejected(result):
                 raise Finding("CSV: rows are not kept plus rejected")
             elif [list(row.values()) for row in kept] != right:
-                raise Finding("CSV: rows with the right number of cells are not kept as they are")
+                raise Finding("CSV: rows with the right number of cells are not kept unchanged")
 
 
 class Parquet(Area):
@@ -415,10 +420,12 @@ class Parquet(Area):
         kept = kept_rows(result)
         try:
             expected = pq.read_table(pa.BufferReader(data)).to_pylist()
-        except Exception:  # pyarrow raises many things for damage; what it cannot read we need not
+        except (
+            Exception
+        ):  # pyarrow raises many kinds of errors for damaged files; we need not read files that it cannot read
             return
         if cut_short(result):
-            self.noted["Parquet: rows that others read of damaged files, and we do not"] += len(expected) - len(kept)
+            self.noted["Parquet: rows that others read from damaged files, and we do not"] += len(expected) - len(kept)
         elif kept != expected:
             raise Finding("Parquet: rows differ from those that pyarrow reads")
 
@@ -441,30 +448,30 @@ class Warc(Area):
             data = damaged(data, rng)
         path = put(cage, "a.warc" + (".gz" if zipped else ""), data)
         result = run(cage, rng, WarcReader(paths=str(path)))
-        # By number: the two show bytes that are not ASCII in an id in different ways.
+        # Compare by number, since the two show non-ASCII bytes in an id differently.
         missing = len(list(warcio_ids(data))) - len(kept_rows(result))
         if missing > rejected(result):
             raise Finding("WARC: records that warcio reads are neither kept nor rejected")
 
 
 def warcio_ids(data: bytes) -> Iterator[str]:
-    """The ids of the responses that warcio reads whole before it gives up."""
+    """The ids of the responses that warcio reads completely before it stops."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for record in ArchiveIterator(io.BytesIO(data)):
                 length = int(record.rec_headers.get_header("Content-Length"))
                 identity = record.rec_headers.get_header("WARC-Record-ID")
-                # Its own reading of the headers of HTTP counts towards the length.
+                # The HTTP headers, which it has already read, count towards the length.
                 body = record.raw_stream.read()
                 if record.rec_type == "response" and record.raw_stream.limit == 0 and body and length and identity:
                     yield identity
-        except Exception:  # warcio raises whatever the damage leads to
+        except Exception:  # warcio may raise any error for damaged data
             return
 
 
 class Html(Area):
-    """Pages of HTML: each becomes text, is dropped as something else, or is rejected."""
+    """HTML pages: each becomes text, is dropped as not HTML, or is rejected."""
 
     share = 2
 
@@ -510,7 +517,7 @@ class Html(Area):
         if len(texts) + left != len(pages):
             raise Finding("HTML: pages are not kept plus dropped plus rejected")
         if any(row["content"] not in pages or not isinstance(row["text"], str) for row in texts):
-            raise Finding("HTML: a page is not what it was, or has no text")
+            raise Finding("HTML: a page has changed, or has no text")
 
     def close(self) -> None:
         if self._stage is not None:
@@ -535,7 +542,7 @@ max_error_fraction: 0.1
 
 
 class PipelineFiles(Area):
-    """Pipeline files: a pipeline, or an error that says what is wrong; compared with PyYAML."""
+    """Pipeline files: each gives a pipeline, or an error that says what is wrong; compared with PyYAML."""
 
     share = 3
 
@@ -552,12 +559,12 @@ class PipelineFiles(Area):
             load_pipeline(str(path))
         except CuratorError as error:
             if len(str(error)) < 20:
-                raise Finding("YAML: an error that says nothing") from error
+                raise Finding("YAML: an error without a useful message") from error
             return
         try:
             found = yaml.safe_load(data.decode())
         except Exception as error:
-            raise Finding("YAML: what PyYAML cannot read is a pipeline here") from error
+            raise Finding("YAML: a file that PyYAML cannot read is a pipeline here") from error
         if not isinstance(found, dict) or not {"stages", "workflow"} & set(found):
             raise Finding("YAML: a pipeline without stages")
 
@@ -588,7 +595,7 @@ class Tars(Area):
 
 
 def pictures_in(data: bytes) -> Iterator[bytes]:
-    """The images that tarfile lists and Pillow opens, before tarfile gives up."""
+    """The images that tarfile lists and Pillow opens, before tarfile stops."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as file:
             for one in file:
@@ -598,12 +605,12 @@ def pictures_in(data: bytes) -> Iterator[bytes]:
                     picture = content.read()
                     if is_picture(picture):
                         yield picture
-    except Exception:  # tarfile raises whatever the damage leads to
+    except Exception:  # tarfile may raise any error for damaged data
         return
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether Pillow decodes it."""
+    """Whether Pillow can decode the image."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -611,7 +618,7 @@ def is_picture(data: bytes) -> bool:
                 if picture.width * picture.height > 1_000_000:
                     return False
                 picture.load()
-        except Exception:  # Pillow raises whatever the damage leads to
+        except Exception:  # Pillow may raise any error for damaged data
             return False
     return True
 
@@ -637,9 +644,9 @@ class Images(Area):
         if len(kept) + rejected(result) != len(data):
             raise Finding("image: files are not kept plus rejected")
         if not any(row["bytes"] == data[name] for row in kept for name in data if name.startswith("0.")):
-            raise Finding("image: a good picture is not kept beside damaged ones")
+            raise Finding("image: a good picture is not kept among damaged ones")
         if any(row["bytes"] not in data.values() for row in kept):
-            raise Finding("image: bytes are not what they were")
+            raise Finding("image: bytes have changed")
         readable = sum(map(is_picture, data.values()))
         self.noted["images that Pillow decodes"] += readable
         self.noted["images that Pillow decodes and we reject"] += max(0, readable - len(kept))
@@ -649,7 +656,7 @@ class Images(Area):
 
 
 class RunDirectories(Area):
-    """A run directory with one damaged file: every command says which, and a resumed run has the same output."""
+    """A run directory with one damaged file: every command names the file, and a resumed run has the same output."""
 
     share = 1
 
@@ -662,11 +669,11 @@ class RunDirectories(Area):
             self._template = Path(tempfile.mkdtemp(prefix="curator-fuzz-run-", dir=TEMPORARY))
             self._make(cage)
             shutil.copytree(cage, self._template, dirs_exist_ok=True)
-        # The cage is always in the same place, so the copy is the same run.
+        # The cage always has the same path, so the copy is the same run.
         shutil.copytree(self._template, cage, dirs_exist_ok=True)
         run_dir, out = cage / "run", cage / "out"
         files = sorted(path for path in run_dir.rglob("*") if path.is_file() and path.name != ".lock")
-        # By kind: there are more files of the ledger than of anything else.
+        # Choose a kind first, since most files belong to the ledger.
         kind = rng.choice(sorted(set(map(kind_of, files))))
         victim = rng.choice([path for path in files if kind_of(path) == kind])
         good = victim.read_bytes()
@@ -684,7 +691,7 @@ class RunDirectories(Area):
                 raise Finding(f"run directory: {what}") from error
         except Exception as error:
             raise Finding(f"run directory: resume with a damaged {kind} raises {type(error).__name__}") from error
-        # Damage may show when the run has begun, and then the output is not called finished.
+        # Damage may be detected only after the run has begun, and then the output is not marked as complete.
         known = {name for name in written if not (raised and name == "_SUCCESS")}
         after = contents(out)
         if {name: after.get(name) for name in known} != {name: written[name] for name in known}:
@@ -712,7 +719,7 @@ class RunDirectories(Area):
         if code not in (0, 1, 2):
             raise Finding(f"run directory: `{arguments[0]}` ends with {code}")
         if code == 2 and victim.name not in said:
-            raise Finding(f"run directory: `{arguments[0]}` refuses and does not name the damaged file")
+            raise Finding(f"run directory: `{arguments[0]}` fails and does not name the damaged file")
 
     def close(self) -> None:
         if self._template is not None:
@@ -724,7 +731,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def kind_of(file: Path) -> str:
-    """How a file of a run directory is called, where its own name differs from run to run."""
+    """The name of a kind of file in a run directory, since some file names differ between runs."""
     return file.parent.name if file.suffix == ".parquet" else file.name
 
 

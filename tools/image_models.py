@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-# Shapes by transformers' names: one that a laptop runs in milliseconds, and CLIP ViT-L/14 as published.
+# Shapes with transformers' names: one that runs in milliseconds on a laptop, and that of the published CLIP ViT-L/14.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "vision": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -62,7 +62,7 @@ def save_clip(folder: Path, *, size: str = "tiny", projection: int | None = None
 
 
 def save_siglip(folder: Path, *, seed: int = 0) -> Path:
-    """A tiny SigLIP: no cropping, another normalisation, its pooled output is the embedding."""
+    """A tiny SigLIP, which does not crop, normalises differently, and uses its pooled output as the embedding."""
     import torch
     import transformers
 
@@ -79,7 +79,7 @@ def save_siglip(folder: Path, *, seed: int = 0) -> Path:
 
 
 def save_siglip2(folder: Path, *, seed: int = 0) -> Path:
-    """A tiny SigLIP 2 for any aspect ratio (NaFlex), which takes patches. SigLIP 2 of a fixed size has the format of
+    """A tiny SigLIP 2 for any aspect ratio (NaFlex), which takes patches. SigLIP 2 with a fixed size has the format of
     SigLIP.
     """
     import torch
@@ -101,7 +101,7 @@ def save_siglip2(folder: Path, *, seed: int = 0) -> Path:
 
 
 def save_dinov2(folder: Path, *, seed: int = 0) -> Path:
-    """A tiny DINOv2, for which images are resized to more than its input and cropped."""
+    """A tiny DINOv2, for which images are resized to a larger size than its input and then cropped."""
     import torch
     import transformers
 
@@ -132,7 +132,7 @@ def aesthetic_tensors(dimension: int = 768, *, seed: int = 0, scale: float = 1.0
         tensors[f"layers.{number}.weight"] = random.normal(0, before**-0.5, (after, before)).astype(np.float32)
         tensors[f"layers.{number}.bias"] = random.normal(0, 0.1, after).astype(np.float32)
     tensors["layers.7.weight"] *= np.float32(scale * dimension**0.5)
-    # The output for an embedding of zeros is shifted to 5.
+    # Shift the output for an embedding of zeros to 5.
     offset = np.zeros(1, np.float32)
     for number in numbers:
         offset = tensors[f"layers.{number}.weight"] @ offset.ravel() if number else np.zeros(1024, np.float32)
@@ -156,7 +156,7 @@ def nsfw_tensors(dimension: int = 768, *, seed: int = 0) -> dict[str, np.ndarray
 
 
 def save_heads(folder: Path, dimension: int, *, seed: int = 0) -> tuple[Path, Path]:
-    """Both heads in their published formats: the aesthetic one as safetensors, the NSFW one as a torch file."""
+    """Both heads in their published formats: the aesthetic head as safetensors, the NSFW head as a torch file."""
     import safetensors.numpy
     import torch
 
@@ -168,7 +168,7 @@ def save_heads(folder: Path, dimension: int, *, seed: int = 0) -> tuple[Path, Pa
 
 
 def _spread(model: Any) -> None:
-    """Larger random weights: as initialised, every picture would get nearly the same vector."""
+    """Use larger random weights: with the initial ones, all pictures would get nearly the same vector."""
     import torch
 
     with torch.no_grad():
@@ -179,7 +179,7 @@ def _spread(model: Any) -> None:
 
 def _write_tokenizer(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    # The printable characters that stand for the 256 bytes, in the order of byte-level tokenizers.
+    # The printable characters for the 256 bytes, in the order of byte-level tokenizers.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]

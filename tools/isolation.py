@@ -1,8 +1,8 @@
 """Checks that each package's tests pass with only the dependencies that the package declares.
 
-In the shared environment an undeclared import works because a sibling brought the package. Here each package gets its
-own environment with its dependencies, its ``test`` group, and nothing else. Tests marked for an extra skip themselves
-(see conftest.py). Two packages are tested at a time, since each uses one core.
+In the shared environment, an undeclared import works if a sibling requires the package. Here, each package gets its own
+environment with only its dependencies and its ``test`` group. Tests marked for an extra skip themselves (see
+conftest.py). Two packages are tested at the same time, since each uses one core.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AT_ONCE = 2
 
 
 def main() -> int:
-    """Run the tests of every package, or of those named; the exit code says whether all passed."""
+    """Run the tests of every package, or of the named ones; returns the exit code."""
     known = {package.name: package for package in packages()}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=f"default: {' '.join(known)}")
@@ -30,7 +30,7 @@ def main() -> int:
     if unknown := sorted(set(options.packages) - known.keys()):
         parser.error(f"no package {unknown[0]!r}; there are {', '.join(known)}")
 
-    # The longest one first, so that nothing waits for it at the end.
+    # Start the longest tests first, so that nothing waits for them at the end.
     names = sorted(options.packages or known, key=lambda name: -_bytes_of_tests(known[name]))
     failed: list[str] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -41,7 +41,7 @@ def main() -> int:
             if code not in (0, NO_TESTS_COLLECTED):
                 failed.append(name)
     if failed:
-        print(f"error: failed with its own dependencies alone: {', '.join(failed)}", file=sys.stderr)
+        print(f"error: failed with only the declared dependencies: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -50,13 +50,13 @@ def _bytes_of_tests(package: Package) -> int:
 
 
 def _run_tests(package: Package, extras: list[str]) -> tuple[int, float, str]:
-    """Exit code, seconds, and what was printed."""
+    """The exit code, the seconds, and the output."""
     started = time.monotonic()
     command = [UV, "run", "--quiet", "--package", package.name, "--exact", "--isolated"]
     command += ["--no-default-groups", "--group", "test"]
     command += [word for extra in extras for word in ("--extra", extra)]
-    # A separate cache, since the shared environment's runs would keep rewriting it. Long tests show nothing new here:
-    # short ones have the same imports.
+    # Use a separate cache, since runs in the shared environment would keep rewriting it. Leave out slow tests, since
+    # fast tests have the same imports.
     command += [
         "python",
         "-m",
@@ -70,7 +70,7 @@ def _run_tests(package: Package, extras: list[str]) -> tuple[int, float, str]:
         "not slow",
         str(package.folder / "tests"),
     ]
-    # An editable install of a sibling, or a PYTHONPATH, would let undeclared imports through again.
+    # An editable install of a sibling, or PYTHONPATH, would make undeclared imports work again.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

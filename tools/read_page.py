@@ -1,12 +1,12 @@
-"""Checks that a page of documentation works for its reader: runs its blocks in order in one folder.
+"""Checks that a page of documentation works for its reader, by running its blocks in order in one folder.
 
 A block is the text between fences. The word after the fence decides what happens to it:
 
 - ``sh`` is run by bash, ``python`` in one interpreter for the whole page, ``sql`` by DuckDB;
-- ``yaml`` with stages is a pipeline file and is run; other YAML is put into a pipeline file and checked; ``toml`` is
-parsed;
+- ``yaml`` with stages is a pipeline file and is run; other YAML is inserted into a pipeline file and checked; ``toml``
+  is parsed;
 - a block whose first line is ``# name.yaml`` or ``# name.py`` is saved under that name instead, for later blocks;
-- ``text`` after a block is the output of that block: ``…`` stands for anything, and times may differ;
+- ``text`` after a block is the output of that block: ``…`` matches anything, and times may differ;
 - ``not run: REASON`` after the language is for blocks that need a cluster, a network or a GPU: they are only parsed.
 
 It needs only Python, and runs in the environment of the packages.
@@ -35,7 +35,9 @@ MARK = "not run: "
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its first line, its language, why it is not run (empty if it is), and its text."""
+    """One fenced block: its first line, its language, the reason why it is not run (empty if it is run), and its
+    text.
+    """
 
     line: int
     language: str
@@ -44,13 +46,13 @@ class Block:
 
     @property
     def file(self) -> str:
-        """The name to save it under, if its first line says so."""
+        """The file name under which to save the block, if its first line names one."""
         found = re.match(r"# ([\w-]+\.(?:yaml|py))\n", self.text)
         return found[1] if found else ""
 
 
 class WrongPageError(Exception):
-    """A block that does not do what the page says."""
+    """A block does not do what the page says."""
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -66,10 +68,12 @@ def blocks_of(text: str) -> list[Block]:
         else:
             language, _, rest = opened[1].partition(" ")
             if language not in LANGUAGES:
-                raise WrongPageError(f"line {opened[0]}: a block is one of {', '.join(LANGUAGES)}, not {language!r}")
+                raise WrongPageError(
+                    f"line {opened[0]}: the language of a block must be one of {', '.join(LANGUAGES)}, not {language!r}"
+                )
             if rest and (not rest.startswith(MARK) or not rest.removeprefix(MARK).strip()):
                 raise WrongPageError(
-                    f"line {opened[0]}: after the language comes `{MARK}REASON` or nothing, not {rest!r}"
+                    f"line {opened[0]}: the language may be followed only by `{MARK}REASON`, not by {rest!r}"
                 )
             found.append(Block(opened[0], language, rest.removeprefix(MARK), "\n".join(lines) + "\n"))
             opened = None
@@ -79,7 +83,7 @@ def blocks_of(text: str) -> list[Block]:
 
 
 class Reader:
-    """A reader who types what a page shows."""
+    """Acts as a reader who types what a page shows."""
 
     def __init__(self, page: str) -> None:
         self.page = page
@@ -87,7 +91,7 @@ class Reader:
         self.printed: str | None = None
 
     def read(self, block: Block) -> None:
-        """Run a block, or check it if it must not run."""
+        """Run a block, or only check it if it must not run."""
         if block.language == "text":
             if not block.not_run:
                 self._compare(block)
@@ -123,14 +127,14 @@ class Reader:
 
     def _python(self, block: Block) -> str:
         name = f"{self.page}:{block.line}"
-        # So that tracebacks and the sources of functions are found.
+        # Python uses this to find the source for tracebacks and functions.
         linecache.cache[name] = (len(block.text), None, block.text.splitlines(keepends=True), name)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(compile(block.text, name, "exec"), self.names)  # noqa: S102 - the page's own examples
         return printed.getvalue()
 
     def _sql(self, block: Block) -> str:
-        # Imported by name, since the tools are checked where it is not installed.
+        # Import it by name, since the tools are also type-checked where it is not installed.
         rows = importlib.import_module("duckdb").sql(block.text).fetchall()
         if not rows:
             raise WrongPageError("the query finds nothing")
@@ -149,7 +153,7 @@ class Reader:
         return self._called(["curate", "run", str(path)])
 
     def _check_yaml(self, block: Block) -> None:
-        """Check that every name and parameter in it exists; a fragment is put into a whole file."""
+        """Check that all names and parameters in the YAML exist; a fragment is inserted into a complete file."""
         from curator_core.config.pipeline_file import load_pipeline
 
         text = block.text
@@ -162,20 +166,20 @@ class Reader:
 
     def _compare(self, block: Block) -> None:
         if self.printed is None:
-            raise WrongPageError("shows what is printed, and nothing before it prints; say `text not run: …`")
+            raise WrongPageError("shows output, but no block before it prints; use `text not run: …`")
         if not matches(block.text, self.printed):
             raise WrongPageError(f"shows\n{block.text}\nbut this is printed:\n{self.printed}")
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether a page shows the output; ``…`` matches anything, and a time matches any time."""
+    """Whether the text on a page matches the output; ``…`` matches anything, and a time matches any time."""
     pattern = re.escape(shown.strip())
     pattern = re.sub(r"[\d.]+(?:\\\.\d+)?\\ s\b", r"[\\d.]+ s", pattern)
     return re.fullmatch(pattern.replace("…", ".*?"), printed.strip(), re.DOTALL) is not None
 
 
 def problems(page: str, text: str) -> Iterator[str]:
-    """Read a page from its first block on, and stop at the first error, since later blocks build on earlier ones."""
+    """Check the blocks of a page in order, and stop at the first error, since later blocks depend on earlier ones."""
     try:
         blocks = blocks_of(text)
     except WrongPageError as error:
@@ -194,9 +198,9 @@ def problems(page: str, text: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Read the named page; the exit code says whether it works."""
+    """Check the named page; returns the exit code."""
     page, path = sys.argv[1:]
-    sys.path[0] = ""  # modules in the folder can be imported, and not those beside this file
+    sys.path[0] = ""  # import modules from the page's folder, not those next to this file
     found = list(problems(page, Path(path).read_text(encoding="utf-8")))
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)

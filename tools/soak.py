@@ -2,8 +2,8 @@
 
     python tools/soak.py [--executor local] [--config '{"workers": 2}'] [--minutes 30] [--seed 1]
 
-Every round has its own seed, printed before it starts, and a pipeline of random size, with or without a merge, and with
-one or several files per source. A round that fails leaves its folder behind and names it.
+Every round has its own seed, which is printed before it starts, and a pipeline of random size, with or without a merge,
+and with one or several files per source. If a round fails, its folder is kept and named.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curator_core.testing.faults import Trial
 
 
 def play(folder: Path, seed: int, executor: str, config: dict[str, object]) -> str:
-    """One round; returns a summary. Raises `AssertionError` if anything is lost, doubled or left over."""
+    """Run one round; returns a summary. Raises `AssertionError` if anything is lost, duplicated or left over."""
     rng = random.Random(seed)
     kills = rng.randint(5, 30)
     trial = Trial(

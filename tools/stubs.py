@@ -1,8 +1,9 @@
 """Writes the ``__init__.pyi`` of packages whose names load on first use, for type checkers and editors.
 
-``from curator_text import WordCountFilter`` loads one module at run time, through a table (``_HOME``) that says where each
-name lives. A type checker cannot follow a table: without a stub every such name is `Any`. The stub says the same with
-imports. It is made from the table and never edited; ``--check`` lists the stubs that differ from the table.
+``from curator_text import WordCountFilter`` loads one module at run time, through a table (``_HOME``) with the module
+of each name. A type checker cannot follow a table, so without a stub, every such name would be `Any`. The stub
+expresses the table as imports. It is generated and never edited; ``--check`` lists the stubs that differ from the
+table.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ RENEW = "make generate"
 
 
 def table(init: Path) -> dict[str, str]:
-    """The ``_HOME`` of a package: name to module, relative to the package. Empty where names load with the package."""
+    """The ``_HOME`` of a package: a mapping from names to modules, relative to the package. It is empty if names load
+    with the package.
+    """
     for node in ast.parse(init.read_text(encoding="utf-8")).body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -33,7 +36,7 @@ def table(init: Path) -> dict[str, str]:
 
 
 def stub(init: Path, package: str) -> str:
-    """The stub of ``package``, whose ``__init__.py`` is ``init``, as the formatter would leave it."""
+    """The stub of ``package``, whose ``__init__.py`` is ``init``, in formatted form."""
     home = table(init)
     by_module: dict[str, list[str]] = {}
     for name, module in home.items():
@@ -49,7 +52,7 @@ def stub(init: Path, package: str) -> str:
 
 
 def lazy_packages(root: Path = ROOT) -> dict[Path, str]:
-    """The ``__init__.py`` of each package that has a table, and the name that the package is imported by."""
+    """The ``__init__.py`` of each package that has a table, and the import name of the package."""
     found: dict[Path, str] = {}
     for package in packages(root):
         source = package.folder / "src"
@@ -71,7 +74,7 @@ def stale(root: Path = ROOT) -> dict[Path, str | None]:
 
 
 def main() -> int:
-    """Write the stubs, or with ``--check`` list the outdated ones; the exit code says whether there are any."""
+    """Write the stubs, or with ``--check`` list the outdated ones; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a stub is out of date")
     check = parser.parse_args().check

@@ -1,7 +1,7 @@
 """Writes the public surface of each package, on which users may rely: every public name with its signature.
 
 The names of a package are those in its ``__all__`` and in that of its public subpackages; everything else that can be
-imported is private. ``packages/NAME/surface.txt`` holds them, so that reviews show their changes. ``--check`` shows
+imported is private. ``packages/NAME/surface.txt`` lists them, so that reviews show changes to them. ``--check`` shows
 differences between the file and the code.
 """
 
@@ -24,7 +24,7 @@ RENEW = "make generate"
 
 
 def surface(package: str) -> str:
-    """The public names of ``package`` and of its public subpackages, in order, with a signature of each."""
+    """The public names of ``package`` and of its public subpackages, in order, with the signature of each."""
     lines: list[str] = []
     homes: dict[int, str] = {}
     for module in public_packages(package):
@@ -33,7 +33,7 @@ def surface(package: str) -> str:
         for name in sorted(loaded.__all__):
             value = getattr(loaded, name)
             full = f"{module}.{name}"
-            # A second name of the same object needs no second description. Equal constants are not the same object.
+            # A second name for the same object needs no second description. Equal constants are not the same object.
             home = homes.setdefault(id(value), full) if callable(value) else full
             shown = described(name, value) if home == full else [f"{name} = {home}"]
             lines += [f"  {line}" for line in shown]
@@ -64,7 +64,7 @@ def described(name: str, value: Any) -> list[str]:
 
 
 def differences(package: Package) -> str:
-    """How ``surface.txt`` of a package differs from its code; empty if it does not."""
+    """The differences between ``surface.txt`` of a package and its code; empty if there are none."""
     path = surface_file(package)
     recorded = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = difflib.unified_diff(
@@ -74,12 +74,12 @@ def differences(package: Package) -> str:
 
 
 def surface_file(package: Package) -> Path:
-    """Where the surface of a package is recorded."""
+    """The file in which the surface of a package is recorded."""
     return package.folder / "surface.txt"
 
 
 def main() -> int:
-    """Write the files, or with ``--check`` show differences; the exit code says whether there are any."""
+    """Write the files, or with ``--check`` show differences; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     check = parser.parse_args().check
@@ -99,7 +99,7 @@ def main() -> int:
 
 def _members(cls: type) -> Iterator[str]:
     """Public methods, properties and attributes of ``cls`` that its public bases do not have in the same form."""
-    # Python's own (int, str, Exception, Enum) are documented elsewhere.
+    # Python's own classes (int, str, Exception, Enum) are documented elsewhere.
     ours = [base for base in cls.__mro__ if base.__module__.startswith("curator_")]
     parameters = set(_parameters_of(cls))
     for name in sorted({name for base in ours for name in (*vars(base), *inspect.get_annotations(base))}):
@@ -107,7 +107,7 @@ def _members(cls: type) -> Iterator[str]:
             continue
         forms = [form for base in ours if (form := _member(base, name)) is not None]
         bases = [form for base in ours[1:] if _is_public(base) and (form := _member(base, name)) is not None]
-        # An override with a narrower result is used as before.
+        # An override with a narrower return type is used in the same way.
         if (
             name not in parameters
             and forms
@@ -117,7 +117,7 @@ def _members(cls: type) -> Iterator[str]:
 
 
 def _member(cls: type, name: str) -> str | None:
-    """The description of an attribute by ``cls`` itself; None if there is none."""
+    """The description of an attribute that ``cls`` itself defines; None if it does not."""
     annotation = inspect.get_annotations(cls).get(name)
     if name not in vars(cls):
         return None if annotation is None else f"{name}: {_type(annotation)}"
@@ -128,7 +128,7 @@ def _member(cls: type, name: str) -> str | None:
         return f"{name}{_signature(value.__func__)} ({type(value).__name__})"
     if inspect.isfunction(value):
         return name + _signature(value)
-    # Slots stand for fields, which their annotation describes.
+    # Slots belong to fields, whose annotations describe them.
     if inspect.ismemberdescriptor(value):
         return None if annotation is None else f"{name}: {_type(annotation)}"
     return None if annotation is None else f"{name}: {_type(annotation)} = {_value(value)}"
@@ -145,7 +145,9 @@ def _constructor(cls: type) -> str:
 
 
 def _parameters_of(cls: type) -> dict[str, inspect.Parameter]:
-    """The parameters of the constructor: of ``__init__`` or ``__new__``, whichever is nearer, as type checkers see it."""
+    """The parameters of the constructor: those of ``__init__`` or ``__new__``, whichever is nearer, as for type
+    checkers.
+    """
     given = vars(cls).get("__signature__")
     if isinstance(given, inspect.Signature):
         return dict(given.parameters)
@@ -185,10 +187,10 @@ def _type(annotation: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """A default as it is written; three dots for one without a readable form."""
+    """A default as it is written in code, or three dots if it has no readable form."""
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
-    if isinstance(value, set | frozenset):  # in the same order every time
+    if isinstance(value, set | frozenset):  # always in the same order
         return f"{type(value).__name__}({{{', '.join(sorted(map(_value, value)))}}})"
     shown = repr(value)
     return "…" if shown.startswith("<") or " at 0x" in shown else shown

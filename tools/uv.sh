@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs uv for this checkout, on a machine that may have nothing but Python and pip.
+# Runs uv for this checkout, even on a machine that has only Python and pip.
 #
 #   tools/uv.sh sync --all-packages
 #
-# uv comes from PATH if it is new enough, otherwise from the checkout's own .uv/, which is made on first use. Python
-# 3.12 or 3.13 must be on the machine; it is not downloaded. UV_PYTHON names another one, and
-# UV_PYTHON_DOWNLOADS=automatic lets uv fetch one.
+# The script uses uv from PATH if it is new enough, otherwise from the checkout's own .uv/, which is made on first use.
+# Python 3.12 or 3.13 must be installed; it is not downloaded. UV_PYTHON selects another Python, and
+# UV_PYTHON_DOWNLOADS=automatic lets uv download one.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -20,7 +20,7 @@ new_enough() {
     [ "$(printf '%s\n%s\n' "$minimum" "$version" | sort -V | head -n1)" = "$minimum" ]
 }
 
-# pyenv has shims for versions that it then refuses to run, so each candidate is tried.
+# pyenv has shims for versions that it refuses to run, so each candidate is tried.
 some_python() {
     for name in python3.12 python3.13 python3 python /usr/bin/python3; do
         "$name" -c 'import sys; sys.exit(sys.version_info < (3, 8))' >/dev/null 2>&1 && {
@@ -37,7 +37,7 @@ install_uv() {
         exit 1
     }
     say "installing uv into ${own#"$root"/}/ (once)"
-    # Debian splits the venv module off; pip alone can still unpack uv into a folder.
+    # Debian packages the venv module separately; without it, pip can still unpack uv into a folder.
     if "$python" -m venv "$own" >/dev/null 2>&1 && "$own/bin/python" -m pip install --quiet "uv>=$minimum" >&2; then
         :
     elif ! "$python" -m pip install --quiet --upgrade --target "$own" "uv>=$minimum" >&2; then
@@ -53,9 +53,9 @@ if [ -z "$uv" ] || ! new_enough "$uv"; then
 fi
 
 export UV_PYTHON_DOWNLOADS="${UV_PYTHON_DOWNLOADS:-never}"
-# A registry that is briefly slow or busy is no reason to fail.
+# Do not fail if a registry is slow or busy for a short time.
 export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-120}" UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-6}"
-# An active environment does not belong to this checkout.
+# Ignore an active environment, since it does not belong to this checkout.
 unset VIRTUAL_ENV CONDA_PREFIX
 
 if [ -z "${UV_PYTHON:-}" ] && ! "$uv" python find --system 3.12 >/dev/null 2>&1; then

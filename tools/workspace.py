@@ -15,7 +15,7 @@ UV = str(ROOT / "tools" / "uv.sh")
 
 @dataclass(frozen=True)
 class Package:
-    """One member of the workspace. ``requirements`` includes those of the extras."""
+    """One package of the workspace. ``requirements`` includes the requirements of its extras."""
 
     name: str
     version: str
@@ -27,7 +27,7 @@ class Package:
 
     @property
     def module(self) -> str:
-        """The name to import it by."""
+        """The import name of the package."""
         return self.name.replace("-", "_")
 
 

@@ -3,9 +3,9 @@
     sh benchmarks/peers/datajuicer.sh
     benchmarks/peers/envs/datajuicer/bin/python benchmarks/peers/datajuicer_dedup.py exact|fuzzy FOLDER SCRATCH
 
-It runs Data-Juicer's program `dj-process` with two processes and without the cache, which a second run would read. The
-settings
-are the operators' defaults: words at white space, 5-grams, 256 permutations, a Jaccard of 0.7.
+It runs Data-Juicer's program `dj-process` with two processes and without its cache, which a second run would use. The
+settings are the operators' defaults: words separated by white space, 5-grams, 256 permutations, a Jaccard similarity of
+0.7.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     scratch = (options.scratch / "datajuicer").resolve()
     shutil.rmtree(scratch, ignore_errors=True)
-    # It reads a folder without its subfolders.
+    # Data-Juicer does not read subfolders.
     source, target = scratch / "in", scratch / "out"
     source.mkdir(parents=True)
     target.mkdir()
@@ -61,7 +61,9 @@ def main() -> None:
     done = subprocess.run([program, "--config", recipe], env=environment, capture_output=True, text=True, check=False)
     wall = time.perf_counter() - started
     if done.returncode:
-        sys.exit(f"error: dj-process ended in {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        sys.exit(
+            f"error: dj-process ended with exit code {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
     metrics = report_kept(options.folder, target)
     print("BENCH", json.dumps({"pipeline_s": round(wall, 2), "rows_in": metrics.pop("documents"), **metrics}))
 

@@ -3,8 +3,8 @@
     sh benchmarks/peers/datasketch.sh
     benchmarks/peers/envs/datasketch/bin/python benchmarks/peers/datasketch_dedup.py fuzzy FOLDER SCRATCH
 
-A library, not a pipeline: one process, word 5-grams, 128 permutations, its LSH for a Jaccard of 0.7, and the first of
-all documents that a chain of matches connects stays.
+datasketch is a library, not a pipeline. The script uses one process, word 5-grams, 128 permutations and its LSH for a
+Jaccard similarity of 0.7. Of all documents that are connected by a chain of matches, the first one stays.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/bin/sh
-# datatrove 0.10.1 with spaCy, its default word tokenizer. Babel brings the CLDR names of the parity corpus.
+# datatrove 0.10.1 with spaCy, its default word tokenizer. Babel provides the CLDR names for the parity corpus.
 set -eu
 cd "$(dirname -- "$0")"
 [ -x envs/datatrove/bin/python ] || ../../tools/uv.sh venv --quiet --python 3.12 envs/datatrove

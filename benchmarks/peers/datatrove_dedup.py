@@ -4,8 +4,8 @@
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_dedup.py exact|fuzzy FOLDER SCRATCH [--words spacy|space]
 
 It runs datatrove's documented steps with their defaults (word 5-grams, 14 buckets of 8 hashes), two workers, and a task
-for each file. spaCy, the default for English, finds the words; `space` splits at white space, which is four times as
-fast and finds as much.
+for each file. By default for English, spaCy finds the words; `space` splits at white space, which is four times as fast
+and finds as many duplicates.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WORKERS = 2
 
 
 class WhiteSpace(WordTokenizer):
-    """Words are separated by white space."""
+    """A word tokenizer that splits at white space."""
 
     def word_tokenize(self, text: str) -> list[str]:
         return text.split()

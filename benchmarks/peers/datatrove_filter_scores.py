@@ -4,9 +4,9 @@
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_filter_scores.py \
         packages/curator-text/tests/filters/data
 
-Words are separated by white space, and sentences end with `.?!`: datatrove gets such a tokenizer as its language, so
-its own rules are compared, not spaCy's. Every rule is also recorded alone, with all other limits off, because a
-decision by the first broken limit hides the rest.
+Words are separated by white space, and sentences end with `.?!`: datatrove gets a tokenizer for that as its language,
+so the comparison is with its own rules, not with spaCy's. Every rule is also recorded alone, with all other limits off,
+because the first broken limit hides the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ END = re.compile(r"[.?!]+[\"'”’)\]]*(?=\s|$)")  # noqa: RUF001
 
 
 class WhiteSpace(WordTokenizer):
-    """Words and sentences as said above."""
+    """A tokenizer with words and sentences as described above."""
 
     def word_tokenize(self, text: str) -> list[str]:
         return text.split()

@@ -1,13 +1,13 @@
-"""Compares FineWeb's recipe in datatrove with `curate run`, stage by stage, on the pages of `examples/fineweb-minhash`.
+"""Compares FineWeb's recipe in datatrove with ours, stage by stage, on the pages of `examples/fineweb-minhash`.
 
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_fineweb.py there MADE OUT
     python benchmarks/peers/datatrove_fineweb.py here MADE OUT
 
-``there`` runs the filters of datatrove's own `examples/fineweb.py`, in its order and with its limits, and then its MinHash
-(word 5-grams, 14 buckets of 8), and writes the ids that remain after each stage to ``OUT/there.json``. ``here`` does
-the same with ours, into ``OUT/here.json``, and prints both side by side, and why documents remain on one side alone.
-datatrove gets words separated by white space, as in `datatrove_filter_scores.py`; its filter of addresses gets the one
-word that the example blocks.
+``there`` runs the filters of datatrove's own `examples/fineweb.py`, in its order and with its limits, and then its
+MinHash (word 5-grams, 14 buckets of 8), and writes the ids that remain after each stage to ``OUT/there.json``. ``here``
+does the same with our filters, writes to ``OUT/here.json``, and prints both results side by side, with the reasons why
+documents remain on only one side. datatrove gets words separated by white space, as in `datatrove_filter_scores.py`;
+its address filter gets the one word that the example blocks.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def compared(ours: dict[str, list[str]], theirs: dict[str, list[str]]) -> str:
 
 
 def explained(ours: dict[str, list[str]], theirs: dict[str, list[str]], before: Path) -> str:
-    """Documents that MinHash leaves on one side alone, with the most similar one that is left on the other, by brute
-    force.
+    """Documents that remain on only one side after MinHash, with the most similar document that remains on the other,
+    by brute force.
     """
     texts = {}
     for file in before.rglob("*.jsonl"):
@@ -62,11 +62,11 @@ def explained(ours: dict[str, list[str]], theirs: dict[str, list[str]], before: 
     for name, alone, others in (("here", left - kept, kept), ("there", kept - left, left)):
         found = [alike(one, others) for one in sorted(alone)]
         lines.append(
-            f"only {name}: {len(found)}; for {sum(value >= 0.75 for value in found)} the other side has one with a Jaccard of "
-            f"0.75 or more, for {sum(value < 0.75 for value in found)} it has none"
+            f"only {name}: {len(found)}; for {sum(value >= 0.75 for value in found)}, the other side has one with a "
+            f"Jaccard similarity of 0.75 or more, for {sum(value < 0.75 for value in found)} it has none"
         )
     pairs = sum(alike(one, kept) >= 0.75 for one in kept) / 2, sum(alike(one, left) >= 0.75 for one in left) / 2
-    lines.append(f"pairs of 0.75 or more that are left: {pairs[1]:.0f} here, {pairs[0]:.0f} there, about")
+    lines.append(f"remaining pairs of 0.75 or more: about {pairs[1]:.0f} here, {pairs[0]:.0f} there")
     return "\n".join(lines)
 
 

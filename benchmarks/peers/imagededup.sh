@@ -1,5 +1,5 @@
 #!/bin/sh
-# imagededup 0.3.3.post2, whose methods by hash are compared with; scikit-image and scikit-learn bring photographs.
+# imagededup 0.3.3.post2, for a comparison with its hash methods; scikit-image and scikit-learn include photographs.
 set -eu
 cd "$(dirname -- "$0")"
 [ -x envs/imagededup/bin/python ] || ../../tools/uv.sh venv --quiet --python 3.12 envs/imagededup

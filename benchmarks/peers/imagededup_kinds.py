@@ -1,11 +1,11 @@
-"""Which copies do imagededup's hashes find, by kind of change?
+"""Measures which copies imagededup's hashes find, by kind of change.
 
     sh benchmarks/peers/imagededup.sh
     benchmarks/peers/envs/imagededup/bin/python benchmarks/peers/imagededup_kinds.py FOLDER SCRATCH --method PHash
 
-FOLDER holds what make_image_copies.py made. The method's default radius (10 of 64 bits) is used, in one process, with the search
-that its documentation shows first (`find_duplicates`). Files and not tars are what it reads: they are unpacked before the clock
-starts. It writes nothing, and looks for no mirrored copies.
+FOLDER contains the output of make_image_copies.py. The script uses the default radius of the method (10 of 64 bits),
+one process, and the search that its documentation shows first (`find_duplicates`). imagededup reads files, so the tars
+are unpacked before the clock starts. It writes nothing, and does not search for mirrored copies.
 """
 
 from __future__ import annotations

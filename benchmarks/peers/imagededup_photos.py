@@ -1,4 +1,4 @@
-"""Writes the photographs that scikit-learn and scikit-image bring into a folder.
+"""Writes the photographs that are part of scikit-learn and scikit-image to a folder.
 
 benchmarks/peers/envs/imagededup/bin/python benchmarks/peers/imagededup_photos.py FOLDER
 """
@@ -26,7 +26,7 @@ def main() -> None:
     for path in sorted(path for folder in folders for path in folder.iterdir() if path.suffix in SUFFIXES):
         try:
             image = Image.open(path)
-        except UnidentifiedImageError:  # what Pillow does not read
+        except UnidentifiedImageError:  # formats that Pillow does not read
             continue
         with image:
             if image.mode in ("RGB", "L") and min(image.size) >= LEAST_SIDE:

@@ -4,8 +4,8 @@
     PYTHONHASHSEED=0 benchmarks/peers/envs/nemo/bin/python benchmarks/peers/nemo_filter_scores.py \
         packages/curator-text/tests/filters/data
 
-A filter that raises on a document has no score there: null. The hash seed is fixed because the most frequent n-gram is
-picked from a set, so some scores of RepeatingTopNGramsFilter would differ from run to run; the tests list them.
+If a filter raises on a document, its score there is null. The hash seed is fixed because the most frequent n-gram is
+picked from a set, so some scores of RepeatingTopNGramsFilter would differ between runs; the tests list these scores.
 """
 
 from __future__ import annotations

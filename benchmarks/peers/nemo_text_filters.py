@@ -1,7 +1,7 @@
 """Times NeMo Curator's filters over the documents of text_filters.py, with the same filters, limits and order.
 
-Its filter objects are called as its ScoreFilter stage calls them, in one process without an engine, and only the
-filters are timed; an engine's cost would come on top.
+The filter objects are called in the same way as by NeMo Curator's ScoreFilter stage, in one process without an engine,
+and only the filters are timed; the cost of an engine would be added to that.
 
     {peer}/bin/python benchmarks/peers/nemo_text_filters.py FOLDER [--set web-english|eight] [--documents 1500]
 """
@@ -79,7 +79,7 @@ def main() -> None:
         for judge in judges:
             try:
                 judge.score_document(text)
-            except (ValueError, ZeroDivisionError):  # a text with no words
+            except (ValueError, ZeroDivisionError):  # a text without words
                 continue
     scored = time.process_time() - started
     print(

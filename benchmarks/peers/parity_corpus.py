@@ -1,12 +1,12 @@
-"""Makes the corpus on which our filters are compared with those of NeMo Curator and datatrove.
+"""Makes the corpus for comparing our filters with those of NeMo Curator and datatrove.
 
     sh benchmarks/peers/datatrove.sh
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/parity_corpus.py packages/curator-text/tests/filters/data
 
 The corpus is committed, so the tests do not depend on the machine; this script documents its origin. It uses text that
-may be redistributed: Python's own sources, headers and documentation (PSF licence), names of places, languages
-and units from CLDR as packaged by Babel (Unicode licence), example sentences of spaCy's languages (MIT), and junk that
-it makes itself. With the same versions of these it writes the same documents.
+may be redistributed: Python's own sources, headers and documentation (PSF licence), names of places, languages and
+units from CLDR as packaged by Babel (Unicode licence), example sentences of spaCy's languages (MIT), and generated
+junk. With the same versions of these sources, it writes the same documents.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read(path: Path) -> str:
 
 
 def chunks(rng: random.Random, texts: list[str], count: int, low: int = 80, high: int = 5000) -> list[str]:
-    """Pieces of whole lines, with lengths spread evenly over the orders of magnitude."""
+    """Pieces of complete lines, with lengths that are spread evenly over the orders of magnitude."""
     pieces = []
     for text in texts:
         current: list[str] = []

@@ -1,7 +1,7 @@
 """Makes pages that share parts in a folder: ``python make_data.py FOLDER``.
 
-The same files every time. 200 pages have a title, prose of their own, and one of three footers; 40 of them quote one of eight
-press releases in full, and 10 consist only of a press release.
+The same files every time. 200 pages have a title, prose of their own, and one of three footers; 40 of them quote one of
+eight press releases in full, and 10 consist only of a press release.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A user's pipeline. `test_types_for_users.py` runs type checkers over it; the code itself never runs.
 
-``# -> T``: the type that is revealed here. ``# error``: a mistake that a type checker must find here, and nowhere else.
+``# -> T`` marks the revealed type of a line. ``# error`` marks a mistake; a type checker must find exactly these.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ AddLength(colum="body")  # error
 
 
 @stage(inputs=["text"], outputs=["shout"])
-def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch:  # noqa: N802 - named as a stage
+def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch:  # noqa: N802 - it makes a stage
     reveal_type(mark)  # -> str
     return batch
 

@@ -1,3 +1,3 @@
-"""The benchmark runner: reading the file (suite), running (runner, processes, data), judging and showing (gates,
-report).
+"""The benchmark runner: reads the file (suite), runs commands (runner, processes, data), and checks and shows results
+(gates, report).
 """

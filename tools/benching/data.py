@@ -1,4 +1,4 @@
-"""Makes the data of benchmarks once for each maker, and verifies it before use."""
+"""Makes the data of benchmarks once for each command, and verifies it before use."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benching.suite import BenchError, Data, Entry
 
 
 class Folders:
-    """The folders with the data of entries; one maker command makes one folder."""
+    """The folders with the data of entries; each command that makes data has one folder."""
 
     def __init__(self, root: Path, checkout: Path, run: Callable[[Entry, list[str]], object]) -> None:
         self._root, self._checkout, self._run = root, checkout, run
         self._verified: set[tuple[Path, str, str]] = set()
 
     def of(self, entry: Entry) -> Path:
-        """The folder with the entry's data, made if it is not there yet, and verified."""
+        """The folder with the data of an entry, which is made if it does not exist, and verified."""
         if entry.data is None:
             return self._root
         words = shlex.split(entry.data.make)
@@ -41,7 +41,7 @@ class Folders:
     def _key(self, command: str, words: list[str]) -> str:
         key = hashlib.sha256(command.encode())
         for word in words:
-            if (self._checkout / word).is_file():  # a maker that has changed makes new data
+            if (self._checkout / word).is_file():  # a changed command or script makes new data
                 key.update((self._checkout / word).read_bytes())
         return key.hexdigest()[:16]
 
@@ -52,16 +52,18 @@ class Folders:
             found = rows_sha256(folder, pattern)
             if found != wanted:
                 raise BenchError(
-                    f"the data in {folder} is not what the entry names: the rows of {pattern} have the checksum {found}, not "
-                    f"{wanted}. Remove the folder to have the data made again. If the checksum is then still wrong, "
-                    "the maker or its input has changed: renew the checksum, and every count and speed that was "
-                    "measured on the old data"
+                    f"the data in {folder} is wrong: the rows of {pattern} have the checksum {found}, not {wanted}. "
+                    "Remove the folder to have the data made again. If the checksum is still wrong then, the script "
+                    "or its input has changed: update the checksum, and every count and speed that was measured on "
+                    "the old data"
                 )
             self._verified.add((folder, pattern, wanted))
 
 
 def rows_sha256(folder: Path, pattern: str) -> str:
-    """The checksum of the rows in the files of a pattern: of their JSON, a line for each, in the order of the files' names."""
+    """The checksum of the rows in the files of a pattern: it covers the JSON of each row, one per line, in the order of
+    the file names.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.glob(pattern)):
         if path.suffix == ".parquet":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from benching.suite import Entry, Value
 
-# The metrics that the runner itself measures for every command.
+# Metrics that the runner measures for every command.
 OWN_METRICS = ("seconds", "peak_memory_gb", "processes_left")
 
 Number = int | float
@@ -16,7 +16,7 @@ Number = int | float
 
 @dataclass
 class Measured:
-    """The measurements of one entry: each metric's value in each repeat, or why there is none."""
+    """The measurements of one entry: the values of each metric in all repeats, or the reason why there are none."""
 
     entry: Entry
     values: dict[str, list[Value]] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Measured:
     failed: str = ""
 
     def median(self, metric: str) -> float | None:
-        """The median of a metric, or None where it was not measured or is not a number."""
+        """The median of a metric, or None if it was not measured or is not a number."""
         numbers = self.numbers(metric)
         return statistics.median(numbers) if numbers else None
 
@@ -34,14 +34,14 @@ class Measured:
         return [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
 
     def spread(self, metric: str) -> float | None:
-        """(largest - smallest) / median: how far to trust the median."""
+        """The spread, (largest - smallest) / median, which shows how reliable the median is."""
         numbers, middle = self.numbers(metric), self.median(metric)
         return (max(numbers) - min(numbers)) / abs(middle) if middle and len(numbers) > 1 else None
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate and its verdict; ``held`` is None where it could not be judged on this machine."""
+    """One gate and its result; ``held`` is None if it could not be checked on this machine."""
 
     entry: str
     metric: str
@@ -51,7 +51,7 @@ class Gate:
 
 
 def judge(results: list[Measured]) -> list[Gate]:
-    """All gates of all entries. A metric that the command never printed misses its gate."""
+    """All gates of all entries. If the command did not print a metric, its gate is missed."""
     by_name = {one.entry.name: one for one in results}
     return [gate for one in results for gate in _gates_of(one, by_name)]
 
@@ -65,7 +65,7 @@ def _gates_of(one: Measured, by_name: dict[str, Measured]) -> Iterator[Gate]:
         return
     for metric, wanted in entry.exact.items():
         values = one.values.get(metric, [])
-        # Every repeat, not the median: a count that is right most of the time is wrong.
+        # Check every repeat, not the median: a count that is sometimes wrong is wrong.
         held = bool(values) and all(isinstance(v, bool) is isinstance(wanted, bool) and v == wanted for v in values)
         found = ", ".join(sorted({show(v) for v in values})) or "not printed"
         yield Gate(entry.name, metric, f"= {show(wanted)}", found, held)
@@ -95,7 +95,7 @@ def _compare(entry: str, metric: str, value: float | None, sign: str, limit: flo
 
 
 def show(value: Value) -> str:
-    """A value in the form of tables and gates."""
+    """A value as it is shown in tables and gates."""
     if isinstance(value, float):
         return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
     return str(value)

@@ -15,14 +15,16 @@ TAG = "CURATOR_BENCH_RUN"
 class Tree:
     """All processes that a command started, including those that now have another parent.
 
-    They are found by the variable in their environment, or by their parent. Linux only; elsewhere it sees nothing.
+    They are found by the variable in their environment, or by their parent. This works only on Linux; on other systems
+    it finds nothing.
     """
 
     def __init__(self, pid: int, tag: str) -> None:
         self.peak_bytes = 0
         self._root = pid
         self._needle = f"{TAG}={tag}".encode()
-        # By pid and start time, since pids are reused. A process that once belonged still does after an exec.
+        # Processes by pid and start time, since pids are reused. A process that was once found stays here after an
+        # exec.
         self._known: dict[tuple[int, int], bool] = {}
 
     def sample(self) -> None:
@@ -31,7 +33,7 @@ class Tree:
         self.peak_bytes = max(self.peak_bytes, total)
 
     def members(self) -> list[int]:
-        """The pids that belong now."""
+        """The pids of the processes that run now."""
         alive = dict(_processes())
         belongs: dict[int, bool] = {}
         for pid, (parent, started) in sorted(alive.items(), key=lambda item: item[1][1]):
@@ -44,8 +46,8 @@ class Tree:
         return [pid for pid, ours in belongs.items() if ours]
 
     def kill(self, except_pid: int | None) -> int:
-        """Kill what is still running; returns how many there were (it looks twice, since a process may be about to
-        end).
+        """Kill the processes that are still running; returns their number. It checks twice, since a process may be
+        about to end.
         """
         found = [pid for pid in self.members() if pid != except_pid]
         if found and except_pid is None:
@@ -69,7 +71,7 @@ def _processes() -> Iterator[tuple[int, tuple[int, int]]]:
     """Pid, parent and start time of each process that is not a zombie."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name, in parentheses, may hold anything; the numbers come after the last one.
+            # The name, in parentheses, may contain any character; the numbers follow the last parenthesis.
             fields = path.read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
@@ -80,7 +82,7 @@ def _processes() -> Iterator[tuple[int, tuple[int, int]]]:
 def _environment(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # another user's, or gone
+    except OSError:  # the process belongs to another user, or has ended
         return b""
 
 
@@ -90,5 +92,5 @@ def _pss_bytes(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     except OSError:
-        pass  # it ended between the listing and here
+        pass  # the process ended after the listing
     return 0

@@ -1,4 +1,4 @@
-"""Writes the results of a run of benchmarks: JSON to compare with other runs, and a table for people."""
+"""Writes the results of a run of benchmarks: JSON for comparison with other runs, and a table for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benching.runner import ROOT, cpus, memory_gb
 
 
 def as_record(results: list[Measured], gates: list[Gate], started: datetime) -> dict[str, object]:
-    """Everything that is needed to compare this run with another one."""
+    """All data that is needed to compare this run with another one."""
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     return {
         "started": started.isoformat(timespec="seconds"),
@@ -55,7 +55,7 @@ _load_before = [round(load, 2) for load in os.getloadavg()]
 
 
 def as_table(results: list[Measured], gates: list[Gate]) -> str:
-    """One line per metric, with its gate where it has one."""
+    """One line for each metric, with its gate if it has one."""
     rows = [("entry", "metric", "median", "spread", "gate", "")]
     for one in results:
         name = one.entry.name
@@ -69,7 +69,7 @@ def as_table(results: list[Measured], gates: list[Gate]) -> str:
         for gate in own:
             verdict = {True: "ok", False: "MISSED", None: "not judged"}[gate.held]
             rows.append((name, gate.metric, gate.found, _percent(one.spread(gate.metric)), gate.rule, verdict))
-    # A long reason need not widen every row.
+    # A long reason must not widen every row.
     widths = [min(60, max(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * min(120, sum(widths) + 10), *lines[1:]])

@@ -21,12 +21,12 @@ from benching.suite import BenchError, Entry, Value
 ROOT = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 MARK = "BENCH "
-# Data is made once and not measured; on a busy machine or a slow network that may take long.
+# The time limit for making data, which is not measured and may take long on a busy machine or a slow network.
 DATA_TIMEOUT_S = 3600.0
 
 
 def measure(group: list[Entry], repeats: int | None, data_root: Path) -> list[Measured]:
-    """Run the entries of a group in turns, so that other work on the machine affects all of them alike."""
+    """Run the entries of a group in turns, so that other load affects all of them equally."""
     results = [Measured(entry, skipped=_why_not(entry)) for entry in group]
     folders = Folders(data_root, ROOT, lambda entry, words: _spawn(entry, words, DATA_TIMEOUT_S, pinned=False))
     data = {}
@@ -53,7 +53,7 @@ def measure(group: list[Entry], repeats: int | None, data_root: Path) -> list[Me
 
 
 def _why_not(entry: Entry) -> str:
-    """Why this machine cannot run the entry, or nothing."""
+    """The reason why this machine cannot run the entry, or an empty text."""
     wants, there, memory = entry.resources, len(cpus()), memory_gb()
     if wants.cpus is not None and wants.cpus > there:
         return f"needs {wants.cpus} CPUs, this machine has {there}"
@@ -87,14 +87,14 @@ def _fill(word: str, places: dict[str, str]) -> str:
 
 
 def _spawn(entry: Entry, words: list[str], timeout_s: float, *, pinned: bool) -> tuple[str, dict[str, Value]]:
-    """Run a command to its end and watch the memory of everything that it starts; returns its output and our
+    """Run a command to its end and watch the memory of all processes that it starts; returns its output and our
     metrics.
     """
     tag = uuid.uuid4().hex
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path} | entry.env | {TAG: tag}
     own_cpus = sorted(cpus())[: entry.resources.cpus] if pinned and entry.resources.cpus else None
-    # Files, not pipes: a process that outlives the command would hold a pipe open.
+    # Use files, not pipes: a process that outlives the command would keep a pipe open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         try:
@@ -106,7 +106,7 @@ def _spawn(entry: Entry, words: list[str], timeout_s: float, *, pinned: bool) ->
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                # Safe here: this program starts no threads.
+                # This is safe here, since this program starts no threads.
                 preexec_fn=(lambda: os.sched_setaffinity(0, own_cpus)) if own_cpus else None,  # noqa: PLW1509
             )
         except OSError as error:
@@ -134,21 +134,22 @@ def _spawn(entry: Entry, words: list[str], timeout_s: float, *, pinned: bool) ->
 
 
 def _wait(process: subprocess.Popen[bytes], tree: Tree, deadline: float) -> bool:
-    """Wait for the end, sampling memory meanwhile; False if the deadline came first."""
+    """Wait for the end and sample memory meanwhile; returns False if the deadline came first."""
     while (now := time.perf_counter()) < deadline:
         before = time.thread_time()
         tree.sample()
-        # At most a twentieth of one core: watching must not slow the command. The cost is counted in CPU time, since on
-        # a busy machine wall time includes waiting, and pauses would grow until peaks are missed.
+        # Use at most a twentieth of one core, because watching must not slow down the command. The cost is measured in
+        # CPU time: on a busy machine, wall time includes waiting, and pauses would become so long that peaks are
+        # missed.
         pause = min(max(0.05, 20 * (time.thread_time() - before)), deadline - now)
         if _ended_within(process, pause):
-            tree.sample()  # what was left running
+            tree.sample()  # the processes that were left running
             return True
     return False
 
 
 def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    if hasattr(os, "pidfd_open"):  # wakes at once; Popen.wait polls in steps of up to 50 ms
+    if hasattr(os, "pidfd_open"):  # this returns at once; Popen.wait polls in steps of up to 50 ms
         try:
             descriptor = os.pidfd_open(process.pid)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Reads the benchmarks' file: entries with their gates, which are chosen, and which run in turns."""
+"""Reads the file of benchmarks: entries with their gates, the selected entries, and groups that run in turns."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Value = bool | int | float | str
 
 
 class BenchError(Exception):
-    """The file or an option is wrong, or a command failed; the text says which and what to do."""
+    """The file or an option is wrong, or a command failed; the message says which and what to do."""
 
 
 class Strict(BaseModel):
-    """A part of the file, in which an unknown key is an error."""
+    """Base of the parts of the file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,10 +40,10 @@ class Resources(Strict):
 
 
 class Data(Strict):
-    """How an entry's data is made, and the checksums that it must have.
+    """The command that makes the data of an entry, and the checksums of the data.
 
-    ``sha256`` has a checksum for every pattern of file names. It covers the rows: the lines of JSON files in the order
-    of their names, and for Parquet files, whose bytes differ between writers, the same lines made from their rows.
+    ``sha256`` has a checksum for every pattern of file names. It covers the rows: the lines of JSON files, in the order
+    of their names. The bytes of Parquet files differ between writers, so their rows are converted to the same lines.
     """
 
     make: str
@@ -75,7 +75,7 @@ class Entry(Strict):
 
     @property
     def compared_with(self) -> set[str]:
-        """The entries that this one's ratios need."""
+        """The entries with which the ratios of this one compare."""
         return {ratio.to.partition(".")[0] for ratio in self.ratio}
 
 
@@ -100,7 +100,7 @@ def load(path: Path) -> list[Entry]:
         for ratio in entry.ratio:
             if (other := ratio.to.partition(".")[0]) not in names or "." not in ratio.to:
                 raise BenchError(
-                    f"{path}: {entry.name}: ratio.to is {ratio.to!r}; it must be ENTRY.METRIC, and there is "
+                    f"{path}: {entry.name}: ratio.to is {ratio.to!r}; it must be ENTRY.METRIC, but there is "
                     f"{'such an entry but no metric' if other in names else f'no entry {other!r}'}"
                 )
             if ratio.min is None and ratio.max is None:
@@ -109,7 +109,9 @@ def load(path: Path) -> list[Entry]:
 
 
 def choose(entries: list[Entry], tags: Iterable[str], only: Iterable[str]) -> list[Entry]:
-    """The entries with one of the tags or names (all, if none is given), and those that they are compared with."""
+    """The entries with one of the tags or names (all if none is given), and the entries with which they are
+    compared.
+    """
     tags, only = set(tags), set(only)
     known_tags, names = {tag for entry in entries for tag in entry.tags}, {entry.name for entry in entries}
     for what, wanted, known in (("tag", tags, known_tags), ("entry", only, names)):

@@ -74,7 +74,7 @@ def test_an_option_that_ray_refuses_is_reported_with_its_reason_and_no_second_ra
     assert "\x1b" not in report["text"]
 
 
-def test_a_ray_that_takes_longer_than_it_may_is_not_tried_again_and_leaves_nothing() -> None:
+def test_a_ray_that_takes_too_long_is_not_started_again_and_leaves_nothing_behind() -> None:
     # The node's process ends at once, as if a library were missing, so it never reports. Ray waits half a minute for
     # it, by a clock that runs ten times as fast here.
     fault = """

@@ -169,7 +169,7 @@ def gpu_groups(reader: ImageReader) -> list[tuple[str, float]]:
     return [(group.name, group.resources.gpu_memory_gb) for group in plan.segments[0].groups]
 
 
-def test_heads_share_the_gpu_worker_of_the_embedding_and_writing_does_not() -> None:
+def test_heads_share_the_gpu_worker_of_the_embedding_but_the_writer_does_not() -> None:
     assert gpu_groups(ImageReader("in/*.tar")) == [
         ("ImageRead", 0),
         ("ImageDecode+ResolutionFilter", 0),
@@ -186,7 +186,7 @@ def test_a_reader_with_a_gpu_decodes_in_the_worker_of_the_embedding_and_reads_wi
     ]
 
 
-def test_pictures_end_with_the_last_stage_that_looks_at_them() -> None:
+def test_pictures_are_dropped_after_the_last_stage_that_reads_them() -> None:
     chain: list[Any] = [
         ImageReader("in/*.tar"),
         BlurFilter(),
@@ -218,7 +218,7 @@ print(rows, len(reader.recorder.rejects), (resource.getrusage(resource.RUSAGE_SE
 
 
 @pytest.mark.slow
-def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(tmp_path: Path) -> None:
+def test_a_tar_twenty_times_larger_than_the_memory_limit_is_streamed(tmp_path: Path) -> None:
     """The process may grow by 32 MiB from its start; the tar has 640 MiB."""
     data = picture(0, 300, 300)
     filler = np.random.default_rng(0).bytes((1 << 20) - len(data) - 2048)
@@ -239,7 +239,7 @@ def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(
     assert grown <= 32
 
 
-def test_a_writer_that_no_row_reaches_is_a_writer_all_the_same(
+def test_a_writer_that_no_row_reaches_still_counts_as_a_writer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()

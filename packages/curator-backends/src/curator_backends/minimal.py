@@ -2,8 +2,8 @@
 
 On two CPUs, Ray and its workers start as fast as Python processes import modules, so each process left out saves time.
 The ones left out here serve the dashboard, the node autoscaler, usage statistics, the copying of logs to the driver's
-terminal, and environments that no stage has requested yet. Attributes of Ray are replaced by name, in this
-process and while Ray starts; a Ray version with other names starts more processes, and still works.
+terminal, and environments that no stage has requested yet. Attributes of Ray are replaced by name, in this process and
+while Ray starts; a Ray version with other names starts more processes, and still works.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@
 
 A Ray node joins only when both agents have written their ports to files, and each agent imports Ray first: on two CPUs,
 that adds more than a second to the start. The first agent serves the dashboard; its stand-in reports that there is
-none.
-The second agent makes environments for workers; at the first connection to its port, the stand-in becomes Ray's own
-agent in the same process. The stand-in runs without site-packages and imports only what it needs, so it is ready at
+none. The second agent makes environments for workers; at the first connection to its port, the stand-in becomes Ray's
+own agent in the same process. The stand-in runs without site-packages and imports only what it needs, so it is ready at
 once.
 """
 

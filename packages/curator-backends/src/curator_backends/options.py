@@ -16,13 +16,12 @@ class RayOptions:
 
     ``address``: the cluster to use (``auto`` for the one on this machine); without it, and without ``RAY_ADDRESS`` in
     the environment, a local cluster is started, and stopped at the end. ``num_cpus``, ``num_gpus``,
-    ``object_store_memory_gb`` and
-    ``dashboard`` are for a cluster that we start; ``start_timeout_s`` limits the time for attempts to start it.
-    ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a GPU where it cannot be
-    measured. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many workers a task may
-    kill before the error policy decides about it. ``stall_timeout_s``: how long a run may make no progress, with no
-    worker busy, before it ends with an error. Time in which other jobs hold the resources that a worker needs does not
-    count; a run waits ``wait_for_resources_s`` for these, by default without limit.
+    ``object_store_memory_gb`` and ``dashboard`` are for a cluster that we start; ``start_timeout_s`` limits the time
+    for attempts to start it. ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a
+    GPU where it cannot be measured. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many
+    workers a task may kill before the error policy decides about it. ``stall_timeout_s``: how long a run may make no
+    progress, with no worker busy, before it ends with an error. Time in which other jobs hold the resources that a
+    worker needs does not count; a run waits ``wait_for_resources_s`` for these, by default without limit.
     """
 
     address: str | None = None

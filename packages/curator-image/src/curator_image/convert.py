@@ -21,12 +21,11 @@ from curator_image.batch import BYTES, CAPTION, KEY, PICTURES, ImageBatch
 class ImageDuplicateRemoval(CompositeStage[ImageBatch, ImageBatch]):
     """Drops the images that a deduplication removes, or that a list names.
 
-    ``decisions_path`` is the folder of a table of decisions, such as ``decisions/`` in the run directory of `ExactDedup`.
-    The table identifies an image by its batch and its place in the batch, so this stage must directly follow the same
-    reader that was used to make the decisions. ``ids_path`` is instead a list of ids from any origin: a text file with
-    one id a
-    line, JSON lines, or Parquet with a column ``ids_column``; ``id_column`` is the column of ids in this pipeline. With
-    ``keep=True``, the stage keeps the listed images and drops all others.
+    ``decisions_path`` is the folder of a table of decisions, such as ``decisions/`` in the run directory of
+    `ExactDedup`. The table identifies an image by its batch and its place in the batch, so this stage must directly
+    follow the same reader that was used to make the decisions. ``ids_path`` is instead a list of ids from any origin: a
+    text file with one id a line, JSON lines, or Parquet with a column ``ids_column``; ``id_column`` is the column of
+    ids in this pipeline. With ``keep=True``, the stage keeps the listed images and drops all others.
     """
 
     decisions_path: str | None = None

@@ -44,13 +44,13 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     The reader makes ``pixels`` according to the model's ``preprocessor_config.json``, unless its ``size`` or ``mode``
     is given.
 
-    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP, SigLIP 2 or DINOv2 model, or a local
-    folder. The default is read at a pinned revision. ``gpu_memory_gb`` requests part of a GPU; without it the model
-    runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on the
-    CPU. ``model_batch_size`` is how many images go through the model at once; by default, it is measured, and it is
-    halved when memory runs out. ``compile``: ``always`` compiles the model when the worker starts,
-    ``never`` does not, ``auto`` does it on a GPU once the worker has computed for half a minute. ``pixels`` are dropped
-    afterwards unless a later stage reads them or ``keep_pixels`` is set.
+    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP, SigLIP 2 or DINOv2 model, or
+    a local folder. The default is read at a pinned revision. ``gpu_memory_gb`` requests part of a GPU; without it the
+    model runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on
+    the CPU. ``model_batch_size`` is how many images go through the model at once; by default, it is measured, and it is
+    halved when memory runs out. ``compile``: ``always`` compiles the model when the worker starts, ``never`` does not,
+    ``auto`` does it on a GPU once the worker has computed for half a minute. ``pixels`` are dropped afterwards unless a
+    later stage reads them or ``keep_pixels`` is set.
     """
 
     tried_by_plan = False

@@ -35,11 +35,10 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
 
     In a tar, every picture is a separate sample, with the members whose names begin with its name.
     ``grouping="first_dot"`` is the rule of WebDataset: all members whose names are equal up to the first dot form one
-    sample, even if it has several pictures. A
-    sample has at most ``max_members`` and ``max_sample_bytes``.
+    sample, even if it has several pictures. A sample has at most ``max_members`` and ``max_sample_bytes``.
 
-    If a later stage reads ``pixels`` or ``thumb``, `ImageDecode` adds them. Images are decoded and resized in
-    one step; `ImageDecode` explains ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
+    If a later stage reads ``pixels`` or ``thumb``, `ImageDecode` adds them. Images are decoded and resized in one step;
+    `ImageDecode` explains ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
     ``decode=False`` you place an `ImageDecode` yourself, for example after filters that need only the header.
 
     ``pixel_hash=True`` adds a column of that name with `PixelHash`. The hash is equal for images with the same pixels,

@@ -39,16 +39,14 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
 
     A sample keeps its original bytes and all its members in order; members listed in ``sidecars`` (extension to column)
     are added or replaced. Next to ``00000.tar``, it writes ``00000.parquet`` with a row for each sample: every column
-    except bytes,
-    pixels and binary members, and the location of the image (``shard``, ``member``, ``offset``, ``length``);
-    ``source_shard`` is the tar from which it was read. ``reencode`` encodes images again, with ``quality`` and sides of
-    at most ``max_side`` pixels; the index then has the new format and size.
+    except bytes, pixels and binary members, and the location of the image (``shard``, ``member``, ``offset``,
+    ``length``); ``source_shard`` is the tar from which it was read. ``reencode`` encodes images again, with ``quality``
+    and sides of at most ``max_side`` pixels; the index then has the new format and size.
 
     Each task writes a small tar that is named after its lineage. When all sources are complete, the small tars are
-    packed
-    into full ones in lineage order and then removed. So the result does not depend on the order in which tasks write,
-    and every step can be repeated. If a tar already contains a key, the second sample with that key gets the name of
-    its source shard as a folder; the index keeps the original key.
+    packed into full ones in lineage order and then removed. So the result does not depend on the order in which tasks
+    write, and every step can be repeated. If a tar already contains a key, the second sample with that key gets the
+    name of its source shard as a folder; the index keeps the original key.
     """
 
     path: str

@@ -46,7 +46,7 @@ def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) 
 def not_text(stage: object, name: str, kind: pa.DataType) -> UsageError:
     """The error for a column that should be text and has another type."""
     return UsageError(
-        f"{type(stage).__name__} reads text, and the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
+        f"{type(stage).__name__} reads text, but the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
         f"before it, or declare the type where the files are read, as schema: {{{name}: string}}, which rejects other values"
     )
 

@@ -1,8 +1,7 @@
 """Classes of Unicode characters: letters, white space, punctuation, and ends of sentences.
 
 They are listed here instead of being taken from the interpreter, so a run gives the same result on every version of
-Python.
-Letters are those of Unicode 17. Ranges are hexadecimal and inclusive.
+Python. Letters are those of Unicode 17. Ranges are hexadecimal and inclusive.
 """
 
 from __future__ import annotations

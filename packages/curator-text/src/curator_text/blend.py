@@ -95,8 +95,7 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
     ``weights`` maps values of ``by_column``, or patterns of values, to weights: for example the name of a data set, or
     ``"*/web/*"`` for files in the reader's ``path_column``. An exact value takes precedence, then the first pattern
     that matches, then ``default``. The selection of rows depends only on ``key_column`` and the seed: rows with the
-    same key, or without
-    a key, are selected together. Copies follow one another.
+    same key, or without a key, are selected together. Copies follow one another.
     """
 
     weights: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""Gives the Parquet files of a folder one schema, and makes one file of several."""
+"""Gives the Parquet files of a folder the same schema, and joins several files into one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from curator_core.arrow.widening import keeps_values
 from curator_core.model.task import FileRecord
 from curator_text.widening import fitted
 
-# How many ends of files are read at a time: most of the time is spent waiting for them.
+# How many file footers are read at a time; most of the time is spent waiting for them.
 _THREADS = 16
 
 
 def write_table(out: storage.AtomicFile, table: pa.Table, *, compression: str, row_group_bytes: int) -> None:
-    """A table as a Parquet file; one without rows has no row group, since some readers stop at an empty one."""
+    """Write a table as a Parquet file. A table without rows gets no row group, since some readers stop at an empty
+    one.
+    """
     import pyarrow.parquet as pq
 
     rows = max(1, table.num_rows)
     per_group = max(1, rows * row_group_bytes // max(1, table.get_total_buffer_size()))
-    # Counts and page statistics are written; the time of writing and the like are not, so files are repeatable.
+    # The file contains counts and page statistics, but nothing like the time of writing, so it is reproducible.
     with pq.ParquetWriter(
         out, table.schema, compression=compression, use_dictionary=_dictionaries(table.schema)
     ) as writer:
@@ -58,7 +60,9 @@ def _is_vector(kind: pa.DataType) -> bool:
 def write_packed(
     out: storage.AtomicFile, parts: Iterable[str], schema: pa.Schema, *, compression: str, row_group_bytes: int
 ) -> None:
-    """Several files as one of this schema, with row groups of at most ``row_group_bytes``, unless one of theirs is larger."""
+    """Join several files into one with this schema and row groups of at most ``row_group_bytes``, unless a row group of
+    theirs is larger.
+    """
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(out, schema, compression=compression, use_dictionary=_dictionaries(schema)) as writer:
@@ -67,7 +71,7 @@ def write_packed(
 
 
 def schema_of(paths: Sequence[str]) -> tuple[pa.Schema, list[pa.Schema]]:
-    """The schema that holds the rows of all files, and that of each."""
+    """A schema for the rows of all files, and the schema of each file."""
     schemas = _side_by_side(_schema, paths)
     return one_schema(schemas, lambda number, name, kind: _keeps(paths[number], name, kind)), schemas
 
@@ -80,9 +84,10 @@ def brought_to(
     compression: str,
     row_group_bytes: int,
 ) -> list[FileRecord]:
-    """Rewrite the files that have another schema, each in its place; returns the records of all.
+    """Rewrite files that have another schema in place; returns the records of all files.
 
-    It can be interrupted anywhere and repeated: a file that an earlier pass has rewritten is recognised by its size.
+    This pass can be interrupted at any point and repeated: files that were already rewritten are recognised by their
+    size.
     """
 
     def bring(entry: tuple[FileRecord, pa.Schema]) -> FileRecord:
@@ -109,7 +114,7 @@ def _schema(path: str) -> pa.Schema:
 
 
 def _keeps(path: str, name: str, kind: pa.DataType) -> bool:
-    """Whether a column of a file keeps its values in a type."""
+    """Whether a type preserves the values of a column of a file."""
     import pyarrow.parquet as pq
 
     with storage.open_input(path) as stream, pq.ParquetFile(stream) as file:
@@ -118,7 +123,7 @@ def _keeps(path: str, name: str, kind: pa.DataType) -> bool:
 
 
 def _row_groups(parts: Iterable[str], schema: pa.Schema, limit: int) -> Iterator[pa.Table]:
-    """The rows of several files as tables of at most ``limit`` bytes, unless a row group of theirs is larger."""
+    """The rows of several files as tables of at most ``limit`` bytes, unless one of their row groups is larger."""
     import pyarrow.parquet as pq
 
     held: list[pa.Table] = []

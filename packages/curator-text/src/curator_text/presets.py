@@ -1,7 +1,7 @@
-"""Whole recipes by name: each is a sequence of filters with the limits of its paper.
+"""Published recipes: each is a sequence of filters with the limits of its paper.
 
-They are composites, so a plan shows the filters, and a run counts what each one drops. To change a limit, or to add
-a filter in between, list the filters themselves: ``Gopher().decompose()`` prints what there is.
+Recipes are composites, so a plan shows their filters, and a run counts the documents that each filter drops. To change
+a limit, or to insert a filter, list the filters yourself: ``Gopher().decompose()`` returns them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Stages = list[ProcessingStage[Any, Any]]
 
 @dataclass(kw_only=True)
 class Recipe(CompositeStage[DocumentBatch, DocumentBatch]):
-    """Base of the recipes: the column that they read, and what they do with documents that do not pass.
+    """Base of the recipes: the column that they read, and the treatment of documents that do not pass.
 
-    ``mode="annotate"`` drops nothing and changes no text: each filter adds its score and its verdict as columns.
+    ``mode="annotate"`` drops nothing and changes no text: each filter adds columns with its score and its decision.
     """
 
     column: str = "text"
     mode: Literal["filter", "annotate"] = "filter"
 
     def filters(self) -> Stages:
-        """The filters of the recipe, in its order."""
+        """The filters of the recipe, in order."""
         raise NotImplementedError(f"{type(self).__name__} needs filters()")
 
     def decompose(self) -> Stages:
@@ -93,8 +93,8 @@ class Gopher(Recipe):
 class C4(Recipe):
     """The filters of C4. It removes lines from the text; ``bad_words`` is an optional list or file.
 
-    ``language`` keeps documents in that language, with a probability of at least ``min_language_score`` (C4 itself: English, 0.99)
-    and needs the extra ``language``.
+    ``language`` keeps only documents in that language, with a probability of at least ``min_language_score`` (C4 itself
+    uses English and 0.99); it needs the extra ``language``.
     """
 
     maybe_paths = ("bad_words",)
@@ -116,10 +116,11 @@ class C4(Recipe):
 
 @dataclass
 class FineWeb(Recipe):
-    """The filters of FineWeb: addresses, language, Gopher's two, C4's without ends of lines, FineWeb's own.
+    """The filters of FineWeb: addresses, language, the two of Gopher, the one of C4 without ends of lines, and
+    FineWeb's own.
 
-    ``blocked_domains`` and ``blocked_words`` are optional lists or files for the column ``url``; with a language of
-    None, no language is checked and no extra is needed.
+    ``blocked_domains`` and ``blocked_words`` are optional lists or files for the column ``url``; if ``language`` is
+    None, the language is not checked and no extra is needed.
     """
 
     maybe_paths = ("blocked_domains", "blocked_words")
@@ -165,7 +166,9 @@ class RefinedWeb(Recipe):
 
 @dataclass
 class DCLM(Recipe):
-    """The heuristics of DCLM-Baseline, which follow RefinedWeb's: everything before its deduplication and its model."""
+    """The heuristics of DCLM-Baseline, which are based on those of RefinedWeb: all steps before its deduplication and
+    its model.
+    """
 
     maybe_paths = ("blocked_domains", "blocked_words")
 
@@ -187,7 +190,7 @@ class DCLM(Recipe):
 
 @dataclass
 class PythonCode(Recipe):
-    """Filters for Python files: comments, lines, letters, and files that are really XML."""
+    """Filters for Python files: comments, lines, letters, and files that are actually XML."""
 
     def filters(self) -> Stages:
         here: dict[str, Any] = {"column": self.column}

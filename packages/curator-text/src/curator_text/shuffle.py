@@ -1,8 +1,8 @@
-"""Shuffles all rows from files to files without holding them in memory; see `curator_core.across.by_key`.
+"""Shuffles all rows of files into new files without holding them in memory; see `curator_core.across.by_key`.
 
-The order is that of a seeded hash of each row's key, and rows of one key keep the order that they came in. So it depends on
-the data and the seed alone, not on the number of partitions, of files or of workers. Types that drift between files are
-unified like in readers of JSON, as JSON where nothing else holds the values.
+Rows are ordered by a seeded hash of their key, and rows with the same key keep their original order. So the order
+depends only on the data and the seed, not on the number of partitions, files or workers. If types differ between files,
+they are unified as in readers of JSON, and become JSON if no other type holds the values.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ from curator_text.writers import JsonlWriter, ParquetWriter
 
 @dataclass(kw_only=True)
 class ShuffleWriter(by_key.ShuffleWriter):
-    """Writes each batch to ``path`` with its rows laid out by partition, for `ShuffleReader`.
+    """Writes each batch to ``path`` with its rows sorted by partition, for `ShuffleReader`.
 
-    A row's place in the order comes from ``key_column``, a column or a list of them, and ``seed``. ``partitions`` is
-    the number of pieces of the reader's work; the order does not depend on it. The files are for the reader alone and
-    can be removed
-    after it.
+    The place of a row in the order depends on ``key_column``, a column or a list of columns, and ``seed``.
+    ``partitions`` is the number of tasks of the reader; the order does not depend on it. Only the reader needs the
+    files, so they can be removed afterwards.
     """
 
     json_allowed = True
@@ -50,9 +49,9 @@ class ShuffleWriter(by_key.ShuffleWriter):
 
 @dataclass(kw_only=True)
 class ShuffleReader(by_key.ShuffleReader):
-    """Reads what `ShuffleWriter` left in ``path``: all rows, in the order of the shuffle, partition by partition.
+    """Reads the rows that `ShuffleWriter` wrote to ``path``, in the order of the shuffle, partition by partition.
 
-    A worker holds about three times ``memory``: a partition with more is read in several passes. Batches hold about
+    A worker uses about three times ``memory``: a larger partition is read in several passes. Batches have about
     ``batch_bytes``.
     """
 
@@ -73,7 +72,7 @@ class ShuffleRead(by_key.ShuffleRead):
 
 @dataclass(kw_only=True)
 class GlobalShuffle(Workflow):
-    """Puts all rows of many files in a random order, the same for the same data and seed, into other files.
+    """Writes all rows of many files to other files in a random order, which is the same for the same data and seed.
 
     ``paths`` are read and ``path`` is written, both in ``format`` (``jsonl`` or ``parquet``). ``partitions``, ``memory``
     and ``target_size`` are those of `ShuffleWriter`, `ShuffleReader` and the writers.
@@ -92,7 +91,7 @@ class GlobalShuffle(Workflow):
     def __post_init__(self) -> None:
         if self.format not in ("jsonl", "parquet"):
             raise UsageError(f"GlobalShuffle.format must be 'jsonl' or 'parquet', not {self.format!r}")
-        list(self.steps("work"))  # each stage checks what it is given
+        list(self.steps("work"))  # each stage checks its own parameters
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Step]:
         between = storage.join(work_dir, "partitions")

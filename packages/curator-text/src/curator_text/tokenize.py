@@ -23,7 +23,7 @@ from curator_text._columns import check_different, texts_of, with_text
 from curator_text.packing import copy_bytes, groups
 
 _MAGIC = b"MMIDIDX\x00\x00"
-# Version, kind of token, number of sequences and of marks between documents.
+# Version, token type, number of sequences, number of document boundaries.
 _HEAD = struct.Struct("<QBQQ")
 # Tokens are signed 32-bit numbers.
 _MOST_TOKENS = (1 << 31) - 1
@@ -35,9 +35,9 @@ _CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
 class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Adds the tokens of each text as a list column, and their number.
 
-    ``tokenizer`` is a folder or a ``tokenizer.json``, or a name on the hub at ``revision`` (a commit, best of all; without one
-    the newest). ``end_token`` (such as ``</s>``) is put after every text; without it, texts that are packed into one
-    row run into one another. A null text has null tokens.
+    ``tokenizer`` is a folder or a ``tokenizer.json``, or a name on the hub at ``revision`` (ideally a commit; by
+    default the newest). ``end_token`` (such as ``</s>``) is added after every text; without it, nothing separates texts
+    that are packed into one row. A null text has null tokens.
     """
 
     maybe_paths = ("tokenizer",)
@@ -101,9 +101,10 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Joins the tokens of a batch and cuts them into rows of exactly ``length``; other columns are dropped.
+    """Joins the tokens of a batch and splits them into rows of exactly ``length`` tokens; other columns are dropped.
 
-    The last row is filled up with ``pad_token_id``, or left out without one; the lost tokens are counted.
+    The last row is padded with ``pad_token_id``, or left out if there is none; a metric counts the tokens that are left
+    out.
     """
 
     length: int
@@ -146,14 +147,13 @@ class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the tokens of each batch as ``NAME.bin`` and ``NAME.idx``, an indexed data set of Megatron with one
-    document per row.
+    """Writes the tokens of each batch as ``NAME.bin`` and ``NAME.idx``, an indexed Megatron data set with one document
+    per row.
 
-    ``vocab_size`` decides the width of a token: 16 bits below 65,500, otherwise 32. A batch without a token has no
-    files, since
-    Megatron cannot open an empty one.
+    ``vocab_size`` determines the width of a token: 16 bits below 65,500, otherwise 32. A batch without tokens has no
+    files, since Megatron cannot open an empty data set.
 
-    With ``target_size`` (such as ``"1GB"``) the data sets of all tasks are packed, when the run is complete, into
+    With ``target_size`` (such as ``"1GB"``), the data sets of all tasks are packed at the end of the run into
     ``00000.bin`` and ``00000.idx``, ``00001.bin`` and so on, of at most that size each, in the order of the input.
     """
 
@@ -184,12 +184,12 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         tokens = _flat(column, self.tokens_column)
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
             wrong = int(tokens.min()) if tokens.min() < 0 else int(tokens.max())
-            raise UsageError(f"a token is {wrong}, and MegatronWriter.vocab_size is {self.vocab_size}")
+            raise UsageError(f"a token is {wrong}, but MegatronWriter.vocab_size is {self.vocab_size}")
         self.record_metric("tokens", len(tokens))
         if not len(tokens):
             return FileGroupTask(data=[], records=[], dataset_name=task.dataset_name)
         kind = np.dtype(np.uint16 if self.vocab_size < 65_500 else np.int32)
-        # A null document becomes one without tokens, so rows and documents correspond.
+        # A null becomes a document without tokens, so rows and documents correspond.
         lengths = np.array([0 if row is None else len(row) for row in column.to_pylist()], np.int32)
         name = task.task_id or "batch"
         folder = self.path if self._target_size is None else parts_folder(self.path)
@@ -207,7 +207,7 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
-        """Pack the data sets of all tasks: tokens end to end, and an index for them."""
+        """Pack the data sets of all tasks: concatenate their tokens and make an index."""
         if self._target_size is None:
             return None
         limit = self._target_size
@@ -251,7 +251,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
             tokenizer = Tokenizer.from_pretrained(name, revision=revision or "main")
         except Exception as error:  # whatever went wrong on the way, the remedy is the same
             raise UsageError(
-                f"the tokenizer {name!r} could not be fetched ({error}): give a folder with its tokenizer.json"
+                f"the tokenizer {name!r} could not be downloaded ({error}): give a folder with its tokenizer.json"
             ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -259,7 +259,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
 
 
 def _flat(column: pa.ChunkedArray | pa.Array, name: str) -> np.ndarray[Any, Any]:
-    """The tokens of all rows, end to end."""
+    """The concatenated tokens of all rows."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     parts = []
     for chunk in chunks:
@@ -267,26 +267,26 @@ def _flat(column: pa.ChunkedArray | pa.Array, name: str) -> np.ndarray[Any, Any]
             continue
         value = getattr(chunk.type, "value_type", None)
         if value is None or not pa.types.is_integer(value) or pa.types.is_dictionary(chunk.type):
-            raise UsageError(f"tokens are lists of whole numbers, and the column {name!r} is {chunk.type}")
+            raise UsageError(f"tokens must be lists of whole numbers, but the column {name!r} is {chunk.type}")
         tokens = chunk.flatten()
         try:
             parts.append(to_numpy(tokens.cast(pa.int32())))
         except pa.ArrowInvalid as error:
-            raise UsageError(f"the column {name!r} holds a number that is not a token: {error}") from error
+            raise UsageError(f"the column {name!r} contains a number that is not a token: {error}") from error
         if tokens.null_count:
-            raise UsageError(f"the column {name!r} holds a null among the tokens of a row")
+            raise UsageError(f"the column {name!r} contains a null among the tokens of a row")
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
 def _lengths(index: bytes) -> np.ndarray[Any, Any]:
-    """How many tokens the documents of an index have."""
+    """The number of tokens in each document of an index."""
     _, _, count, _ = _HEAD.unpack_from(index, len(_MAGIC))
     return np.frombuffer(index, "<i4", count, len(_MAGIC) + _HEAD.size)
 
 
 def _index(lengths: np.ndarray[Any, Any], kind: np.dtype[Any]) -> bytes:
-    """Magic, version, token type, counts; then lengths (32 bits), the start of each, and the starts of documents (64
-    bits).
+    """Magic, version, token type and counts, followed by lengths (32 bits), the start of each sequence, and the starts
+    of documents (64 bits).
     """
     starts = np.zeros(len(lengths), np.int64)
     np.cumsum(lengths[:-1].astype(np.int64) * kind.itemsize, out=starts[1:])

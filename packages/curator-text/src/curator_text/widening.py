@@ -1,4 +1,6 @@
-"""Gives tables of several types one schema without changing a value; JSON holds what no other type can."""
+"""Gives tables with different types one schema without changing values; JSON is used if no other type holds the
+values.
+"""
 
 from __future__ import annotations
 
@@ -9,5 +11,5 @@ from curator_text.json_text import json_values
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns and types of a schema that `one_schema` has made for it and others."""
+    """The table with exactly the columns and types of a schema that `one_schema` has made for this table and others."""
     return widening.fitted(table, schema, json_values)

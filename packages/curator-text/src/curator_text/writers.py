@@ -1,4 +1,4 @@
-"""Writes documents: one file for each task, named by its lineage, whole or not at all."""
+"""Writes documents to one file for each task, which is named after its lineage and appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from curator_text.parquet_files import brought_to, schema_of, write_packed, writ
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
 _ALIASES = {"gz": "gzip", "zst": "zstd", "bzip2": "bz2", "none": None}
 _PARQUET_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
-_LONGEST_NAME = 255  # bytes, on all common file systems
+_LONGEST_NAME = 255  # in bytes; the limit of all common file systems
 _NOT_IN_NAMES = re.compile(r"[^\w ()+,\-=@~.]+")
 
 
@@ -34,12 +34,12 @@ _NOT_IN_NAMES = re.compile(r"[^\w ()+,\-=@~.]+")
 class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes each batch as JSON lines under ``path``, in a file named after the task.
 
-    ``compression`` is ``gzip``, ``zstd``, ``bz2`` or ``xz``. ``columns`` writes only these, in this order. A null is
-    written as ``null``, or left out with ``nulls="omit"``. A ``json`` column is written as the value that it holds.
-    Dates and times are written as ISO 8601 text, decimals as numbers; NaN and the infinities, which JSON cannot
-    express, as null.
+    ``compression`` is ``gzip``, ``zstd``, ``bz2`` or ``xz``. ``columns`` names the columns to write, in order. A null
+    is written as ``null``, or left out with ``nulls="omit"``. The values of a ``json`` column are written as JSON
+    values. Dates and times are written as ISO 8601 text, decimals as numbers, and NaN and infinities, which JSON cannot
+    represent, as null.
 
-    With ``target_size`` (such as ``"256MB"``) the files of all tasks are packed, when the run is complete, into
+    With ``target_size`` (such as ``"256MB"``), the files of all tasks are packed at the end of the run into
     ``00000.jsonl``, ``00001.jsonl`` and so on, of at most that size, in the order of the input.
     """
 
@@ -88,7 +88,7 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
-        """Pack the files of all tasks; concatenated files are one valid file in every format but zstd."""
+        """Pack the files of all tasks; in every format except zstd, concatenated files are a valid file."""
         if self._target_size is None:
             return None
         write = packing.repack_zstd if self._codec == "zstd" else packing.copy_bytes
@@ -98,7 +98,7 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    """Whether a column holds bytes or lists of bytes, which JSON cannot express."""
+    """Whether a column contains bytes or lists of bytes, which JSON cannot represent."""
     if kind.num_fields:
         return any(_is_binary(kind.field(place).type) for place in range(kind.num_fields))
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -110,16 +110,16 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes each batch as Parquet under ``path``, in a file named after the task; a batch without rows keeps its
     columns.
 
-    ``compression`` is ``zstd``, ``snappy``, ``gzip``, ``brotli``, ``lz4`` or ``none``. ``columns`` writes only these.
-    ``partition_by`` puts rows into folders ``column=value`` and leaves these columns out of the files, as Hive does.
-    ``row_group_bytes`` limits the data of a row group before compression.
+    ``compression`` is ``zstd``, ``snappy``, ``gzip``, ``brotli``, ``lz4`` or ``none``. ``columns`` names the columns to
+    write. ``partition_by`` writes rows to folders ``column=value`` and leaves these columns out of the files, as Hive
+    does. ``row_group_bytes`` limits the data of a row group before compression.
 
-    With ``target_size`` (such as ``"512MB"``) the files of all tasks are packed, when the run is complete, into
+    With ``target_size`` (such as ``"512MB"``), the files of all tasks are packed at the end of the run into
     ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input, separately in each
     folder.
 
-    When the run is complete, all files have the same columns and types: a missing column is null, numbers have a type
-    that holds all of them, and a column with several kinds of values becomes JSON.
+    At the end of the run, all files have the same columns and types: a missing column is filled with nulls, numbers get
+    a type that holds all of them, and a column with several kinds of values becomes JSON.
     """
 
     path: str
@@ -166,7 +166,7 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
-        """Give all files the same columns and types, and with a ``target_size`` pack them."""
+        """Give all files the same columns and types, and pack them if there is a ``target_size``."""
         settings: dict[str, Any] = {"compression": self.compression, "row_group_bytes": self._row_group_bytes}
         if self._target_size is None:
             schema, schemas = schema_of([record.path for record in outputs])
@@ -210,9 +210,9 @@ def _write_compressed(out: AtomicFile, lines: Iterable[bytes], codec: str) -> No
 
 
 def _partitions(stage: ParquetWriter, table: pa.Table, by: list[str]) -> Iterator[tuple[list[str], pa.Table]]:
-    """The parts of a table with the folders that they go to, in order of first appearance.
+    """The parts of a table with their folders, in order of first appearance.
 
-    Rows whose value cannot name a folder, because it is too long or not a single value, are rejected.
+    Rows are rejected if their value cannot be the name of a folder, because it is too long or not a single value.
     """
     if not by:
         yield [], table
@@ -220,12 +220,12 @@ def _partitions(stage: ParquetWriter, table: pa.Table, by: list[str]) -> Iterato
     for name in by:
         if pa.types.is_nested(table.schema.field(name).type):
             raise UsageError(
-                f"ParquetWriter.partition_by names {name!r}, which is {table.schema.field(name).type}: a folder is named by "
-                "one value"
+                f"ParquetWriter.partition_by names {name!r}, which is {table.schema.field(name).type}: a folder "
+                "needs a single value as its name"
             )
     rest = table.drop_columns(by)
     keys = list(zip(*(values_of(table.column(name)) for name in by), strict=True))
-    rows: dict[tuple[str, ...], list[int]] = {}  # several values may share a folder: null and the empty text do
+    rows: dict[tuple[str, ...], list[int]] = {}  # several values may share a folder, as null and the empty text do
     wrong: dict[tuple[str, str], int] = {}
     for row, values in enumerate(keys):
         folder = tuple(f"{name}={_folder_value(value)}" for name, value in zip(by, values, strict=True))
@@ -254,9 +254,9 @@ def _folder_value(value: Any) -> str:
         return "__HIVE_DEFAULT_PARTITION__"
     value = whole_as_integers(value)
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    # A value comes from the data, so nothing in it may leave the folder or hide the file. Letters of all scripts stay
-    # as they are, as other tools leave them: escaped, each would take nine characters, and a name has room for 255
-    # bytes.
+    # A value comes from the data, so escape everything that could leave the folder or hide the file. Letters of all
+    # scripts are not escaped, as in other tools: an escaped letter takes up to nine characters, and a name is limited
+    # to 255 bytes.
     if not text.strip("."):
         return text.replace(".", "%2E")
     return _NOT_IN_NAMES.sub(lambda found: quote(found[0], safe=""), text)
@@ -276,7 +276,7 @@ def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
 
 
 def _folder(stage: JsonlWriter | ParquetWriter) -> str:
-    """Where tasks write: directly, or into a folder whose files wait to be packed."""
+    """The folder to which tasks write: the output folder, or a folder for files that are packed later."""
     return stage.path if stage._target_size is None else parts_folder(stage.path)
 
 

@@ -39,9 +39,9 @@ class RayDataOptions(RayOptions):
 
     ``tasks_per_block``: how many sources travel together; by default, enough that each worker gets about eight blocks.
     ``tasks_in_flight``: how many blocks may be at an actor or on their way to it; by default four if the actor uses a
-    GPU, and otherwise Ray Data's own number.
-    ``poll_interval_s``: how long Ray Data waits, at most, before it checks its running tasks and hands out more. Ray
-    Data's default of 0.1 s is long for small tasks; a shorter wait costs the driver CPU time.
+    GPU, and otherwise Ray Data's own number. ``poll_interval_s``: how long Ray Data waits, at most, before it checks
+    its running tasks and hands out more. Ray Data's default of 0.1 s is long for small tasks; a shorter wait costs the
+    driver CPU time.
     """
 
     tasks_per_block: int | None = None

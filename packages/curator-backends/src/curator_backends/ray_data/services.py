@@ -2,9 +2,7 @@
 clusters.
 
 These actors are useless on a local Ray that we start, and each is a process. They start with the first dataset and take
-CPU time that its workers need. This module imports
-Ray Data, so it is
-imported when a run starts.
+CPU time that its workers need. This module imports Ray Data, so it is imported when a run starts.
 """
 
 from __future__ import annotations

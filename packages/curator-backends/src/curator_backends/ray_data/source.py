@@ -20,9 +20,8 @@ def source_dataset(link: Link, remote_args: dict[str, Any]) -> Any:
     """A dataset of all sources, made by a task that reserves no CPU.
 
     Sources are requested by number, so a task that replaces a dead one yields the same sources again. The dataset is a
-    map over
-    one row rather than a datasource, because Ray Data splits blocks within a map, but splits after a reader in separate
-    tasks, and starts a process for each if they reserve no CPU.
+    map over one row rather than a datasource, because Ray Data splits blocks within a map, but splits after a reader in
+    separate tasks, and starts a process for each if they reserve no CPU.
     """
     from ray import data
 

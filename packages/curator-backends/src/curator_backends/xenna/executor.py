@@ -32,8 +32,7 @@ from curator_core.planning.plan import Group
 Mode = Literal["streaming", "batch"]
 
 # Without these variables, every run fails as soon as Xenna requests the state of its actors. The cluster's own
-# processes read them
-# when they start, so the owner of an existing cluster has to set them.
+# processes read them when they start, so the owner of an existing cluster has to set them.
 CLUSTER_ENVIRONMENT = {
     "RAY_MAX_LIMIT_FROM_API_SERVER": "40000",
     "RAY_MAX_LIMIT_FROM_DATA_SOURCE": "40000",
@@ -48,18 +47,15 @@ BLOCKS_AHEAD = 8
 class XennaOptions(RayOptions):
     """Options of `XennaExecutor`, in addition to those of the cluster. Xenna's own option names are in parentheses.
 
-    ``mode``: ``streaming`` runs all groups at once and balances their workers; ``batch`` runs one group after the other.
-    ``cpu_allocation``: the fraction of each node's CPUs that workers get (cpu_allocation_percentage, by default 0.95 in
-    Xenna).
-    ``autoscale_interval_s``: how often workers are rebalanced (same name).
-    ``slots_per_worker``: tasks that wait in a worker while it works (slots_per_actor).
-    ``setup_attempts``, ``run_attempts``: how often a failing set-up or call is tried (num_setup_attempts_python,
-    num_run_attempts_python). ``max_setup_failure_percentage``: how many workers may fail to set up (same name).
-    ``worker_lifetime_m``: minutes after which a worker is replaced, or 0 for never (worker_max_lifetime_m).
-    ``worker_restart_interval_m``: minutes between two such replacements (same name).
-    ``work_stealing``: idle workers take waiting tasks from busy ones (enable_work_stealing).
-    ``queue_factor``, ``queue_least``: how many tasks wait between groups (max_queued_multiplier,
-    max_queued_lower_bound).
+    ``mode``: ``streaming`` runs all groups at once and balances their workers; ``batch`` runs one group after the
+    other. ``cpu_allocation``: the fraction of each node's CPUs that workers get (cpu_allocation_percentage, by default
+    0.95 in Xenna). ``autoscale_interval_s``: how often workers are rebalanced (same name). ``slots_per_worker``: tasks
+    that wait in a worker while it works (slots_per_actor). ``setup_attempts``, ``run_attempts``: how often a failing
+    set-up or call is tried (num_setup_attempts_python, num_run_attempts_python). ``max_setup_failure_percentage``: how
+    many workers may fail to set up (same name). ``worker_lifetime_m``: minutes after which a worker is replaced, or 0
+    for never (worker_max_lifetime_m). ``worker_restart_interval_m``: minutes between two such replacements (same name).
+    ``work_stealing``: idle workers take waiting tasks from busy ones (enable_work_stealing). ``queue_factor``,
+    ``queue_least``: how many tasks wait between groups (max_queued_multiplier, max_queued_lower_bound).
     ``logging_interval_s``: seconds between Xenna's status reports, which ``verbose`` shows (same name).
     ``tasks_per_block``: how many sources travel together; by default, this depends on the number of sources.
     """

@@ -1,10 +1,9 @@
 """Makes Xenna faster: leaves out services that a local Ray does not need, and balances workers sooner.
 
 It leaves out the monitor on each node and the list of actors from Ray's dashboard. Both serve status reports and
-metrics that only ``verbose`` shows; they cost an actor and the ten processes of the dashboard. Attributes of
-Xenna are replaced by name; a version with other names gets the dashboard (see `needs_dashboard`). This module
-imports Xenna, so it is
-imported when a run starts.
+metrics that only ``verbose`` shows; they cost an actor and the ten processes of the dashboard. Attributes of Xenna are
+replaced by name; a version with other names gets the dashboard (see `needs_dashboard`). This module imports Xenna, so
+it is imported when a run starts.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ def balanced_when_there_is_news(news: Callable[[], int]) -> Iterator[None]:
 class _ActorsIfListed:
     """Lists the actors of a cluster as Xenna does, and none where they cannot be listed.
 
-    Xenna shows the list in its status reports alone, but a dashboard that is missing, or cannot list actors, would end the
-    run; one that is missing is waited for 40 seconds.
+    Xenna shows the list in its status reports alone, but a dashboard that is missing, or cannot list actors, would end
+    the run; one that is missing is waited for 40 seconds.
     """
 
     def __init__(self, missing: bool) -> None:

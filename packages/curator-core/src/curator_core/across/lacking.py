@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curator_core.across.vectors import Vectors, two_lengths
+from curator_core.across.vectors import Vectors, lists_in, two_lengths
 from curator_core.arrow.arrays import array, scalar, to_numpy
+from curator_core.arrow.json_column import JSON
 from curator_core.formatting import count
 from curator_core.model.places import places_of
 from curator_core.model.task import DocumentBatch
 
 EMPTY, NOT_FINITE, ZEROS = "null or empty", "with NaN, infinity or null among the numbers", "all zeros"
+OTHER = "not a list of numbers"
 
 
 @dataclass
@@ -36,7 +38,12 @@ class Lacking:
     ) -> Lacking:
         """What is lacking in a batch, given what `vectors_of` found in it; ``name`` names a row."""
         found = cls(vectors.shape[1], name(int(rows[0]))) if len(rows) else cls()
-        rest = np.setdiff1d(np.arange(len(values)), rows)
+        others: list[int] = []
+        if values.type == JSON:
+            values, others = lists_in(values)
+        if others:
+            found.without[OTHER] = len(others), name(others[0])
+        rest = np.setdiff1d(np.arange(len(values)), np.concatenate([rows, np.array(others, np.int64)]))
         if len(rest):
             some = values.take(array(rest))
             for reason, which in _reasons(some):
@@ -76,7 +83,7 @@ class Lacking:
             return ""
         kinds = (
             f"{self.without[reason][0]:,} {reason} (first: {self.without[reason][1]})"
-            for reason in (EMPTY, NOT_FINITE, ZEROS)
+            for reason in (EMPTY, OTHER, NOT_FINITE, ZEROS)
             if reason in self.without
         )
         have, what = ("has", one) if self.rows == 1 else ("have", many)

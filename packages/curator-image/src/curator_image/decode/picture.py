@@ -22,8 +22,8 @@ _LONGEST = 4
 class Picture:
     """A picture of ``height`` x ``width`` RGB bytes made from an image.
 
-    ``crop`` resizes the shorter side to fit and cuts out the centre, as CLIP does; ``squash`` ignores the aspect
-    ratio; ``pad`` shows the whole image on a black background. The filter is always antialiased.
+    ``crop`` resizes the shorter side to fit and cuts out the centre, as CLIP does; ``squash`` ignores the aspect ratio;
+    ``pad`` shows the whole image on a black background. The filter is always antialiased.
 
     JPEGs are decoded at the smallest scale of 1, 1/2, 1/4 and 1/8 that is at least ``detail`` times the final size. A
     value of 1 is fastest; from 2 on, the result looks the same as after a decode at full size.

@@ -133,6 +133,30 @@ class CpuDecoder:
         for picture, target in zip(wanted, into, strict=True):
             draw(pixels, picture, target, resize, original)
 
+    def greys(self, images: Sequence[bytes | memoryview], wanted: Picture) -> tuple[Pixels, dict[int, BadImage]]:
+        """The luminance of the picture of each image, and the errors by row; a bad row is black.
+
+        The colours of a JPEG are not decoded, so its luminance may differ by a level or two from that of its RGB picture.
+        """
+        made = np.zeros((len(images), *wanted.shape[:2]), np.uint8)
+        errors: dict[int, BadImage] = {}
+        resize = fast_resizer() if self.turbo else pillow_resize
+        coloured = np.empty(wanted.shape, np.uint8)
+        for row, image in enumerate(images):
+            data = bytes(image)
+            try:
+                header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
+                if self._by_turbo(header):
+                    pixels = _turbo(data, header, wanted.dct_scale(header.width, header.height), "GRAY")[:, :, 0]
+                    pixels = upright(pixels, header.orientation)
+                    draw(pixels, wanted, made[row], resize, (header.width, header.height))
+                else:
+                    self._one(data, [wanted], [coloured], resize)
+                    made[row] = grey(coloured)
+            except BadImage as error:
+                errors[row] = error
+        return made, errors
+
     def full_size(self, data: bytes) -> Pixels:
         """All pixels of an image as RGB, upright."""
         header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
@@ -141,9 +165,12 @@ class CpuDecoder:
         return self._pixels(data, header, 1)
 
     def _pixels(self, data: bytes, header: Header, scale: int) -> Pixels:
-        if self.turbo and header.format == "jpeg" and header.channels in (1, 3):
+        if self._by_turbo(header):
             return upright(_turbo(data, header, scale), header.orientation)
         return pillow_pixels(data, header, scale, self.max_pixels, self.max_side)
+
+    def _by_turbo(self, header: Header) -> bool:
+        return self.turbo and header.format == "jpeg" and header.channels in (1, 3)
 
 
 def cpu_decoder(name: DecoderName = "auto", **limits: Any) -> CpuDecoder:
@@ -240,18 +267,19 @@ def _simd(library: Any) -> Resize:
         ours: library.ResizeOptions(library.ResizeAlg.convolution(library.FilterType[theirs]), use_alpha=False)
         for ours, theirs in names.items()
     }
-    rgb = library.PixelType.U8x3
+    kinds = {2: library.PixelType.U8, 3: library.PixelType.U8x3}
     own = threading.local()  # a resizer keeps buffers, so threads must not share it
 
     def resize(pixels: Pixels, width: int, height: int, resample: str) -> Pixels:
-        source = library.ImageData(pixels.shape[1], pixels.shape[0], rgb, pixels.tobytes())
-        target = library.ImageData(width, height, rgb)
+        kind = kinds[pixels.ndim]  # grey, or RGB
+        source = library.ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
+        target = library.ImageData(width, height, kind)
         try:
             resizer = own.resizer
         except AttributeError:
             resizer = own.resizer = library.Resizer()
         resizer.resize(source, target, options[resample])
-        return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
+        return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, *pixels.shape[2:])
 
     return resize
 
@@ -259,7 +287,13 @@ def _simd(library: Any) -> Resize:
 # Decoding ------------------------------------------------------------------------------------------------------------
 
 
-def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
+def grey(pixels: Pixels) -> Pixels:
+    """The luminance of RGB pictures, rounded."""
+    wide = pixels.astype(np.uint32)
+    return ((wide[..., 0] * 299 + wide[..., 1] * 587 + wide[..., 2] * 114 + 500) // 1000).astype(np.uint8)
+
+
+def _turbo(data: bytes, header: Header, scale: int, colours: Literal["RGB", "GRAY"] = "RGB") -> Pixels:
     import simplejpeg
 
     width, height = header.width, header.height
@@ -269,13 +303,13 @@ def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
         {"min_width": -(-width // scale), "min_height": -(-height // scale), "min_factor": scale} if scale > 1 else {}
     )
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **sizes))
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, **sizes))
     except ValueError as error:
         message = str(error)
         if any(text in message for text in _HARMLESS):
             # Even a lenient decoder rejects stray bytes between the segments of the header, so remove them.
             try:
-                return np.asarray(simplejpeg.decode_jpeg(without_stray_bytes(data), "RGB", strict=False, **sizes))
+                return np.asarray(simplejpeg.decode_jpeg(without_stray_bytes(data), colours, strict=False, **sizes))
             except ValueError as again:
                 message = str(again)
         check_closed("jpeg", data)  # this gives a more exact reason

@@ -28,8 +28,7 @@ class PixelHash(ProcessingStage[ImageBatch, ImageBatch]):
     The hash covers the pixels at full size, upright, as 8-bit RGB, with white behind transparent parts. So a PNG and a
     lossless WebP of the same picture have equal hashes, with or without metadata, and a JPEG has another. Images that
     cannot be decoded are set aside. The hash of a lossy file depends on the ``decoder`` (``turbo`` or ``pillow``;
-    ``auto`` is ``turbo``): compare
-    only hashes from one installation.
+    ``auto`` is ``turbo``): compare only hashes from one installation.
     """
 
     output_column: str = PIXEL_HASH

@@ -61,9 +61,9 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     later stage; without such a model, the values are 224, ``crop`` and ``bicubic``. If a value is given, it is used,
     and the plan warns if a model needs another.
 
-    ``decoder``: ``auto`` is DALI if the stage has a GPU and DALI is installed, and ``turbo`` otherwise;
-    ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;
-    ``pillow`` is Pillow for everything.
+    ``decoder``: ``auto`` is DALI if the stage has a GPU and DALI is installed, and ``turbo`` otherwise; ``dali``
+    without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest; ``pillow`` is
+    Pillow for everything.
     """
 
     columns: Sequence[Literal["pixels", "thumb"]] = PICTURES  # type: ignore[assignment]

@@ -35,12 +35,6 @@ _MOST_BORDER = 0.4
 _AT_ONCE = 256
 
 
-def grey(pixels: NDArray[np.uint8]) -> Grey:
-    """The luminance of RGB pictures, rounded."""
-    wide = pixels.astype(np.uint32)
-    return ((wide[..., 0] * 299 + wide[..., 1] * 587 + wide[..., 2] * 114 + 500) // 1000).astype(np.uint8)
-
-
 def boxes_of(pictures: Grey) -> Boxes:
     """Left, top, right and bottom of each picture in pixels, without a uniform border."""
     made = np.empty((len(pictures), 4))

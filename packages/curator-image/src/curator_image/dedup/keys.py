@@ -31,7 +31,7 @@ from curator_image.batch import BYTES, KEY, SHARD
 from curator_image.decode.picture import Picture
 from curator_image.decode.pictures import CpuDecoder, DecoderName, cpu_decoder, encoded
 from curator_image.decode.probe import BadImage
-from curator_image.dedup.hashes import SIDE, WINDOWS, boxes_of, grey, hashes_of, is_plain
+from curator_image.dedup.hashes import SIDE, WINDOWS, boxes_of, hashes_of, is_plain
 
 GREY, BOX, HASHES = "grey", "box", "hashes"
 PICTURES, BAD = "pictures", "bad"
@@ -64,15 +64,15 @@ class PictureKeys(DocumentStage):
     def process(self, task: DocumentBatch) -> FileGroupTask:
         assert self._decode is not None
         images = encoded(task.to_pyarrow().column(self.column))
-        made = self._decode(images, [_SMALL])
-        if made.errors:
-            self._write_bad(task, images, made.errors)
+        greys, errors = self._decode.greys(images, _SMALL)
+        if errors:
+            self._write_bad(task, images, errors)
         good = np.ones(len(images), np.bool_)
-        good[list(made.errors)] = False
+        good[list(errors)] = False
         table, places = exact_keys(self, task, with_names=True)
         stay = good[to_numpy(table["row"])]
         table, places = table.filter(array(stay)), places[stay]
-        pictures = grey(made.pictures[0][to_numpy(table["row"])])
+        pictures = greys[to_numpy(table["row"])]
         boxes = boxes_of(pictures)
         hashes = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
         at = np.flatnonzero(~is_plain(pictures))

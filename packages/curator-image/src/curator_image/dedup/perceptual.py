@@ -10,13 +10,13 @@ from curator_core import storage
 from curator_core.across.alike import EDGES
 from curator_core.across.apply import ApplyDecisions
 from curator_core.across.copies import EXACT
-from curator_core.across.groups import Groups
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_core.workflows.estimate import Costs
+from curator_core.workflows.groups import Groups
 from curator_image.batch import BYTES, KEY
 from curator_image.decode.pictures import DecoderName
 from curator_image.dedup.hashes import RADIUS
@@ -45,9 +45,8 @@ class ImageDedup(Dedup):
     Images are compared if hashes of their lowest frequencies differ in at most ``radius`` bits; with ``crops``, windows
     of a picture are also hashed, which a cropped copy may resemble. An image is removed only for a witness that stays
     and comes before it in the order of preference; the small grey pictures of both must have a correlation of
-    ``threshold`` or more. The table of
-    decisions names the witness and the correlation. Copies of the same bytes are removed first. Images that cannot be
-    decoded, and those with hardly any contrast, are removed only as exact copies.
+    ``threshold`` or more. The table of decisions names the witness and the correlation. Copies of the same bytes are
+    removed first. Images that cannot be decoded, and those with hardly any contrast, are removed only as exact copies.
 
     The workflow needs no model and no GPU. By default, ``keep`` prefers the larger file, and among equally large files
     the first.

@@ -8,12 +8,12 @@ whole. A pair is returned only for the first such word.
 In two short lists, each hash is compared with each, which takes less time than making buckets.
 
 Hashes with the same word form a bucket. Most buckets have about the same size, so they are stored in rows of equal
-width, which are compared without an index for each pair. The hashes that do not fit into the row of their bucket are its
-crowd.
+width, which are compared without an index for each pair. The hashes that do not fit into the row of their bucket are
+its crowd.
 
 In a mass of hashes that are near one another, the number of pairs grows with the square of its size. `Wanted` bounds
-this: each hash wants only a number of others, the first ones in an order. Buckets are in that order, so a hash searches a
-crowd only until it has enough, or until the others come after those that it has.
+this: each hash wants only a number of others, the first ones in an order. Buckets are in that order, so a hash searches
+a crowd only until it has enough, or until the others come after those that it has.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def bits_of_words(radius: int) -> tuple[int, ...]:
 class Wanted:
     """The number of others that each hash wants: those with the lowest ranks.
 
-    A hash that has found enough has a cut, and wants no others with that rank or a higher one. The caller of `near_pairs`
-    lowers cuts with `cut_off` while it collects pairs.
+    A hash that has found enough has a cut, and wants no others with that rank or a higher one. The caller of
+    `near_pairs` lowers cuts with `cut_off` while it collects pairs.
     """
 
     def __init__(self, left: Indices, right: Indices | None = None, *, most: int) -> None:
@@ -199,7 +199,7 @@ class _Buckets:
                 one, place = one[there], place[there]
                 other = self.starts[theirs[one]] + place
                 one = mine[one]
-                if len(found) > len(mine):  # masses: most of what they find is not wanted
+                if len(found) > len(mine):  # there are many near pairs, and most are not wanted
                     keep = wanted(asking.order[one], self.order[other])
                     one, other = one[keep], other[keep]
                 ones.append(one)

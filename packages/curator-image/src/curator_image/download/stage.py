@@ -325,21 +325,19 @@ class ImageDownload(CompositeStage[EmptyTask, ImageBatch]):
     """Downloads the images in lists of addresses into WebDataset tars under ``path``.
 
     ``paths``: Parquet, CSV, TSV or JSONL files (plain or gzipped) with a column of addresses, or text files with one
-    address a line. Every
-    ``urls_per_shard`` rows become one tar, ``<shard>.tar``, with the image, its caption (``txt``) and all other columns
-    (``json``), and ``<shard>.status.parquet`` with one row per address: outcome and reason, HTTP status, attempts,
-    redirects, size, SHA-256, format, width and height. Failures are counted by reason.
+    address a line. Every ``urls_per_shard`` rows become one tar, ``<shard>.tar``, with the image, its caption (``txt``)
+    and all other columns (``json``), and ``<shard>.status.parquet`` with one row per address: outcome and reason, HTTP
+    status, attempts, redirects, size, SHA-256, format, width and height. Failures are counted by reason.
 
     A finished shard is not downloaded again when a run is resumed or repeated. With ``retry_failed``, only its
     addresses that failed for a temporary reason (timeout, DNS, connection, 429, 5xx) are tried again.
 
     One worker runs at most ``concurrency`` requests at a time, ``per_host`` of them to one host. Attempts that fail for
     a temporary reason are repeated up to ``retries`` times, after growing pauses, or after the pause in the server's
-    ``Retry-After``.
-    A response must be an image by its content type and its first bytes, with at most ``max_bytes`` and ``max_pixels``.
-    Private addresses are refused after name resolution, also in redirects; ``allow_private`` allows all of them, or the
-    networks that it lists. ``X-Robots-Tag: noai`` and similar headers are respected unless ``respect_opt_out`` is off.
-    Images are stored as received; ``reencode`` and ``max_side`` convert and shrink them.
+    ``Retry-After``. A response must be an image by its content type and its first bytes, with at most ``max_bytes`` and
+    ``max_pixels``. Private addresses are refused after name resolution, also in redirects; ``allow_private`` allows all
+    of them, or the networks that it lists. ``X-Robots-Tag: noai`` and similar headers are respected unless
+    ``respect_opt_out`` is off. Images are stored as received; ``reencode`` and ``max_side`` convert and shrink them.
     """
 
     paths: str | Sequence[str]

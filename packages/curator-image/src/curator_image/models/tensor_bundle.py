@@ -1,7 +1,7 @@
 """Reads TensorFlow's checkpoint files (`variables.index`, `variables.data-*`) without TensorFlow.
 
-A Keras SavedModel keeps its weights in such a bundle: a sorted table of names to entries (type, shape, position),
-and files of raw little-endian numbers. Only these are read; the graph and everything executable are ignored.
+A Keras SavedModel keeps its weights in such a bundle: a sorted table of names to entries (type, shape, position), and
+files of raw little-endian numbers. Only these are read; the graph and everything executable are ignored.
 """
 
 from __future__ import annotations

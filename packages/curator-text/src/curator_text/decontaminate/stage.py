@@ -83,9 +83,9 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     ``test_sets`` maps the name of each test set to its files: JSON lines, Parquet, or text with an item in each line. A
     value is a path, a pattern, a list of these, or ``{paths: …, fields: [question, choices], id: question_id}``
     (documents are searched for the texts in ``fields``, by default ``text``). Words are compared without case and
-    punctuation. A document overlaps with an item if it
-    shares a run of ``words`` words with one of its texts; a shorter text must occur whole, and a text of fewer than
-    ``min_words`` words is ignored. ``min_share`` is the share of the item's words that must occur.
+    punctuation. A document overlaps with an item if it shares a run of ``words`` words with one of its texts; a shorter
+    text must occur whole, and a text of fewer than ``min_words`` words is ignored. ``min_share`` is the share of the
+    item's words that must occur.
 
     ``mode``: ``drop`` drops the document, with the test set in the reason; ``cut`` removes the overlaps with ``margin``
     characters on both sides, in whole words, and puts ``replacement`` in their place; it drops a document that would

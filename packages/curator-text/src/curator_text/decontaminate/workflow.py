@@ -24,9 +24,8 @@ class Decontamination(OverlapParameters, Ends):
     It reads the data twice: `CountTestNgrams` counts how many documents contain each n-gram of the test sets, and
     `Decontaminate`, which explains the parameters, ignores n-grams that occur in more than ``max_documents`` documents.
     Input and output are given as in other workflows: ``paths`` and ``path`` (in a ``format``, by default that of the
-    files), or a
-    ``reader`` and a ``writer``. The report by test set is in ``decontamination/`` of the run directory, unless
-    ``report_path`` names another folder.
+    files), or a ``reader`` and a ``writer``. The report by test set is in ``decontamination/`` of the run directory,
+    unless ``report_path`` names another folder.
     """
 
     def __post_init__(self) -> None:

@@ -156,8 +156,7 @@ def _bounds(ranges: str) -> list[tuple[int, int]]:
 
 
 # Scripts without spaces, in ranges that are hexadecimal and inclusive: Han with its radicals, kana, Bopomofo, Yi, Thai,
-# Lao, Tibetan, Burmese, Khmer, Tai
-# scripts, Balinese, Javanese, Tangut, Nushu, Khitan.
+# Lao, Tibetan, Burmese, Khmer, Tai scripts, Balinese, Javanese, Tangut, Nushu, Khitan.
 _SPACELESS = """
 E00-EFF F00-FFF 1000-109F 1780-17FF 1950-19DF 1A20-1AAF 1B00-1B7F 2E80-2FDF 3005-3007 3021-302F 3031-3035 3038-303C
 3041-3096 3099-309F 30A1-30FA 30FC-30FF 3105-312F 31A0-31BF 31F0-31FF 3400-4DBF 4E00-A4CF A980-A9DF A9E0-A9FF AA60-AADF

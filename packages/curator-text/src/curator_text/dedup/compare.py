@@ -45,9 +45,8 @@ class Rule:
     """When a document may be removed for a witness.
 
     - `nothing_new`: at least ``threshold`` of its distinct shingles are in the witness, and no ``window`` consecutive
-    words contain more than ``max_new_words`` words that are not covered; a shorter text is one window. A word is
-    covered if it is in
-      a shingle that the witness also has.
+      words contain more than ``max_new_words`` words that are not covered; a shorter text is one window. A word is
+      covered if it is in a shingle that the witness also has.
     - `containment`: at least ``threshold`` of its distinct shingles are in the witness.
     - `jaccard`: at least ``threshold`` of the distinct shingles of the two are in both.
     """
@@ -64,6 +63,10 @@ class Rule:
             raise UsageError(f"threshold must be a share above 0 and at most 1, not {self.threshold!r}")
         check_whole("max_new_words", self.max_new_words, least=0)
         check_whole("window", self.window, least=1)
+
+    def least_shared(self, distinct: Ints) -> Ints:
+        """How many of a document's distinct shingles a witness has at least, given their number, by any kind of rule."""
+        return _least(distinct, self.threshold)
 
     def met(self, jaccard: float, containment: float, new_words: int) -> bool:
         """Whether a document and a witness with these figures meet the rule."""

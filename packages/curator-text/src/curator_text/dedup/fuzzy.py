@@ -11,7 +11,6 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.across.copies import EXACT
-from curator_core.across.groups import Groups
 from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
@@ -19,6 +18,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_core.workflows.estimate import Costs
+from curator_core.workflows.groups import Groups
 from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
 from curator_text.dedup.keys import COPIES, EDGES, NEAR, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
@@ -35,9 +35,9 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     ``keep``, and was compared with it word by word. By the rule ``nothing_new`` a document is removed if the witness
     has at least ``threshold`` (0.8) of its distinct shingles, and no 25 consecutive words contain more than
     ``max_new_words`` words that the witness lacks; by ``containment``, if the witness has 0.98 of them; by ``jaccard``,
-    if the two share 0.8 of all their shingles.
-    Shingles are runs of ``ngram`` words (3), or of as many characters (13) with ``unit="characters"``. Exact copies are removed first, and have the same witness as the document that
-    they copy.
+    if the two share 0.8 of all their shingles. Shingles are runs of ``ngram`` words (3), or of as many characters (13)
+    with ``unit="characters"``. Exact copies are removed first, and have the same witness as the document that they
+    copy.
 
     A sketch of ``bands`` bands with ``rows`` rows decides which documents are compared: with 26 and 5, two documents
     with a Jaccard similarity of 0.7 are compared with a probability of 0.99. The table of decisions names the witness

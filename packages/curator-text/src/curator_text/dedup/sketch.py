@@ -6,8 +6,7 @@ similarity of J share at least one key with the probability ``1 - (1 - J**rows)*
 
 The sketch is one-permutation hashing with densification: each shingle is assigned to one of the places, which keeps the
 smallest number; an empty place copies the first full place at a sequence of distances that is the same for all places.
-Every
-shingle is hashed once, whatever the number of places, and the probability that two documents agree in a place is
+Every shingle is hashed once, whatever the number of places, and the probability that two documents agree in a place is
 exactly their similarity, even for texts of a few shingles: see ``docs/decisions/0064-sketch.md``.
 """
 

@@ -48,8 +48,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     """Decides about the groups in one partition of texts; the decisions are partitioned by batch.
 
     Keys and ids of all documents of the partition are in memory, and up to ``memory_words`` words. If there are more
-    words, they are sorted into the order of preference in a temporary file and compared block by block.
-    ``old_texts`` are the texts of an index. They come first and stay.
+    words, they are sorted into the order of preference in a temporary file and compared block by block. ``old_texts``
+    are the texts of an index. They come first and stay.
     """
 
     memory_words: ClassVar[int] = BLOCK_WORDS
@@ -110,8 +110,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     def _stored(self, task: FileGroupTask, whole: Ints, counts: Ints) -> StoredTexts:
         """The words of these rows in a temporary file."""
         storage.make_folder(self.path)
-        folder = storage.local_path(self.path) if storage.is_local(self.path) else None
-        texts = StoredTexts(counts[whole], folder, max(self.memory_words // 2, 1), kind=self.unit)
+        texts = StoredTexts(counts[whole], self._folder(), max(self.memory_words // 2, 1), kind=self.unit)
         places = np.full(len(counts), -1)
         places[whole] = np.arange(len(whole))
         first = 0
@@ -122,6 +121,10 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             first += table.num_rows
         texts.settle()
         return texts
+
+    def _folder(self) -> str | None:
+        """Where temporary files are, None for the usual place."""
+        return storage.local_path(self.path) if storage.is_local(self.path) else None
 
     def _decided(self, texts: TextsInOrder, groups: NDArray[np.uint64], old: Bools) -> tuple[Decisions, Ints]:
         """The decisions about documents, and the number of keys that each removed document shares with its witness."""
@@ -139,6 +142,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             among_new=self.against != "index",
             block_words=self.memory_words,
             report=count,
+            folder=self._folder(),
         )
         return found, shared
 

@@ -4,19 +4,17 @@ Both kinds of numbers have 64 bits and depend only on the text, so they can be s
 
 A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
 between words, every character with its marks is a word. A *shingle* is a run of three words, or of five such
-characters. Where texts are taken apart into characters instead, every character with its marks is a unit in all scripts,
-and a shingle is a run of these, across the gaps between words.
-In a text that mixes both, a word counts as a third and a character as a fifth, and a shingle extends from its first
-word until these add up to one; the last shingle extends to the end of the text. A text that is too short for that is
-one shingle, and a text without words has none. So every word is in at least one shingle.
+characters. Where texts are taken apart into characters instead, every character with its marks is a unit in all
+scripts, and a shingle is a run of these, across the gaps between words. In a text that mixes both, a word counts as a
+third and a character as a fifth, and a shingle extends from its first word until these add up to one; the last shingle
+extends to the end of the text. A text that is too short for that is one shingle, and a text without words has none. So
+every word is in at least one shingle.
 
 The number of a word is computed from its folded UTF-8, eight bytes at a time, with the first byte lowest and zeros
-after the end:
-``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``, then ``h *= C`` and
-``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For words of more than 40 bytes, the
-number is the XXH3-64 of the bytes. The number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then
-``h ^= h >> 32``, ``h *=
-E``, ``h ^= h >> 29``. All arithmetic is modulo 2^64.
+after the end: ``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``,
+then ``h *= C`` and ``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For words of more
+than 40 bytes, the number is the XXH3-64 of the bytes. The number of a shingle is ``h = h * D + word`` over its words,
+beginning at 0, then ``h ^= h >> 32``, ``h *= E``, ``h ^= h >> 29``. All arithmetic is modulo 2^64.
 """
 
 from __future__ import annotations
@@ -68,8 +66,8 @@ _OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 class Words:
     """The words or characters of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
 
-    ``marks`` says of words which are characters of scripts without spaces (`spaceless`), and of characters which belong to the
-    word of the one before (`joins`); it is None where none does.
+    ``marks`` says of words which are characters of scripts without spaces (`spaceless`), and of characters which belong
+    to the word of the one before (`joins`); it is None where none does.
     """
 
     hashes: Hashes

@@ -14,8 +14,7 @@ A filter requests its measures, and they are computed for the documents that hav
 
 Measures of characters are methods of `Block`; those of words, n-grams, lines and addresses are functions of a block.
 Any function of a block that returns one value for each document can be used in the same way.
-`curator_text.features.block.once`
-caches other results, such as the places of words.
+`curator_text.features.block.once` caches other results, such as the places of words.
 
 No result depends on hashes alone: words, lines and n-grams that compare equal here are equal.
 """

@@ -214,10 +214,10 @@ class HTMLBoilerplateFilter(DocumentFilter):
 class PerExtensionFilter(TextFilter):
     """Keep files that are within the limits for their language and extension in a table; the score is 1 or 0.
 
-    ``metadata_file`` is a CSV with the columns ``language``, ``extension``, ``Include`` (1 or 0), ``Long_line_threshold``
-    (which also requires a mean line length of at most 100 characters), ``Alphanum_threshold`` and ``Alpha filter``; an
-    empty
-    field sets no limit. If the table contains the language but not the extension, the file is dropped.
+    ``metadata_file`` is a CSV with the columns ``language``, ``extension``, ``Include`` (1 or 0),
+    ``Long_line_threshold`` (which also requires a mean line length of at most 100 characters), ``Alphanum_threshold``
+    and ``Alpha filter``; an empty field sets no limit. If the table contains the language but not the extension, the
+    file is dropped.
     """
 
     lang: str

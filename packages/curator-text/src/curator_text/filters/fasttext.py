@@ -26,9 +26,9 @@ Predict = Callable[[str], tuple[str, float]]
 class FastTextQualityFilter(TextFilter):
     """Keep documents by a random draw that favours those that a fastText model rates as good.
 
-    The score is the probability of ``label`` and a draw from a Pareto distribution; a document is kept when the draw
-    is above one minus the probability. The draw depends on the text and ``seed``, so it is the same on every worker and
-    in every order. ``min_score`` is a fixed limit, which replaces the draw.
+    The score is the probability of ``label`` and a draw from a Pareto distribution; a document is kept when the draw is
+    above one minus the probability. The draw depends on the text and ``seed``, so it is the same on every worker and in
+    every order. ``min_score`` is a fixed limit, which replaces the draw.
     """
 
     model_path: str

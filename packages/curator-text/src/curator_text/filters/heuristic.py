@@ -262,8 +262,7 @@ class BoilerPlateStringFilter(TextFilter):
     """Drop documents in which too many paragraphs are about cookies, privacy policies or terms of use.
 
     A document that contains "lorem ipsum" scores 1. ``remove_if_at_top_or_bottom`` is accepted for recipes that name
-    it; it
-    changes nothing, here as in NeMo Curator.
+    it; it changes nothing, here as in NeMo Curator.
     """
 
     remove_if_at_top_or_bottom: bool = True

@@ -29,8 +29,7 @@ class UrlBlocklistFilter(DocumentFilter):
     ``domains`` blocks hosts and their subdomains; ``urls`` blocks exact addresses; ``words`` blocks addresses with one
     of these words; ``soft_words`` blocks addresses with ``soft_word_threshold`` of these words; ``subwords`` blocks
     addresses that contain one of them anywhere, ignoring everything except letters and digits. Each is a list, or the
-    path of a file with one entry per line.
-    A document without an address is kept.
+    path of a file with one entry per line. A document without an address is kept.
     """
 
     maybe_paths = ("domains", "urls", "words", "soft_words", "subwords")

@@ -1,8 +1,8 @@
 """Filters of whole published recipes: Gopher, C4, FineWeb, RefinedWeb, each with its limits and its reasons.
 
-A recipe has several measures. Its score is a struct of them, so that ``mode="annotate"`` writes all
-the numbers into one column, and a dropped document is counted under the first limit that it breaks, with datatrove's
-name of that limit. Words are separated by white space.
+A recipe has several measures. Its score is a struct of them, so that ``mode="annotate"`` writes all the numbers into
+one column, and a dropped document is counted under the first limit that it breaks, with datatrove's name of that limit.
+Words are separated by white space.
 """
 
 from __future__ import annotations
@@ -480,8 +480,7 @@ class RefinedWebLineFilter(LineStage):
 
     Removes lines that are mostly upper case, consist only of numbers, are a counter ("3 likes"), are a single word, or
     are short and invite a click ("sign in", "read more…"). A document is dropped if more than ``max_removed_ratio`` of
-    its
-    words were in such lines.
+    its words were in such lines.
     """
 
     max_removed_ratio: float = 0.05

@@ -60,10 +60,10 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     columns do not change. ``max_chars`` truncates them before that, which saves time for long texts. ``device``:
     ``auto`` uses a GPU if there is one. A null text has null results.
 
-    ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. ``compile``: ``always`` compiles
-    the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU after the worker has
-    computed for half a minute, which is about as long as compiling takes. So a short run never waits for compiling, and
-    a long run gains.
+    ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. ``compile``: ``always``
+    compiles the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU after the worker
+    has computed for half a minute, which is about as long as compiling takes. So a short run never waits for compiling,
+    and a long run gains.
 
     A separate thread tokenizes texts ahead of the model. On a CPU, texts are computed one by one, each on one thread,
     with as many threads as the stage has ``cpus``. So a text gets the same numbers, bit for bit, whatever the other

@@ -25,8 +25,7 @@ class TextClassifier(TextModel):
     With several classes, ``label_column`` is the most likely class and ``score_column`` its probability;
     ``scores_column``, if given, contains all probabilities in the order of the model's labels. A model with one output
     is a regression: its score is the output, and its label is the score, rounded and limited to the range from 0 to
-    ``top_score``. ``keep`` drops texts
-    with other labels.
+    ``top_score``. ``keep`` drops texts with other labels.
     """
 
     label_column: str = "label"

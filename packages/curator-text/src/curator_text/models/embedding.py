@@ -21,8 +21,7 @@ class TextEmbedding(TextModel):
 
     A model in the format of sentence-transformers specifies how to pool, whether to normalize, and how many tokens it
     takes; ``pooling`` (``mean``, ``cls``, ``last`` or ``max``) and ``normalize`` override it. Other models are pooled
-    by
-    the mean and normalized. ``prompt`` is put before each text, but only for the model.
+    by the mean and normalized. ``prompt`` is put before each text, but only for the model.
     """
 
     packs = True

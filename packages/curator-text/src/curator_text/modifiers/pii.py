@@ -69,11 +69,10 @@ class PiiRedactor(Modifier):
     """Replaces e-mail addresses, IP addresses, phone numbers, credit cards, IBANs and keys by placeholders.
 
     ``kinds`` selects among them. Credit card numbers must begin with a prefix that is in use and pass the Luhn check;
-    IBANs must have
-    their country's length and pass mod 97; IP addresses must be valid; phone numbers need a country code or the
-    American format. ``replace``: ``placeholder`` writes ``<EMAIL>``; ``hash`` writes ``<EMAIL_1f8a0c2b94d1>``, which is
-    computed with ``salt`` and is the same for the same value, so that mentions can still be counted. A metric counts
-    the values of each kind that were found.
+    IBANs must have their country's length and pass mod 97; IP addresses must be valid; phone numbers need a country
+    code or the American format. ``replace``: ``placeholder`` writes ``<EMAIL>``; ``hash`` writes
+    ``<EMAIL_1f8a0c2b94d1>``, which is computed with ``salt`` and is the same for the same value, so that mentions can
+    still be counted. A metric counts the values of each kind that were found.
     """
 
     kinds: Sequence[str] = ("key", "email", "iban", "credit_card", "ip", "phone")

@@ -1,5 +1,5 @@
-"""Readers turn files into batches of documents. Names load on first use: a worker needs one reader, with its
-libraries.
+"""Readers turn files into batches of documents. Names load on first use, so a worker imports only the libraries of its
+reader.
 """
 
 from __future__ import annotations

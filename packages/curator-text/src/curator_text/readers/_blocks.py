@@ -1,15 +1,14 @@
-"""Turns a block of JSON lines into an Arrow table, keeps every value exactly, and reports every bad line.
+"""Turns a block of JSON lines into an Arrow table. It preserves every value exactly and reports every bad line.
 
-A block goes through Arrow's own JSON parser, with the types fixed beforehand so that it guesses nothing (it would turn
-texts into timestamps). Some input that it accepts is not one valid object per line; that is checked here: text that is
+Arrow's own JSON parser parses a block, with types fixed beforehand so that it guesses nothing (it would turn texts into
+timestamps). It accepts some input that is not one valid object per line, so this module also checks for: text that is
 not UTF-8, two objects in a line, one object over two lines, NaN, integers that a double cannot hold. A block that fails
-in any
-way is cut into small ones; the small ones that fail are read line by line with Python's parser, which says which line
-is wrong and why, and widens the types of columns for values that the first lines of the file did not have
-(`curator_core.arrow.kinds`).
+in any way is split into small ones; small blocks that fail are read line by line with Python's parser, which reports
+which line is wrong and why, and widens the types of columns for kinds of values that the first lines of the file did
+not have (`curator_core.arrow.kinds`).
 
-The JSON form of a value depends on the value and on the first lines of its file, and never on its block: every
-`batch_bytes` and every number of ranges cuts blocks differently.
+The JSON form of a value depends only on the value and on the first lines of its file, not on its block, because blocks
+depend on `batch_bytes` and the number of ranges.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ from curator_text.widening import fitted
 _PIECES = 16
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-# Lists whose elements have no known type, because each is empty or holds only nulls.
+# The type of lists whose elements have no known type, because all lists are empty or contain only nulls.
 _EMPTY, _TEXTS = pa.list_(pa.null()), pa.list_(pa.string())
 _OPENS = np.isin(np.arange(256), [ord("["), ord("{")])
 
 
 @dataclass(slots=True)
 class BadRow:
-    """A line that was set aside, with its place in the block."""
+    """A line that is set aside, with its place in the block."""
 
     line: int  # counted from 0
     offset: int  # bytes from the start of the block
@@ -67,8 +66,8 @@ class Parsed:
 def infer_types(rows: Iterable[dict[str, Any]]) -> dict[str, pa.DataType]:
     """The type of each key, in order of first appearance: the type of most of its values.
 
-    Whole numbers among fractions are float64; objects, and lists of mixed content, are ``json``. A key with nothing but
-    nulls has Arrow's null type.
+    Whole numbers among fractions are float64; objects, and lists of mixed content, are ``json``. A key that has only
+    nulls gets Arrow's null type.
     """
     seen: dict[str, Kinds] = {}
     for row in rows:
@@ -80,12 +79,13 @@ def infer_types(rows: Iterable[dict[str, Any]]) -> dict[str, pa.DataType]:
 def guessed_types(
     rows: Iterable[dict[str, Any]], declared: Mapping[str, pa.DataType], only: tuple[str, ...] | None
 ) -> dict[str, pa.DataType] | None:
-    """The result of `infer_types` for a block that begins with these rows, if all of it fits; None if unsure.
+    """The result of `infer_types` for a block that begins with these rows, provided that the whole block fits; None if
+    that is not certain.
 
-    A block that Arrow parses by a schema has no other keys than these and, for these types, no other kinds of values.
-    So every kind of value but one has a count of 0 (whole numbers count as fractions where there is a fraction), and
-    the keys are in the order of the first rows. This does not hold for other types: an empty list fits a list of
-    anything.
+    If Arrow parses a block by a schema, the block has no other keys than these and, for plain types, no other kinds of
+    values. So all kinds of values except one have a count of 0 (whole numbers count as fractions if there is a
+    fraction), and the keys are in the order of the first rows. For other types, this is not true: an empty list fits
+    any list type.
     """
     found = infer_types(rows)
     names = found.keys() if only is None else only
@@ -102,9 +102,9 @@ def guessed_types(
 class LineParser:
     """Parses blocks of one file.
 
-    ``types`` come from the declared schema and the first lines of the file. ``only``: the only columns to read.
-    ``checks``: the values that fit a declared column. ``settle`` gives the types if those at hand are a guess (see
-    `guessed_types`) that the first block does not prove.
+    ``types`` come from the declared schema and the first lines of the file. ``only`` names the columns to read.
+    ``checks`` test whether values fit a declared column. If ``types`` is a guess (see `guessed_types`) that the first
+    block does not confirm, ``settle`` returns the types.
     """
 
     types: dict[str, pa.DataType]
@@ -112,14 +112,14 @@ class LineParser:
     max_line_bytes: int = 1 << 26
     checks: Mapping[str, Check] = field(default_factory=dict)
     settle: Callable[[], dict[str, pa.DataType]] | None = None
-    # The types for Arrow's parser, including those of columns that have since become wider or appeared.
+    # The types for Arrow's parser, including columns that were widened or added since.
     _tried: dict[str, pa.DataType] = field(init=False)
 
     def __post_init__(self) -> None:
         self._tried = dict(self.types)
 
     def parse(self, data: memoryview, ends: np.ndarray[Any, Any]) -> Parsed:
-        """The rows of a block of lines, and the lines that are no rows; ``ends``: where its line ends are."""
+        """The rows of a block of lines, and the lines that are not rows. ``ends`` are the positions of line ends."""
         bytes_ = np.frombuffer(data, np.uint8)
         lines = len(ends)
         if len(data) and (not lines or ends[-1] != len(data) - 1):
@@ -160,7 +160,7 @@ class LineParser:
         return self._schema(self.types).empty_table()
 
     def _schema(self, types: Mapping[str, pa.DataType]) -> pa.Schema:
-        """The columns with their marks: those of the first lines in order, and then others by name."""
+        """The columns with their metadata: first those of the first lines in order, and then others by name."""
         names = [*self.types, *sorted(types.keys() - self.types.keys())]
         return pa.schema([self._field(name, types[name]) for name in names])
 
@@ -169,7 +169,7 @@ class LineParser:
         return marked(name, kind, whole=whole, late=name not in self.types)
 
     def _at_once(self, data: memoryview, bytes_: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> pa.Table | None:
-        """The table of a block, or None where it cannot be proven that nothing is wrong with it."""
+        """The table of a block, or None unless it is certain that all of its lines are valid."""
         schema = self._schema(self._tried)
         if not len(schema) or not all(map(_parsable, schema.types)):
             return None
@@ -178,16 +178,16 @@ class LineParser:
         lasts = ends - 1
         lasts = lasts - (bytes_[lasts] == 13)
         whole = lasts >= starts
-        if not whole.all():  # blank lines are no rows
+        if not whole.all():  # blank lines are not rows
             starts, lasts = starts[whole], lasts[whole]
-        # If a line begins with { and ends with } and the next one does too, the line cannot end inside an object,
-        # because } and { are never adjacent inside one. So each line holds one object or more; and with as many rows as
-        # lines, each holds exactly one.
+        # If a line and the next one both begin with { and end with }, the line cannot end inside an object, because }
+        # and { are never adjacent inside an object. So each line contains at least one object, and if there are as many
+        # rows as lines, each contains exactly one.
         if not len(starts) or (bytes_[starts] != 0x7B).any() or (bytes_[lasts] != 0x7D).any():
             return None
         if len(data) > self.max_line_bytes and int((lasts - starts).max()) + 1 > self.max_line_bytes:
             return None
-        if self.only is not None and _may_be_deep(bytes_, starts):  # in a column that is not read
+        if self.only is not None and _may_be_deep(bytes_, starts):  # the depth may be in a column that is not read
             return None
         buffer = pa.py_buffer(data)
         if not _is_utf8(buffer):
@@ -222,7 +222,7 @@ class LineParser:
             count += 1
             try:
                 if len(raw) > self.max_line_bytes:
-                    raise BadLine("line too long", f"{len(raw)} bytes, and max_line_bytes is {self.max_line_bytes}")
+                    raise BadLine("line too long", f"{len(raw)} bytes, but max_line_bytes is {self.max_line_bytes}")
                 rows.append(self._checked(parse_line(raw)))
             except BadLine as why:
                 bad.append(BadRow(line, offset, raw, why.reason, why.message))
@@ -236,7 +236,9 @@ class LineParser:
         return pa.table([columns[name] for name in schema.names], schema=schema), count, bad
 
     def _try(self, name: str, kind: pa.DataType) -> None:
-        """Give Arrow's parser a wider type from now on, except JSON, which it cannot make and few blocks need."""
+        """Give Arrow's parser the wider type from now on, unless it is JSON, which the parser cannot make and few
+        blocks need.
+        """
         kinds = Kinds()
         kinds.add_type(self._tried.get(name, pa.null()))
         kinds.add_type(kind)
@@ -246,7 +248,7 @@ class LineParser:
 
     def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
         if not self.types and not row:
-            # A table without columns has no rows either.
+            # A table without columns has no rows.
             raise BadLine("empty object", "none of the first lines of the file has a key")
         for name, check in self.checks.items():
             if name in row:
@@ -254,7 +256,7 @@ class LineParser:
         return row
 
     def _column(self, name: str, values: list[Any]) -> pa.Array:
-        """The values of a key as a column of its type, or of a type that holds them all."""
+        """The values of a key as a column of its type, or of a wider type that holds all of them."""
         kind = self.types.get(name, pa.null())
         if name in self.checks:
             return _to_array(values, kind)
@@ -280,7 +282,7 @@ class LineParser:
 
 
 def _together(tables: list[pa.Table]) -> pa.Table:
-    """The tables of the pieces of a block as one."""
+    """The tables of the pieces of a block as one table."""
     first = tables[0].schema
     if all(table.schema.equals(first, check_metadata=True) for table in tables):
         return pa.concat_tables(tables)
@@ -304,8 +306,8 @@ def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _parsable(kind: pa.DataType) -> bool:
-    """Whether Arrow's parser makes such a column. It gets lists of nothing (`_EMPTY`) wrong, so these are passed as
-    lists of text.
+    """Whether Arrow's parser can make a column of this type. It parses lists of nulls (`_EMPTY`) wrongly, so these are
+    parsed as lists of text.
     """
     if pa.types.is_list(kind):
         return bool(kind == _EMPTY) or (not pa.types.is_null(kind.value_type) and _parsable(kind.value_type))
@@ -313,7 +315,7 @@ def _parsable(kind: pa.DataType) -> bool:
 
 
 def _emptied(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Lists of text as lists of nothing, if none of them holds a text."""
+    """Convert lists of text to lists of nulls if none of them contains a text."""
     if any(len(chunk.flatten()) > chunk.flatten().null_count for chunk in column.chunks):
         return column
     chunks = [
@@ -324,13 +326,13 @@ def _emptied(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _may_be_deep(bytes_: np.ndarray[Any, Any], starts: np.ndarray[Any, Any]) -> bool:
-    """Whether a line has so many brackets that `parse_line` might refuse it."""
+    """Whether a line has so many brackets that `parse_line` might reject it."""
     opens = _OPENS[bytes_]
     return int(opens.sum()) - len(starts) >= MOST_LEVELS and bool((np.add.reduceat(opens, starts) > MOST_LEVELS).any())
 
 
 def _is_utf8(buffer: pa.Buffer) -> bool:
-    # Not pa.array of a list: the first of these in a process imports pandas, which takes a second.
+    # Do not use pa.array with a list: the first call in a process imports pandas, which takes a second.
     offsets = pa.py_buffer(np.array([0, buffer.size], np.int32))
     try:
         pa.Array.from_buffers(pa.binary(), 1, [None, offsets, buffer]).cast(pa.string())
@@ -340,15 +342,15 @@ def _is_utf8(buffer: pa.Buffer) -> bool:
 
 
 def _exact(values: pa.ChunkedArray | pa.Array) -> bool:
-    """Whether every number is exact as a double."""
+    """Whether a double represents every number exactly."""
     kind = values.type
     if pa.types.is_floating(kind):
         ends = pc.min_max(values).as_py()
-        # min_max ignores nulls and NaN, so NaN is tested separately.
+        # min_max ignores nulls and NaN, so test for NaN separately.
         low, high = ends["min"], ends["max"]
         if low is None:
             return True
-        if low <= 0 <= high and _has_negative_zero(values):  # -0, which is an integer, and -0.0, which is not
+        if low <= 0 <= high and _has_negative_zero(values):  # -0 is an integer, but -0.0 is not
             return False
         return low > -EXACT and high < EXACT and not pc.any(pc.is_nan(values)).as_py()
     if pa.types.is_list(kind):

@@ -17,19 +17,19 @@ import pyarrow as pa
 from curator_core.errors import UsageError
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
-# Suffixes of compressed files that a reader takes in addition to plain ones.
+# Suffixes of compressed files, which a reader accepts in addition to plain files.
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _CHUNK = 1 << 20
 _RAW_KEPT = 1 << 16
-# How much one call returns, and how much is read byte by byte before damage.
+# How many bytes one call returns, and how many are read byte by byte before damage.
 _ZSTD_STEP = 1 << 16
 _STRIDE = 1 << 20
-# The line length from which a search for each line end is quicker than a scan of every byte.
+# From this line length on, searching for each line end is faster than scanning every byte.
 _LONG_LINES = 1024
 
 
 class Truncated(Exception):
-    """A compressed stream is cut short or damaged; the part before the damage has been passed on."""
+    """A compressed stream is truncated or damaged; the part before the damage has been passed on."""
 
 
 @dataclass(slots=True)
@@ -37,19 +37,19 @@ class Block:
     """Complete lines. ``data`` is only valid until the next block is requested, because its memory is reused."""
 
     data: memoryview
-    offset: int  # of the first byte, in the decompressed file
+    offset: int  # position of the first byte in the decompressed file
     line: int | None  # the number of the first line, counted from 1; None inside a byte range
-    lines: int | None = None  # how many line ends are in it, once counted
-    last: bool = False  # whether the file, or the span, ends with it
+    lines: int | None = None  # the number of line ends, after they were counted
+    last: bool = False  # whether this is the last block of the file or span
 
     def line_ends(self) -> np.ndarray[Any, Any]:
-        """Where its line ends are."""
+        """The positions of the line ends."""
         return line_ends(cast(bytearray, self.data.obj), len(self.data))
 
 
 @dataclass(slots=True)
 class LongLine:
-    """A line over the limit: only its beginning was kept."""
+    """A line that exceeds the limit; only its beginning is kept."""
 
     head: bytes
     offset: int
@@ -58,38 +58,38 @@ class LongLine:
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression that a file's first bytes show, since names can be wrong."""
+    """The compression of a file according to its first bytes, since names can be wrong."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def decompressed(raw: BinaryIO) -> BinaryIO:
-    """The content of a file, decompressed if its first bytes are those of gzip, zstd, bzip2 or xz.
+    """The content of a file, decompressed if it begins like gzip, zstd, bzip2 or xz.
 
-    Several compressed streams in one file count as one. Raises `Truncated` where a stream is cut short or damaged.
+    Several compressed streams in one file count as one. Reading raises `Truncated` if a stream is truncated or damaged.
     """
     head = raw.read(6)
     raw.seek(0)
     kind = compression_of(head)
     if kind is None:
         return raw
-    # Not buffered: a buffer would lose the data before the damage.
+    # Do not buffer: a buffer would lose the data before the damage.
     return cast(BinaryIO, _Zstd(raw) if kind == "zstd" else _Decompressing(raw, kind))
 
 
 def is_compressed(raw: BinaryIO) -> bool:
-    """Whether a file is compressed; the file is back at its start afterwards."""
+    """Whether a file is compressed; afterwards, the file is positioned at its start."""
     head = raw.read(6)
     raw.seek(0)
     return compression_of(head) is not None
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
-    """A file in some encoding, read as UTF-8. Bytes that are invalid in the encoding become invalid UTF-8."""
+    """A file in any encoding, recoded to UTF-8. Bytes that are invalid in the encoding become invalid UTF-8."""
     return file if encoding == "utf-8" else cast(BinaryIO, _Recoded(file, encoding))
 
 
 def seems_to_be(head: bytes) -> str | None:
-    """The encoding that the first bytes of a file look like, where they are not UTF-8: a name for ``encoding=``."""
+    """The likely encoding of a file whose first bytes are not UTF-8, as a name for ``encoding=``."""
     for mark, name in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if head.startswith(mark):
             return name
@@ -100,7 +100,7 @@ def seems_to_be(head: bytes) -> str | None:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # The last character may only be cut off.
+        # An error near the end may only be a truncated character.
         if error.start < len(head) - 3 and 0 not in head and b"\x81" not in head:
             return "cp1252"
     return None
@@ -127,12 +127,14 @@ class _Recoded(io.RawIOBase):
         return count
 
 
-# Half of a surrogate pair, which UTF-8 refuses anywhere, so an invalid byte costs only its own row.
+# Replace an invalid byte by a lone surrogate, which is always invalid UTF-8, so that only its own row is rejected.
 codecs.register_error("curator.invalid", lambda error: ("\udc80", cast(UnicodeDecodeError, error).end))
 
 
 class _Decompressing(io.RawIOBase):
-    """One member after the other, with at most the requested output at a time, so a bomb cannot fill memory."""
+    """Decompresses one member after the other, at most the requested number of bytes at a time, so that a decompression
+    bomb cannot fill memory.
+    """
 
     def __init__(self, raw: BinaryIO, kind: str) -> None:
         self._raw = raw
@@ -162,13 +164,13 @@ class _Decompressing(io.RawIOBase):
             chunk = self._raw.read(_CHUNK)
             if not chunk:
                 return False
-            self._pending = chunk.lstrip(b"\0")  # some tools pad with zero bytes after the last member
+            self._pending = chunk.lstrip(b"\0")  # some tools add zero bytes after the last member
         makers = {"gzip": _Gzip, "bzip2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
         self._member = makers[self._kind]()
         return True
 
     def _step(self, limit: int) -> bytes:
-        # A decompressor keeps unused input, and is called without input until it needs more.
+        # A decompressor keeps unused input, so it is called without input until it needs more.
         given, self._pending = self._pending, b""
         try:
             data = self._member.decompress(given, limit)
@@ -203,7 +205,7 @@ class _Gzip:
 
 
 class _Lent:
-    """A file that must not be closed: Arrow closes a file as soon as it releases it."""
+    """A file that ignores close(), because Arrow closes a file when it releases it."""
 
     closed = False
 
@@ -218,10 +220,10 @@ class _Lent:
 
 
 class _Zstd(io.RawIOBase):
-    """Arrow's decompressor, which unlike others reports a frame that is cut short.
+    """Arrow's zstd decompressor, which, unlike others, reports truncated frames.
 
-    A read that meets damage loses everything that it has decompressed. So the file is then read again, byte by byte
-    from where that read began.
+    If a read finds damage, all data that it has decompressed is lost. So the file is read again, byte by byte from the
+    start of that read.
     """
 
     def __init__(self, raw: BinaryIO) -> None:
@@ -259,9 +261,9 @@ class _Zstd(io.RawIOBase):
 
 
 def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:
-    """The places of the line ends in the first ``size`` bytes."""
+    """The positions of the line ends in the first ``size`` bytes."""
     bytes_ = np.frombuffer(buffer, np.uint8, size)
-    # Search in strides that stay in the cache, because fresh memory costs more than the search.
+    # Search in strides that fit into the cache, because fresh memory costs more than the search.
     mask = np.empty(min(size, _STRIDE), np.bool_)
     found: list[np.ndarray[Any, Any]] = [np.empty(0, np.int64)]
     long = False
@@ -281,7 +283,7 @@ def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:
 
 
 def line_start(file: BinaryIO, number: int) -> int | None:
-    """Where line ``number`` (the first is 1) begins; None if there are fewer lines."""
+    """The position of line ``number``, counted from 1, or None if there are fewer lines."""
     passed = 1
     offset = 0
     while passed < number:
@@ -303,11 +305,11 @@ def line_blocks(
     max_line_bytes: int,
     span: tuple[int, int] | None = None,
 ) -> Iterator[Block | LongLine | Truncated]:
-    """Blocks of complete lines of about ``block_bytes``; the last line may lack its line end.
+    """Yield blocks of complete lines of about ``block_bytes``; the last line of a file may lack its line end.
 
-    A line belongs to the ``span`` of bytes that holds its first byte, so the spans of one file give each line exactly
-    once. A line over ``max_line_bytes`` comes as a `LongLine`. A damaged stream ends with a `Truncated`, after
-    everything before the damage.
+    A line belongs to the ``span`` of bytes that contains its first byte, so the spans of a file together yield each
+    line exactly once. A line of more than ``max_line_bytes`` is yielded as a `LongLine`. For a damaged stream, the last
+    item is a `Truncated`, after all lines before the damage.
     """
     start, end = span if span is not None else (0, None)
     if end is not None and end <= start:
@@ -319,7 +321,7 @@ def line_blocks(
         if end is not None and start >= end:
             return
         file.seek(start)
-    # With a span: the line that holds byte end - 1 is the last of ours.
+    # If there is a span, its last line is the one that contains byte end - 1.
     buffer = _Buffer(file, bytearray(block_bytes), start, None if end is None else end - 1)
     line = 1
     while True:
@@ -342,13 +344,13 @@ def line_blocks(
 
 
 class _Buffer:
-    """A buffer that is filled from a file, and from whose front lines are taken."""
+    """A buffer that is filled from a file, and from which lines are taken at the front."""
 
     def __init__(self, file: BinaryIO, data: bytearray, offset: int, last: int | None) -> None:
-        """``last``: the place in the file of a byte in the last line that is needed."""
+        """``last`` is the position in the file of a byte in the last line that is needed."""
         self.data = data
-        self.offset = offset  # of the first byte, in the file
-        self.finished = False  # whether the last wanted line is at hand
+        self.offset = offset  # position of the first byte in the file
+        self.finished = False  # whether the buffer contains the last wanted line
         self.damage: Truncated | None = None
         self._file = file
         self._filled = 0
@@ -372,8 +374,8 @@ class _Buffer:
                 self._filled, self.finished = close + 1, True
 
     def complete(self) -> int:
-        """How many bytes at the front are whole lines. The last line of a file needs no line end, but a line that
-        damage has cut is reported with the damage and not parsed.
+        """How many bytes at the front are complete lines. The last line of a file needs no line end, but a line that
+        damage has truncated is reported with the damage and not parsed.
         """
         if self._ended:
             self.finished = True
@@ -394,7 +396,7 @@ class _Buffer:
         self._filled -= count
 
     def grow(self, limit: int) -> bool:
-        """Make more room, up to ``limit`` bytes; False if there is already as much."""
+        """Enlarge the buffer, up to ``limit`` bytes; returns False if it already has that size."""
         if len(self.data) >= limit:
             return False
         grown = bytearray(min(2 * len(self.data), limit))
@@ -403,7 +405,7 @@ class _Buffer:
         return True
 
     def long_line(self, line: int | None) -> LongLine:
-        """Take the line at the front, which does not fit, out of the buffer, however long it is."""
+        """Remove the line at the front, which does not fit into the buffer, however long it is."""
         long = LongLine(self.head(), self.offset, line, self._filled)
         self.drop(self._filled)
         while True:
@@ -417,7 +419,7 @@ class _Buffer:
 
 
 def check_span(file: BinaryIO, path: str, span: tuple[int, int] | None) -> None:
-    """Refuse to read a part of a compressed file, since no line in it can be found."""
+    """Raise if a part of a compressed file is requested, since lines cannot be found in it."""
     if span is not None and is_compressed(file):
         raise UsageError(f"{path!r} is compressed and cannot be split into ranges: leave split_bytes out for it")
 
@@ -437,7 +439,7 @@ def _fill(file: BinaryIO, view: memoryview, filled: int) -> int:
 
 
 def _to_next_line(file: BinaryIO) -> int:
-    """How many bytes there are up to and including the next line end, or to the end of the file."""
+    """The number of bytes up to and including the next line end, or up to the end of the file."""
     passed = 0
     while chunk := file.read(_CHUNK):
         close = chunk.find(b"\n")

@@ -1,8 +1,9 @@
-"""Cuts CSV into rows and cells, even where quotes are wrong.
+"""Splits CSV into rows and cells, even if quotes are wrong.
 
-A quote opens a cell where it is the cell's first byte, two quotes in a quoted cell mean one, and a quote elsewhere
-stands for itself. If a quoted cell contains a line end and does not end where a cell can end, its quote was never
-closed. Such a quote costs its own line, and not all lines down to the next quote of the file.
+A quote opens a quoted cell if it is the first byte of the cell, two quotes in a quoted cell mean one quote, and any
+other quote is an ordinary character. If a quoted cell contains a line end and does not end at a delimiter or line end,
+its quote was never closed. For such a quote, only its own line is rejected, not all lines down to the next quote of the
+file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _KEPT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Whole rows that can be parsed as they are; ``ends``: where each of them ends, including its line end."""
+    """Complete rows that can be parsed directly; ``ends`` are their ends, including the line end."""
 
     data: bytes
     ends: np.ndarray[Any, Any]
@@ -30,7 +31,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that was read cell by cell."""
+    """A row that was split cell by cell."""
 
     cells: list[bytes]
     raw: bytes
@@ -38,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A piece that is no row: the reason, and its beginning."""
+    """A part of a file that is not a row: the reason, and the beginning of the part."""
 
     reason: str
     message: str
@@ -46,7 +47,7 @@ class BadRow:
 
 
 class RowCutter:
-    """Cuts a file of CSV into rows, at most ``max_row_bytes`` of it in memory beside ``block_bytes``."""
+    """Splits a CSV file into rows, with at most ``max_row_bytes`` in memory besides ``block_bytes``."""
 
     def __init__(self, file: BinaryIO, delimiter: str, *, block_bytes: int, max_row_bytes: int) -> None:
         self._file = file
@@ -71,7 +72,7 @@ class RowCutter:
         yield from self._one_by_one(None)
 
     def rest(self) -> Iterator[Rows | Row | BadRow]:
-        """All remaining rows: in blocks where their quotes are in order, and one by one where they are not."""
+        """All remaining rows: in blocks where quotes are correct, and one by one elsewhere."""
         while self._data or not self._ended:
             self._more(self._block_bytes)
             ends, wrong = self._row_ends()
@@ -100,20 +101,20 @@ class RowCutter:
         self._data = b"".join(pieces)
 
     def _end_in(self, data: bytes, message: str) -> None:
-        """End before the damage, without the row that it has cut."""
+        """End before the damage, without the row that is truncated by it."""
         whole = data.rfind(b"\n") + 1
         self._data, self._ended = data[:whole], True
         self._damage = BadRow("truncated file", message, data[whole : whole + _KEPT])
 
     def _row_ends(self) -> tuple[np.ndarray[Any, Any], bool]:
-        """Where rows end in the buffer, up to the first misplaced quote; and whether there is one."""
+        """The ends of rows in the buffer, up to the first misplaced quote, and whether there is such a quote."""
         bytes_ = np.frombuffer(self._data, np.uint8)
         ends = np.flatnonzero(bytes_ == _LF)
         if self._data.find(b"\r") >= 0:
             returns = np.flatnonzero(bytes_ == _CR)
             after = bytes_[np.minimum(returns + 1, len(bytes_) - 1)]
             alone = returns[(after != _LF) & ((returns + 1 < len(bytes_)) | self._ended)]
-            if len(alone):  # Windows files have no lone ones: there each is half of a line end
+            if len(alone):  # in Windows files, every return is part of a line end
                 ends = np.sort(np.concatenate([ends, alone]))
         quotes = np.flatnonzero(bytes_ == _QUOTE) if self._data.find(b'"') >= 0 else np.empty(0, np.int64)
         wrong = False
@@ -123,10 +124,12 @@ class RowCutter:
                 wrong = True
                 ends = ends[ends < quotes[bad]]
                 quotes = quotes[: bad + 1]
-            elif len(quotes) % 2 and self._ended:  # it is never closed
+            elif len(quotes) % 2 and self._ended:  # the last quote is never closed
                 wrong = True
             ends = ends[np.searchsorted(quotes, ends) & 1 == 0]
-            if wrong and bad is not None and bad % 2:  # the cell that the misplaced quote closes began before
+            if (
+                wrong and bad is not None and bad % 2
+            ):  # the cell that the misplaced quote closes began in an earlier row
                 ends = ends[ends < quotes[bad - 1]]
         ends = ends + 1
         if not wrong and self._ended and len(self._data) and (not len(ends) or ends[-1] < len(self._data)):
@@ -134,7 +137,7 @@ class RowCutter:
         return ends, wrong
 
     def _misplaced(self, bytes_: np.ndarray[Any, Any], quotes: np.ndarray[Any, Any]) -> int | None:
-        """The number of the first quote that neither opens nor closes a cell, nor is one of two."""
+        """The index of the first quote that neither opens nor closes a cell, nor belongs to a pair."""
         before = bytes_[np.maximum(quotes - 1, 0)]
         after = bytes_[np.minimum(quotes + 1, len(bytes_) - 1)]
         edges = np.zeros(256, np.bool_)
@@ -142,13 +145,13 @@ class RowCutter:
         opens = edges[before] | (quotes == 0)
         closes = edges[after] | (quotes == len(bytes_) - 1)
         fine = np.where(np.arange(len(quotes)) % 2 == 0, opens, closes)
-        # One of a pair in a quoted cell is beside its twin: a quote that opens right after a quote must follow a
+        # The quotes of a pair in a quoted cell are adjacent: a quote that opens right after another must follow a
         # closing one.
         bad = np.flatnonzero(~fine)
         return int(bad[0]) if len(bad) else None
 
     def _one_by_one(self, count: int | None) -> Iterator[Row | BadRow]:
-        """At most this many rows of those in the buffer."""
+        """Yield at most ``count`` rows from the buffer."""
         at = 0
         left = count
         while at < len(self._data) and left != 0:
@@ -168,7 +171,7 @@ class RowCutter:
         self._data = self._data[at:]
 
     def _row(self, at: int) -> tuple[Row | BadRow, int] | None:
-        """The row that begins at a place, and where the next begins; None if it continues beyond the buffer."""
+        """The row that begins at ``at``, and the start of the next row; None if the row continues beyond the buffer."""
         data, begin = self._data, at
         cells: list[bytes] = []
         while True:
@@ -200,7 +203,7 @@ class RowCutter:
             return Row(cells, data[begin:at]), after
 
     def _line(self, begin: int) -> tuple[BadRow, int]:
-        """The line of a quote that is never closed."""
+        """The line with a quote that is never closed."""
         close = self._data.find(b"\n", begin)
         stop = len(self._data) if close < 0 else close + 1
         raw = self._data[begin : min(stop, begin + _KEPT)]

@@ -1,4 +1,4 @@
-"""Parses one line of JSON into an object, or says what is wrong with the line."""
+"""Parses one line of JSON into an object, or reports the error in the line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 import orjson
 
-# More levels than anyone needs, and far fewer than Python's parser handles, which depends on the depth of the call
-# stack.
+# The limit of nesting: more levels than anyone needs, and far fewer than Python's parser can handle, which depends on
+# the depth of the call stack.
 MOST_LEVELS = 512
-# Strings, whole or cut off: brackets in them open nothing.
+# Strings, complete or truncated: brackets inside them do not count.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-# A regular expression for 19 digits takes fifteen times as long.
+# A regular expression for 19 digits would take fifteen times as long.
 _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
 
 
 class BadLine(Exception):
-    """A line that is not a row: ``reason`` for counting, and what exactly is wrong."""
+    """A line that is not a row: a ``reason`` for counting, and a message with details."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
@@ -30,7 +30,7 @@ class BadLine(Exception):
 
 
 def parse_line(raw: bytes) -> dict[str, Any]:
-    """The object in one line, exactly; raises `BadLine`."""
+    """The exact object in one line; raises `BadLine`."""
     if raw.startswith(b"\xef\xbb\xbf"):
         raise BadLine("byte order mark", "the line begins with a byte order mark (EF BB BF), which is not JSON")
     try:
@@ -42,19 +42,21 @@ def parse_line(raw: bytes) -> dict[str, Any]:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadLine("broken JSON", f"{error.msg} at character {error.pos}{_array_hint(text)}") from None
+        raise BadLine(
+            "broken JSON", f"{error.msg.removesuffix(' at')} at character {error.pos}{_array_hint(text)}"
+        ) from None
     except ValueError as error:  # integers of thousands of digits
         raise BadLine("number out of range", str(error)) from None
     if not isinstance(value, dict):
         shown = text if len(text) <= 60 else f"{text[:57]}..."
-        raise BadLine("not an object", f"the line holds {shown}, and a row is an object{_array_hint(text)}")
+        raise BadLine("not an object", f"the line contains {shown}, but a row must be an object{_array_hint(text)}")
     if b"\\ud" in raw or b"\\uD" in raw:
         _check_pairs(value)
     return value
 
 
 def levels(text: str) -> int:
-    """How many brackets of a text are open at once."""
+    """The largest number of brackets that are open at once in a text."""
     deepest = depth = 0
     for character in _STRING.sub("", text):
         if character in "[{":
@@ -89,7 +91,7 @@ def first_lines(data: bytes, limit: int) -> Iterator[dict[str, Any]]:
 def _array_hint(text: str) -> str:
     if not text.lstrip().startswith("["):
         return ""
-    return "; a file that is one array becomes JSON lines with `jq -c '.[]' FILE`"
+    return "; convert a file that is one array to JSON lines with `jq -c '.[]' FILE`"
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,4 +122,4 @@ def _check_pairs(row: dict[str, Any]) -> None:
         try:
             json.dumps([key, value], ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise BadLine("lone surrogate", f"{key!r} holds half a surrogate pair, which is not text") from None
+            raise BadLine("lone surrogate", f"{key!r} contains a lone surrogate, which is not text") from None

@@ -40,12 +40,12 @@ _SHORT = {
     JSON: "json",
 }
 
-# Converts a JSON value of the named column for a column of some type, or raises `BadLine`.
+# A function that converts a JSON value of the named column to the type of the column, or raises `BadLine`.
 type Check = Callable[[Any, str], Any]
 
 
 def parse_type(spelled: Any, where: str) -> pa.DataType:
-    """An Arrow type from its spelling: ``string``, ``list<int64>``, ``json``, or a mapping for an object."""
+    """The Arrow type for a spelling: ``string``, ``list<int64>``, ``json``, or a mapping for an object."""
     if isinstance(spelled, pa.DataType):
         return spelled
     if isinstance(spelled, Mapping):
@@ -90,7 +90,7 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def checks(types: Mapping[str, pa.DataType]) -> dict[str, Check]:
-    """A check for each declared column; refuses types that JSON has no exact values for."""
+    """A check for each declared column; raises for types that JSON cannot represent exactly."""
     return {name: _check(kind) for name, kind in types.items()}
 
 

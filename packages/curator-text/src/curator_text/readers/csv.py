@@ -1,4 +1,4 @@
-"""Reading CSV: every cell is text as it stands, unless its column's type is declared."""
+"""Reads CSV: every cell is text, unchanged, unless the type of its column is declared."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from curator_text.readers._bytes import COMPRESSED_SUFFIXES, Truncated, as_utf8,
 from curator_text.readers._csv_rows import BadRow, Row, RowCutter, Rows
 from curator_text.readers._schema import check_schema, type_name
 
-# Cells, and the number of each one's row.
+# Cells, and the number of each row.
 _Numbered = tuple[pa.Table, Sequence[int]]
 _HEAD_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
-# A block with a bad row is cut into this many pieces, and those without one are parsed at once.
+# A block with a bad row is split into this many pieces, and pieces without a bad row are parsed at once.
 _PIECES = 16
 SUFFIXES = tuple(base + end for base in (".csv", ".tsv") for end in ("", *COMPRESSED_SUFFIXES))
 
@@ -64,13 +64,13 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
         for column, kind in self._types.items():
             if not (pa.types.is_primitive(kind) or pa.types.is_string(kind)):
                 raise UsageError(
-                    f"{name}.schema[{column!r}] is {type_name(kind)}, and a cell of CSV holds no such value"
+                    f"{name}.schema[{column!r}] is {type_name(kind)}, but a CSV cell cannot contain such a value"
                 )
         self._columns = checked_columns(self.columns, name)
         if self.delimiter is not None and (
             not isinstance(self.delimiter, str) or len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'
         ):
-            raise UsageError(f"{name}.delimiter must be one ASCII character and no quote, not {self.delimiter!r}")
+            raise UsageError(f"{name}.delimiter must be one ASCII character other than a quote, not {self.delimiter!r}")
         if self.header is False or (self.header is not True and not _are_names(self.header)):
             raise UsageError(
                 f"{name}.header must be true, or, for a file without a header, the names of its columns, not "
@@ -96,7 +96,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
                     yield place_rows(batch, Places(path, "row", numbers))
                 elif empty is None:
                     empty = table
-        # Files without a row still give their columns, so that output from them has a schema.
+        # Files without rows still provide their columns, so that output from them has a schema.
         if not given and empty is not None:
             yield DocumentBatch(data=empty, dataset_name=task.dataset_name)
 
@@ -142,7 +142,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
         """The names in the first row; None if there is no usable row."""
         first = cutter.first()
         if first is None:
-            for damage in cutter.rest():  # before the end of the first line, or the file is empty
+            for damage in cutter.rest():  # damage in the first line, or an empty file
                 if isinstance(damage, BadRow):
                     self.record_read(1)
                     self.record_rejected(
@@ -160,7 +160,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
         return None
 
     def _give_up(self, cutter: RowCutter, path: str, message: str, more: int = 0) -> None:
-        """Account for a file of which no row can be read."""
+        """Record a file from which no row can be read."""
         rows = more + sum(int(_filled(found).sum()) if isinstance(found, Rows) else 1 for found in cutter.rest())
         self.record_read(rows)
         self.record_rejected("unusable header", source=path, position="line 1", message=message, rows=rows)
@@ -184,7 +184,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
     # Rows ------------------------------------------------------------------------------------------------------------
 
     def _parsed(self, rows: Rows, file: _File, first: int, pieces: int = _PIECES) -> Iterator[_Numbered]:
-        """The tables of rows whose quotes are in order; some may have a wrong number of cells."""
+        """The tables of rows whose quotes are correct; some rows may have a wrong number of cells."""
         filled = _filled(rows)
         count = int(filled.sum())
         table = _at_once(rows.data, file)
@@ -218,7 +218,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             if isinstance(row, BadRow):
                 self._reject(file, row.reason, number, row.message, row.raw)
             elif len(row.cells) != len(file.names):
-                message = f"{count(len(row.cells), 'cell')}, and the file has {count(len(file.names), 'column')}"
+                message = f"{count(len(row.cells), 'cell')}, but the file has {count(len(file.names), 'column')}"
                 self._reject(file, "wrong number of cells", number, message, row.raw)
             else:
                 good.append(row)
@@ -271,13 +271,13 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class CsvReader(CsvParameters, PartitionedReader[DocumentBatch]):
-    """Reads CSV files, plain or compressed; quoted cells may hold line ends.
+    """Reads CSV files, plain or compressed; quoted cells may contain line ends.
 
     Every cell is text, unchanged: even ``00123``, ``NA`` and the empty cell. ``schema`` declares other types, as in
-    ``{score: float64}``; there an empty cell is null. ``delimiter`` is by default a comma, or a tab for files named
-    ``.tsv``. ``header`` is True if the first line names the columns, or else the list of their names. ``encoding`` is
-    the encoding of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit, or is longer than
-    ``max_row_bytes``, is rejected with its number; an unclosed quote costs its line.
+    ``{score: float64}``; in these columns, an empty cell is null. ``delimiter`` is by default a comma, or a tab for
+    files named ``.tsv``. ``header`` is True if the first line names the columns, or else the list of their names.
+    ``encoding`` is the encoding of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit the types, or
+    is longer than ``max_row_bytes``, is rejected with its number; if a quote is not closed, its line is rejected.
     """
 
     read = CsvRead
@@ -346,14 +346,14 @@ def _at_once(data: bytes, file: _File) -> pa.Table | None:
     """The cells of rows as bytes, or None if one of the rows has a wrong number of them."""
     import pyarrow.csv as pc_csv
 
-    # Names of our own, since two of the file's may be the same.
+    # Use names of our own, since two names in the file may be equal.
     names = [str(at) for at in range(len(file.names))]
     try:
         return pc_csv.read_csv(
             pa.BufferReader(data),
             read_options=pc_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
             parse_options=pc_csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True),
-            # As bytes, so that a cell that is not UTF-8 costs its row and not its file.
+            # Read bytes, so that a cell that is not UTF-8 makes only its row a reject, not the file.
             convert_options=pc_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.binary()),
                 strings_can_be_null=False,

@@ -1,4 +1,4 @@
-"""Reads JSON lines in bounded memory, keeps every value exactly, and reports every bad line."""
+"""Reads JSON lines in bounded memory, preserves every value exactly, and reports every bad line."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from curator_text.readers._lines import first_lines
 from curator_text.readers._schema import check_schema, checks
 
 SUFFIXES = tuple(base + end for base in (".jsonl", ".ndjson", ".json") for end in ("", *COMPRESSED_SUFFIXES))
-# Types are inferred from this many lines, as far as they lie within this many bytes.
+# Types are inferred from at most this many lines, within at most this many bytes.
 _FIRST_LINES = 200
 _FIRST_BYTES = 1 << 20
-# How many lines a guess uses: examining 200 lines takes longer than seeing that a block fits.
+# How many lines a guess uses. Examining 200 lines takes longer than checking that a block fits the guess.
 _GUESS_LINES = 8
 _GUESS_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
@@ -84,15 +84,18 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
                     yield place_rows(DocumentBatch(data=table, dataset_name=task.dataset_name), places)
                 elif empty is None:
                     empty = table
-        # Files that gave no row still give their columns, so that what is written from them has a schema.
+        # Files without rows still provide their columns, so that output from them has a schema.
         if empty is None or empty.num_columns:
             schema = pa.schema(list(self._types.items())) if empty is None else empty.schema
-            # A file of only bad lines has no known column, and a batch with only its path would fail the next stage.
+            # A file with only bad lines has no known columns, and a batch that has only the path would fail in the next
+            # stage.
             if any(name != self.path_column for name in schema.names):
                 yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
     def range_of(self, path: str, unit: str, number: int) -> tuple[int, int] | None:
-        """The bytes of a file that hold the row at a place such as line 12; None where the file must be read to find it."""
+        """The byte range of a file that contains the row at a place such as line 12, or None if only reading the file
+        can find it.
+        """
         with open_input(path) as raw:
             if self._encoding != "utf-8" or is_compressed(raw):
                 return None
@@ -116,7 +119,7 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
                         "line too long",
                         source=path,
                         position=_position(block.line, block.offset),
-                        message=f"{block.length} bytes, and max_line_bytes is {self._max_line_bytes}",
+                        message=f"{block.length} bytes, but max_line_bytes is {self._max_line_bytes}",
                         raw=block.head,
                     )
                     continue
@@ -193,16 +196,15 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
 class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     """Reads files of JSON lines: one object in each line, plain or compressed (gz, zst, bz2, xz).
 
-    Values stay as they are: ``"00123"`` stays text, a date stays text, an integer stays an integer. ``schema`` fixes
-    the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``, and lines that do not fit are
-    rejected. Other columns get a type that holds all their values. Where no type does, and for objects, the column is
-    ``json``: it holds the JSON text of each value, and is written as values again. A key that first appears later
-    becomes
-    a column from there on. A broken line is rejected with its file and line.
+    Values are not converted: ``"00123"`` stays text, a date stays text, an integer stays an integer. ``schema`` fixes
+    the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``, and lines that do not
+    fit are rejected. Other columns get a type that holds all their values. If there is no such type, and for objects,
+    the column is ``json``: it contains the JSON text of each value, and writers write the values again. A key that
+    first appears later becomes a column from there on. A broken line is rejected with its file and line.
 
-    ``columns`` reads only these. Files larger than ``split_bytes`` are read in ranges, by several workers, unless they are
-    in another ``encoding`` than UTF-8. ``batch_bytes`` is how much text one batch holds. ``path_column`` adds the file's path
-    under that name.
+    ``columns`` names the columns to read. Files larger than ``split_bytes`` are read in ranges, by several workers,
+    unless their ``encoding`` is not UTF-8. ``batch_bytes`` is the amount of text in one batch. ``path_column`` adds a
+    column of that name with the path of the file.
     """
 
     split_bytes: int | str | None = "128MiB"
@@ -211,13 +213,15 @@ class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     suffixes = SUFFIXES
 
     def handed_on(self) -> dict[str, Any]:
-        # In some encodings the start of a character cannot be found from the middle of a file.
+        # In some encodings, the start of a character cannot be found in the middle of a file.
         whole = checked_encoding(self.encoding, type(self).__name__) != "utf-8"
         return {**super().handed_on(), **({"split_bytes": None} if whole else {})}
 
 
 def _head_of(block: Block, span: tuple[int, int] | None) -> bytes | None:
-    """The part of the file that `JsonlRead._first_types` would read, if this block holds it."""
+    """The part of the file that `JsonlRead._first_types` would read, or None if this block does not contain all of
+    it.
+    """
     return bytes(block.data[:_FIRST_BYTES]) if _holds_head(block, span) else None
 
 
@@ -230,7 +234,7 @@ def _holds_head(block: Block, span: tuple[int, int] | None) -> bool:
 
 
 def _places(path: str, block: Block, ends: npt.NDArray[np.int64], parsed: Parsed) -> Places:
-    """The places of the rows of a block: by lines, or by bytes where the number of earlier lines is unknown."""
+    """The places of the rows of a block: by line, or by byte if the number of earlier lines is unknown."""
     starts = np.concatenate((np.zeros(1, np.int64), ends + 1))
     if starts[-1] >= len(block.data):
         starts = starts[:-1]

@@ -1,4 +1,4 @@
-"""Reads Parquet: only the requested columns, a row group at a time, large files with several workers."""
+"""Reads Parquet files: only the requested columns, one row group at a time, and large files with several workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from curator_text.readers._arguments import bounded_bytes, checked_columns, twic
 
 SUFFIXES = (".parquet", ".pq")
 _MAX_BATCH_ROWS = 1 << 20
-# If batches would have more rows than this, the size of the first rows is measured.
+# If batches would have more rows than this, the size of the first rows is measured instead.
 _MANY_ROWS = 1 << 13
 _FIRST_ROWS = 64
 # Errors that Arrow raises for a damaged file.
@@ -34,7 +34,9 @@ _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 @dataclass(kw_only=True)
 class ParquetPartitioning(FilePartitioning):
-    """Names Parquet files, and ranges of row groups of those larger than ``split_bytes``; only their ends are read."""
+    """Names Parquet files, and ranges of row groups for files larger than ``split_bytes``; it reads only the
+    footers.
+    """
 
     split_bytes: int | str | None = "256MiB"
 
@@ -76,7 +78,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
                 f"{name}.partition_by must be a list of columns, such as ['lang'], not {self.partition_by!r}"
             )
         if twice := set(self.partition_by) & {*(self._columns or ()), self.path_column}:
-            raise UsageError(f"{name} has {sorted(twice)[0]!r} in partition_by, and as another column too")
+            raise UsageError(f"{name} has {sorted(twice)[0]!r} both in partition_by and as another column")
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
 
     def outputs(self) -> list[str]:
@@ -97,14 +99,16 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
             yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
     def range_of(self, path: str, unit: str, number: int) -> tuple[int, int] | None:
-        """The bytes of a file that hold the row group with row ``number``; None where there is none that can be read."""
+        """The byte range of the row group with row ``number``, or None if there is no such row or the file cannot be
+        read.
+        """
         import pyarrow.parquet as pq
 
         with open_input(path) as raw:
             try:
                 file = pq.ParquetFile(raw, pre_buffer=False)
             except _DAMAGE:
-                return None  # reported when it is read
+                return None  # reported when the file is read
             for group in range(file.num_row_groups):
                 number -= file.metadata.row_group(group).num_rows
                 if number <= 0:
@@ -114,7 +118,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
     def _tables(
         self, path: str, span: tuple[int, int] | None
     ) -> Iterator[tuple[pa.Table, range | npt.NDArray[np.int64]]]:
-        """The rows of a file, batch by batch, with the number of each in the file; the first is 1."""
+        """The rows of a file, batch by batch, with the number of each row in the file, counted from 1."""
         import pyarrow.parquet as pq
 
         with open_input(path) as raw:
@@ -156,8 +160,8 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
     def _readable(
         self, table: pa.Table, path: str, group: int, first: int
     ) -> tuple[pa.Table, npt.NDArray[np.bool_] | None]:
-        """The rows whose values are valid for their types, and which these are, None for all. A flipped bit can leave
-        text that is not UTF-8, and Arrow does not check it while reading.
+        """The rows whose values are valid for their types, and their numbers (None means all rows). A flipped bit can
+        leave text that is not UTF-8, and Arrow does not check this while reading.
         """
         try:
             table.validate(full=True)
@@ -179,19 +183,19 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         return table, None
 
     def _with_parts(self, table: pa.Table, path: str) -> pa.Table:
-        """The table with columns from the path: the values in its folders' names, and the path itself."""
+        """The table with columns from the path: the values in the names of folders, and the path itself."""
         table = _without_views(table)
         for name in self.partition_by:
             value = _folder_value(path, name)
             if name in table.column_names:
-                raise UsageError(f"{path!r} has a column {name!r} itself: leave it out of partition_by")
+                raise UsageError(f"{path!r} already has a column {name!r}: leave it out of partition_by")
             table = table.append_column(name, pa.repeat(array([value], pa.string())[0], table.num_rows))
         return with_path(table, self.path_column, path)
 
     def _rows_of_a_batch(self, file: Any, group: int, names: list[str] | None) -> int:
         described = file.metadata.row_group(group)
         rows = int(described.num_rows * self._batch_bytes // max(1, described.total_byte_size))
-        # A value that many rows share takes little room in the file, but its full size for each row in memory.
+        # A value that many rows share takes little space in the file, but its full size for each row in memory.
         chosen = [part for part in file.schema_arrow if not names or part.name in names]
         each = sum(_bytes_of_vector(part.type) for part in chosen)  # what is known without a look
         long = [part.name for part in chosen if _may_be_long(part.type)]
@@ -214,7 +218,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         return list(self._columns)
 
     def _give_up(self, file: Any, groups: Sequence[int], path: str, message: str) -> None:
-        """Account for a file, or its part, of which no row can be read."""
+        """Record a file, or a part of it, from which no row can be read."""
         rows = sum(file.metadata.row_group(group).num_rows for group in groups)
         self.record_read(rows)
         self.record_rejected("unusable columns", source=path, message=message, rows=rows)
@@ -226,13 +230,12 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class ParquetReader(ParquetParameters, PartitionedReader[DocumentBatch]):
-    """Reads Parquet files with their types as they are.
+    """Reads Parquet files without changing their types.
 
-    ``columns`` reads only these from disk. Row groups are read one after the other, in batches of about
-    ``batch_bytes``.
-    Files larger than ``split_bytes`` are shared among workers by row group. A damaged row group is set aside.
-    ``partition_by`` adds columns from the names of folders, such as ``lang`` in ``lang=en/0.parquet``, as text; they
-    are null where `ParquetWriter` had a null or an empty text.
+    Only the columns in ``columns`` are read from disk. Row groups are read one after the other, in batches of about
+    ``batch_bytes``. Files larger than ``split_bytes`` are shared among workers by row group. A damaged row group is set
+    aside. ``partition_by`` adds columns from the names of folders, such as ``lang`` in ``lang=en/0.parquet``, as text;
+    they are null where `ParquetWriter` had a null or an empty text.
     """
 
     split_bytes: int | str | None = "256MiB"
@@ -243,7 +246,7 @@ class ParquetReader(ParquetParameters, PartitionedReader[DocumentBatch]):
 
 
 def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
-    """Ranges of whole row groups that cover a file, each of ``limit`` bytes or a little more."""
+    """Ranges of complete row groups that cover a file, each with ``limit`` bytes or a little more."""
     import pyarrow.parquet as pq
 
     try:
@@ -251,7 +254,7 @@ def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
             file = pq.ParquetFile(raw, pre_buffer=False)
             starts = [_start(file, group) for group in range(file.num_row_groups)]
     except _DAMAGE:
-        return []  # reported when it is read
+        return []  # reported when the file is read
     cuts = [0]
     for start in starts[1:]:
         if start - cuts[-1] >= limit:
@@ -260,7 +263,7 @@ def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
 
 
 def _start(file: Any, group: int) -> int:
-    """Where a row group begins in its file; it belongs to the range that holds this byte."""
+    """The start of a row group in its file; the row group belongs to the range that contains this byte."""
     described = file.metadata.row_group(group)
     if not described.num_columns:
         return 0
@@ -270,7 +273,7 @@ def _start(file: Any, group: int) -> int:
 
 
 def _without_dictionaries(table: pa.Table) -> pa.Table:
-    """Unpack dictionaries, since one bad word of a dictionary spoils all rows."""
+    """Unpack dictionaries, since one bad value in a dictionary would affect all rows."""
     for number, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             values = pa.chunked_array([chunk.dictionary_decode() for chunk in table.column(number).chunks])
@@ -279,7 +282,9 @@ def _without_dictionaries(table: pa.Table) -> pa.Table:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Convert columns of views, which some programs write, to plain text: pyarrow (26) cannot select rows of them."""
+    """Convert columns of string views, which some programs write, to plain text, since pyarrow (26) cannot select rows
+    of them.
+    """
     fields = [field.with_type(_VIEWS.get(field.type, field.type)) for field in table.schema]
     schema = pa.schema(fields, table.schema.metadata)
     return table if schema.equals(table.schema) else table.cast(schema)
@@ -289,7 +294,7 @@ def _folder_value(path: str, name: str) -> str | None:
     folders = parent(path).split("/")
     value = next((folder[len(name) + 1 :] for folder in reversed(folders) if folder.startswith(f"{name}=")), None)
     if value is None:
-        raise UsageError(f"{path!r} is in no folder '{name}=…', and partition_by names {name!r}")
+        raise UsageError(f"{path!r} is not in a folder '{name}=…', but partition_by names {name!r}")
     return None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
 
 

@@ -36,7 +36,7 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
     def __post_init__(self) -> None:
         self._encoding = checked_encoding(self.encoding, type(self).__name__)
         if self.text_column == self.path_column:
-            raise UsageError(f"text_column and path_column are both {self.text_column!r}: give one another name")
+            raise UsageError(f"text_column and path_column are both {self.text_column!r}: rename one of them")
         self._max_file_bytes = bounded_bytes("max_file_bytes", self.max_file_bytes)
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
 
@@ -58,7 +58,7 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
             if held >= self._batch_bytes:
                 yield self._batch(paths, texts, task)
                 paths, texts, held, given = [], [], 0, True
-        # Files without a document still give the columns, so that output from them has a schema.
+        # Files without a document still provide the columns, so that output from them has a schema.
         if texts or not given:
             yield self._batch(paths, texts, task)
 
@@ -83,7 +83,7 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
                 return None
             text = data.decode(self._encoding)
             if self._encoding != "utf-8":
-                text.encode()  # UTF-7 and similar encodings can hold half a surrogate pair, which is not text
+                text.encode()  # UTF-7 and similar encodings can encode a lone surrogate, which is not text
             return text
         except Truncated as error:
             self.record_rejected("truncated file", source=path, message=str(error.args[0]))
@@ -107,7 +107,7 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
 class TextFilesReader(TextFilesParameters, PartitionedReader[DocumentBatch]):
     """Reads text files, plain or compressed, each as one document with its path.
 
-    Small files travel together, ``bytes_per_partition`` to a task. A file that is not text in ``encoding``, or larger
+    A task reads several small files, up to ``bytes_per_partition``. A file that is not text in ``encoding``, or larger
     than ``max_file_bytes``, is set aside. A byte order mark stays in the text; ``utf-8-sig`` removes it.
     """
 

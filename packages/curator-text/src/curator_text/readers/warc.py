@@ -54,7 +54,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
             raise UsageError(f"record_types must be a list of {', '.join(RECORD_TYPES)}, not {self.record_types!r}")
         for kind in self.record_types:
             if kind not in RECORD_TYPES:
-                raise UsageError(f"record_types holds {kind!r}: it can hold {', '.join(RECORD_TYPES)}")
+                raise UsageError(f"record_types contains {kind!r}: it can contain {', '.join(RECORD_TYPES)}")
         if self.path_column in _SCHEMA.names:
             raise UsageError(f"path_column {self.path_column!r} is a column of every record: give it another name")
         self._max_record_bytes = bounded_bytes("max_record_bytes", self.max_record_bytes)
@@ -80,7 +80,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
             if rows:
                 yield place_rows(self._batch(rows, path, task), Places(path, "byte", places))
                 given = True
-        # Files without such records still give the columns, so that what is written from them has a schema.
+        # Files without such records still provide the columns, so that output from them has a schema.
         if not given and task.data:
             yield self._batch([], task.data[0], task)
 
@@ -91,7 +91,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         return DocumentBatch(data=table, dataset_name=task.dataset_name)
 
     def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """The requested records, each with the byte where it begins."""
+        """The requested records, each with the position of its first byte."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
         wanted = sum(int(getattr(WarcRecordType, kind)) for kind in self.record_types)
@@ -102,7 +102,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
             found = -1
             passed = False
             try:
-                # All kinds, because a damaged record that is skipped would not be seen.
+                # Read all kinds of records, because damage in a skipped record would go unnoticed.
                 for record in ArchiveIterator(cast(BinaryIO, _Offset(raw)), parse_http=False, auto_decode="none"):
                     found = begin + record.stream_pos
                     if not int(record.record_type) & wanted:
@@ -113,22 +113,22 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                     try:
                         row = self._row(record, path, found)
                     except OSError as error:
-                        self._damaged(path, found, str(error), read=0)  # it already counts as read
+                        self._damaged(path, found, str(error), read=0)  # the record is already counted as read
                         raise _CutShort from error
                     passed = row is None
                     if row is not None:
                         yield found, row
-                if found < 0 and begin:  # what looked like a record after the damage was not one
+                if found < 0 and begin:  # the data after the damage only looked like a record
                     raise _CutShort
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
                     if rest:
                         at_end = "the file ends in a record's first bytes"
                         self._damaged(path, rest, at_end if found >= 0 else "no record begins here")
-                        if found < 0:  # the first member of a file may be an empty one, with records after it
+                        if found < 0:  # the first member of a file may be empty, with records after it
                             raise _CutShort
                     return
-                # With a false length, the rest of the file was taken for its content.
+                # Because of a wrong length, the rest of the file was taken for the content of the record.
                 self._damaged(path, found, "the record is shorter than its Content-Length")
             except _CutShort:
                 pass
@@ -146,7 +146,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         if length > self._max_record_bytes:
             record.consume()
             self._reject(
-                "record too large", path, position, f"{length} bytes, max_record_bytes={self.max_record_bytes}"
+                "record too large", path, position, f"{length} bytes, but max_record_bytes is {self.max_record_bytes}"
             )
             return None
         if record.is_http:
@@ -178,7 +178,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
 
     def _damaged(self, path: str, position: int, message: str, *, read: int = 1) -> None:
         self.record_read(read)
-        self._reject("damaged WARC", path, position, f"{message}; reading continues at the next whole record")
+        self._reject("damaged WARC", path, position, f"{message}; reading continues at the next complete record")
 
     def _reject(self, reason: str, path: str, position: int, message: str, raw: bytes | None = None) -> None:
         self.record_rejected(
@@ -192,11 +192,11 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
-    """Reads WARC files (also WET), plain or compressed: a row for each record of ``record_types``.
+    """Reads WARC and WET files, plain or compressed, with a row for each record of ``record_types``.
 
     The columns are ``id``, ``url``, ``date``, ``record_type``, ``status``, ``content_type``, ``charset`` and
     ``content``, the payload's bytes without transfer and content encoding. For WET files use
-    ``record_types=["conversion"]``. A damaged or cut record is set aside, and reading continues after it.
+    ``record_types=["conversion"]``. A damaged or truncated record is set aside, and reading continues after it.
     """
 
     read = WarcRead
@@ -204,11 +204,11 @@ class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
 
 
 class _CutShort(Exception):
-    """A record that is incomplete, or whose header states a wrong length."""
+    """A record is incomplete, or its header has a wrong length."""
 
 
 class _Offset:
-    """A file for FastWARC, with positions counted from where the file stood when it was passed."""
+    """A file for FastWARC; positions are relative to the position of the file when it was passed."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -225,7 +225,7 @@ class _Offset:
 
 
 def _is_whole(raw: BinaryIO, position: int) -> bool:
-    """Whether all the content of the record at ``position`` is there."""
+    """Whether the content of the record at ``position`` is complete."""
     from fastwarc.warc import ArchiveIterator
 
     raw.seek(position)
@@ -238,7 +238,9 @@ def _is_whole(raw: BinaryIO, position: int) -> bool:
 
 
 def _bytes_behind(raw: BinaryIO, position: int) -> int:
-    """Where data follows the compressed record at ``position``, or 0. FastWARC skips data too short to be a record."""
+    """The position of data after the compressed record at ``position``, or 0. FastWARC skips data that is too short for
+    a record.
+    """
     raw.seek(position)
     chunk = raw.read(_SCAN)
     if not chunk.startswith(b"\x1f\x8b"):
@@ -257,8 +259,8 @@ def _bytes_behind(raw: BinaryIO, position: int) -> int:
 
 
 def _next_record(raw: BinaryIO, position: int, packed: bool) -> int | None:
-    """Where the next record begins whose first line can be read, or None. In a file of compressed records only a
-    compressed one counts: the rest of a damaged record may contain something that looks like another.
+    """The position of the next record whose first line is readable, or None. In a file of compressed records, only a
+    compressed record counts, because the rest of a damaged record may contain data that looks like a record.
     """
     marks = (_GZIP,) if packed else (_GZIP, b"WARC/1.")
     raw.seek(position)
@@ -269,7 +271,7 @@ def _next_record(raw: BinaryIO, position: int, packed: bool) -> int | None:
         at = 0
         while True:
             places = [place for mark in marks if (place := window.find(mark, at)) >= 0]
-            # Enough bytes after it to examine, unless the file ends there.
+            # Make sure that enough bytes follow to examine it, unless the file ends there.
             if not places or (chunk and min(places) > len(window) - 1024):
                 break
             at = min(places)
@@ -292,14 +294,14 @@ def _begins_record(head: bytes) -> bool:
 
 
 def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
-    """The payload without its HTTP encodings; raises ValueError or zlib.error."""
+    """The payload without HTTP encodings; raises ValueError or zlib.error."""
     if "chunked" in (headers.get("Transfer-Encoding") or "").lower():
         content = _unchunked(content)
     for encoding in reversed([part.strip().lower() for part in (headers.get("Content-Encoding") or "").split(",")]):
         if encoding in ("gzip", "x-gzip"):
             content = _gunzipped(content, limit)
         elif encoding == "deflate":
-            # The standard says zlib; what servers send is often a bare stream.
+            # The standard requires zlib, but many servers send a bare deflate stream.
             try:
                 content, _ = _inflated(content, 15, limit)
             except zlib.error:
@@ -307,7 +309,7 @@ def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
         elif encoding == "br":
             content = _unbrotli(content, limit)
         elif encoding not in ("", "identity"):
-            raise ValueError(f"the content encoding {encoding!r} is not known")
+            raise ValueError(f"the content encoding {encoding!r} is unknown")
     return content
 
 
@@ -327,9 +329,9 @@ def _inflated(content: bytes, wbits: int, limit: int) -> tuple[bytes, bytes]:
     inflater = zlib.decompressobj(wbits=wbits)
     result = inflater.decompress(content, max(limit, 1))
     if inflater.unconsumed_tail:
-        raise ValueError(f"more than {limit} bytes when unpacked")
+        raise ValueError(f"more than {limit} bytes when decompressed")
     if not inflater.eof:
-        raise ValueError("the compressed content is cut short")
+        raise ValueError("the compressed content is truncated")
     return result, inflater.unused_data
 
 
@@ -344,7 +346,7 @@ def _unbrotli(content: bytes, limit: int) -> bytes:
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                raise ValueError(f"more than {limit} bytes when unpacked")
+                raise ValueError(f"more than {limit} bytes when decompressed")
     except brotli.error as error:
         raise ValueError(f"brotli: {error}") from error
     return b"".join(pieces)
@@ -360,7 +362,7 @@ def _unchunked(content: bytes) -> bytes:
         except ValueError:
             size = -1
         if size < 0:
-            # Many archives keep the header of an encoding that they have already removed.
+            # Many archives keep the header of an encoding that was already removed.
             if not pieces and at == 0:
                 return content
             raise ValueError("a chunk has no valid length")
@@ -368,5 +370,5 @@ def _unchunked(content: bytes) -> bytes:
             return b"".join(pieces)
         pieces.append(content[end + 2 : end + 2 + size])
         if len(pieces[-1]) < size:
-            raise ValueError("the last chunk is cut short")
+            raise ValueError("the last chunk is truncated")
         at = end + 2 + size + 2

@@ -1,8 +1,8 @@
-"""A Bloom filter, which tells whether a key may be in a set; its size follows from the number of keys and the false
-rate.
+"""A Bloom filter, which tests whether a key may be in a set; its size follows from the number of keys and the false
+positive rate.
 
-It says yes for every key that it was made of, and for the share ``rate`` of all others. It depends only on the set of
-keys and the rate.
+It contains every key from which it was made, and appears to contain a share of ``rate`` of all other keys. It depends
+only on the set of keys and the rate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STEP = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BloomFilter:
-    """A filter of ``size`` bits; each key sets ``each`` of them in ``data``. Without keys it has no bits."""
+    """A filter of ``size`` bits; each key sets ``each`` of them in ``data``. A filter without keys has no bits."""
 
     data: NDArray[np.uint8]
     size: int
@@ -38,7 +38,7 @@ class BloomFilter:
 
     @classmethod
     def of(cls, keys: Hashes, rate: float) -> BloomFilter:
-        """The filter of some different 64-bit hashes."""
+        """The filter for a set of distinct 64-bit hashes."""
         if not len(keys):
             return cls(np.zeros(0, np.uint8), 0, 1)
         size = max(64, math.ceil(-len(keys) * math.log(rate) / math.log(2) ** 2))
@@ -49,11 +49,11 @@ class BloomFilter:
         return cls(np.packbits(bits, bitorder="little"), size, each)
 
     def may_hold(self, keys: Hashes) -> Bools:
-        """Which keys may be among those of the filter; the others are not."""
+        """Which keys may be in the filter; the other keys certainly are not."""
         if not self.size:
             return np.zeros(len(keys), np.bool_)
         found = np.arange(len(keys))
-        for turn in range(self.each):  # the first turns exclude most of the keys that are not there
+        for turn in range(self.each):  # the first turns exclude most keys that are not in the filter
             (place,) = _places(keys[found], self.size, 1, turn)
             found = found[(self.data[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1]
         held = np.zeros(len(keys), np.bool_)
@@ -66,14 +66,14 @@ class BloomFilter:
         table = pa.table({"data": array(self.data)}).replace_schema_metadata({b"filter": facts})
         with storage.write_atomic(path) as out, pa.ipc.new_file(out, table.schema) as writer:
             writer.write_table(table)
-        return out.record(rows=0)  # its rows are no documents
+        return out.record(rows=0)  # its rows are not documents
 
 
 def _places(keys: Hashes, size: int, each: int, first: int = 0) -> list[NDArray[np.int64]]:
-    """The bits of each key, one array for each turn from ``first`` on."""
+    """The positions of the bits of each key, one array for each turn from ``first`` on."""
     found = []
     for turn in range(first, first + each):
-        # SplitMix64, with another start for each turn, since hashes of one partition share their highest bits.
+        # SplitMix64 with a different start for each turn, since the hashes of one partition share their highest bits.
         mixed = keys + np.uint64(_STEP * (turn + 1) % (1 << 64))
         mixed = (mixed ^ (mixed >> _30)) * _MIX[0]
         mixed = (mixed ^ (mixed >> _27)) * _MIX[1]
@@ -82,7 +82,7 @@ def _places(keys: Hashes, size: int, each: int, first: int = 0) -> list[NDArray[
 
 
 def finish_filters(folder: str, outputs: Sequence[FileRecord], partitions: int) -> None:
-    """Name the filters of all partitions that have keys in one file."""
+    """Write one file that lists the filters of all partitions with keys."""
     files = [storage.file_name(record.path) for record in outputs]
     content = {"partitions": partitions, "files": sorted(files)}
     storage.write_bytes_atomic(storage.join(folder, _FILTERS), json.dumps(content).encode())
@@ -104,7 +104,7 @@ class Filters:
             self._filters[facts["partition"]] = BloomFilter(data, facts["size"], facts["each"])
 
     def may_hold(self, keys: Hashes) -> Bools:
-        """Which keys may be among those that the filters were made of."""
+        """Which keys may be among those from which the filters were made."""
         held = np.zeros(len(keys), np.bool_)
         partition = np.searchsorted(self._starts, keys, "right") - 1
         order = np.argsort(partition, kind="stable")

@@ -1,7 +1,7 @@
-"""Finds units (runs of words, lines) that occur more than once, and decides what is cut out of which document.
+"""Finds units (runs of words, lines) that occur more than once, and decides which of them to cut out of documents.
 
-A *unit* of a document has a 128-bit hash and a place in it. Of equal units the first one of the preferred document
-stays; all others are repeats of it.
+A *unit* of a document has a 128-bit hash and a place in the document. Among equal units, the first one in the preferred
+document stays; all others are repeats of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from curator_text.repeats.bloom import BloomFilter, Filters, finish_filters
 from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_runs
 from curator_text.repeats.windows import Measured, anchors, runs_around
 
-ANCHORS = "exact"  # what the roll is made from
+ANCHORS = "exact"  # the roll is made from these files
 Mode = Literal["cut", "annotate", "drop"]
 MODES = ("cut", "annotate", "drop")
 SPANS = pa.schema(
@@ -58,8 +58,8 @@ _SHOWN = 200
 
 @dataclass(kw_only=True)
 class WriteHashes(DocumentStage):
-    """Base of stages that write rows about the documents of a batch, laid out by a hash, and at the end the roll of all
-    batches.
+    """Base of stages that write rows about the documents of a batch, partitioned by a hash, and at the end the roll of
+    all batches.
     """
 
     def write(self, task: DocumentBatch, rows: pa.Table, hashes: NDArray[np.uint64]) -> FileGroupTask:
@@ -78,8 +78,8 @@ class WriteHashes(DocumentStage):
 
 @dataclass(kw_only=True)
 class WriteAnchors(WriteHashes):
-    """Writes the anchors of each document's runs of ``length`` words or ``characters``, laid out by hash, and at the end the roll
-    of all batches.
+    """Writes the anchors of each document's runs of ``length`` words or characters, partitioned by hash, and at the end
+    the roll of all batches.
     """
 
     length: int
@@ -97,7 +97,7 @@ class WriteAnchors(WriteHashes):
 
 @dataclass(kw_only=True)
 class FindRepeatedAnchors(PartitionStage):
-    """Writes which anchors of a partition occur more than once, by batch."""
+    """Writes the anchors of a partition that occur more than once, by batch."""
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         numbers, places, at = [], [], []
@@ -120,7 +120,7 @@ class FindRepeatedAnchors(PartitionStage):
 
 @dataclass(kw_only=True)
 class _Units(DocumentStage):
-    """Base of stages that write units of documents, laid out by hash, with their order of preference."""
+    """Base of stages that write units of documents, partitioned by hash, with their order of preference."""
 
     def units_table(
         self, task: DocumentBatch, row: NDArray[np.int64], at: NDArray[np.int64], low: NDArray[np.uint64]
@@ -146,7 +146,7 @@ class _Units(DocumentStage):
 
 @dataclass(kw_only=True)
 class WriteWindows(_Units):
-    """Writes each run of ``length`` words or ``characters`` that holds a repeated anchor."""
+    """Writes each run of ``length`` words or characters that contains a repeated anchor."""
 
     keys: str
     repeated: str
@@ -186,8 +186,8 @@ class WriteWindows(_Units):
 
 @dataclass(kw_only=True)
 class WriteUnitHashes(WriteHashes):
-    """Writes the hash of each ``unit`` of the documents that has ``least`` characters or more, and whether it occurs once in its
-    batch or more often; at the end the roll of all batches.
+    """Writes the hash of each ``unit`` with at least ``least`` characters, and whether it occurs once or more often in
+    its batch; at the end, it writes the roll of all batches.
     """
 
     unit: Unit = "line"
@@ -203,9 +203,9 @@ class WriteUnitHashes(WriteHashes):
 
 @dataclass(kw_only=True)
 class FilterRepeated(PartitionStage):
-    """Makes a Bloom filter with ``false_rate`` of the hashes of a partition that occur more than once.
+    """Makes a Bloom filter, with ``false_rate``, of those hashes of a partition that occur more than once.
 
-    The metric ``once`` counts those that occur once.
+    The metric ``once`` counts the hashes that occur once.
     """
 
     false_rate: float
@@ -229,10 +229,10 @@ class FilterRepeated(PartitionStage):
 
 @dataclass(kw_only=True)
 class WriteLines(WriteHashes, _Units):
-    """Writes each ``unit`` of the documents that has ``least`` characters or more, and at the end the roll of all batches.
+    """Writes each ``unit`` with at least ``least`` characters, and at the end the roll of all batches.
 
-    With ``filters``, the folder of `FilterRepeated`, only those that may occur more than once; ``hashes`` is the folder of
-    `WriteUnitHashes`.
+    With ``filters``, the folder of `FilterRepeated`, it writes only units that may occur more than once; ``hashes`` is
+    the folder of `WriteUnitHashes`.
     """
 
     unit: Unit = "line"
@@ -257,9 +257,9 @@ class WriteLines(WriteHashes, _Units):
 
 @dataclass(kw_only=True)
 class FindRepeats(PartitionStage):
-    """Writes which units of a partition are repeats, and of which unit, by batch.
+    """Writes the units of a partition that are repeats, with the unit that each repeats, by batch.
 
-    The metric ``once`` counts the units that occur once and were written all the same.
+    The metric ``once`` counts the units that were written although they occur once.
     """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
@@ -301,11 +301,11 @@ class FindRepeats(PartitionStage):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RepeatParameters:
-    """What happens to a document that repeats parts of another.
+    """The treatment of documents that repeat parts of others.
 
     ``mode``: ``cut`` removes the repeats; ``annotate`` adds the share of characters in ``share_column`` and the places
-    in ``spans_column``; ``drop`` drops the document if the share is above ``max_share``. With ``max_share``, ``cut``
-    does so too.
+    in ``spans_column``; ``drop`` drops the document if the share is above ``max_share``. If ``max_share`` is given,
+    ``cut`` also drops such documents.
     """
 
     mode: Mode = "cut"
@@ -315,7 +315,7 @@ class RepeatParameters:
     spans_column: str = "repeated_spans"
 
     def check_repeats(self) -> None:
-        """Raise `UsageError` where a value makes no sense."""
+        """Raise `UsageError` if a value makes no sense."""
         owner = type(self).__name__
         if self.mode not in MODES:
             raise UsageError(f"{owner}.mode must be one of {', '.join(MODES)}, not {self.mode!r}")
@@ -335,19 +335,19 @@ class RepeatParameters:
 class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatch]):
     """Applies `RepeatParameters` to the repeats of each document; it must directly follow the reader.
 
-    ``spans`` is a folder for a table of them.
+    ``spans`` is a folder for a table of the repeats.
     """
 
     path: str
     keys: str
     spans: str
     column: str = "text"
-    unit: Unit | None = None  # of the repeats; for runs of words their table has the number of words
+    unit: Unit | None = None  # length of the repeats; for runs of words, their table has the number of words
     least: int = 1
     id_column: str | None = "id"
     reader: str | None = None  # as the table of spans records it, to read documents again
 
-    tried_by_plan = False  # a preview of the data has other batches than a run
+    tried_by_plan = False  # a preview of the data has different batches than a run
 
     def __post_init__(self) -> None:
         self.check_repeats()
@@ -426,7 +426,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         found: Mapping[int, Sequence[tuple[int, int]]],
         about: pa.Table,
     ) -> None:
-        """Put the spans of a batch into its part of the table, each with the document that holds its first unit."""
+        """Write the spans of a batch to its part of the table, each with the document that contains its first unit."""
         rows, places = [], []
         rows_about = rows_of(to_numpy(about["number"]))
         first = np.lexsort((to_numpy(about["at"]), rows_about))

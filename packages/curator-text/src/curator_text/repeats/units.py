@@ -20,7 +20,7 @@ UNITS = ("line", "paragraph", "three_sentences")
 _LINE = re.compile(r"[^\r\n]+")
 _PARAGRAPH = re.compile(r"\S(?:.*?\S)?(?=\s*(?:\n[^\S\n]*\n|\Z))", re.S)
 _SENTENCE = re.compile(r"\S.*?(?:[.!?。！？]+(?=\s|$|[^\s\x00-\x7f])|(?=\n)|\Z)", re.S)  # noqa: RUF001
-# White space that is cut out together with a unit, so that no empty line is left.
+# White space that is cut out with a unit, so that no empty line is left.
 _AFTER: dict[Unit, re.Pattern[str]] = {
     "line": re.compile(r"[^\S\n]*\n?"),
     "paragraph": re.compile(r"\s*"),
@@ -31,7 +31,7 @@ _SENTENCES = 3
 
 
 def units_of(text: str, unit: Unit, least: int) -> Iterator[tuple[int, int]]:
-    """Where the units of a text begin and end, without surrounding white space; shorter pieces are no units."""
+    """The begin and end of the units of a text, without surrounding white space; shorter pieces are not units."""
     if unit == "three_sentences":
         found = [match.span() for match in _SENTENCE.finditer(text)]
         spans = ((found[at][0], found[at + _SENTENCES - 1][1]) for at in range(len(found) - _SENTENCES + 1))
@@ -49,7 +49,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 def line_units(
     texts: pa.ChunkedArray, unit: Unit, least: int, *, normalize: bool
 ) -> tuple[Ints, Ints, NDArray[np.uint64], NDArray[np.uint64]]:
-    """For each unit the row of its text, its number in the text, and both halves of its hash."""
+    """For each unit, the row of its text, its number in the text, and both halves of its hash."""
     rows: list[int] = []
     numbers: list[int] = []
     high, low = hashes_of(_units(texts, unit, least, normalize, rows, numbers))
@@ -59,13 +59,13 @@ def line_units(
 def _units(
     texts: pa.ChunkedArray, unit: Unit, least: int, normalize: bool, rows: list[int], numbers: list[int]
 ) -> Iterator[bytes]:
-    """The bytes of each unit, in the form that is compared; ``rows`` and ``numbers`` receive its place."""
+    """The bytes of each unit in the compared form; its row and number are appended to ``rows`` and ``numbers``."""
     for row, text in enumerate(texts.to_pylist()):
         for number, (start, end) in enumerate(units_of(text or "", unit, least)):
             piece = text[start:end]
             if normalize:
                 piece = _BETWEEN.sub(" ", piece.lower()).strip()
-                if not piece:  # otherwise all lines of dashes would be the same
+                if not piece:  # otherwise, all lines of dashes would be equal
                     continue
             rows.append(row)
             numbers.append(number)
@@ -89,7 +89,7 @@ def spans_of_lines(text: str, numbers: Ints, unit: Unit, least: int) -> list[tup
 
 
 def spans_of_runs(text: str, first: Ints, last: Ints) -> list[tuple[int, int]]:
-    """The places of runs of words: no word is cut, and the space after the last word is included."""
+    """The places of runs of words: words are not split, and the space after the last word is included."""
     places = places_of(text)
     found = []
     for one, other in zip(*(edges.tolist() for edges in merged(first, last)), strict=True):

@@ -1,11 +1,11 @@
-"""Chooses runs of words that represent all others when repeats are searched.
+"""Chooses runs of words that represent all others in the search for repeats.
 
-If a run of N words repeats, so does every shorter run in it. So it is enough to compare some runs of half that length,
-the *anchors*: in every run of N, the one with the smallest hash. Equal runs of N have the same anchor wherever they
-are; texts that share no anchor share no run (winnowing, Schleimer et al., 2003).
+If a run of N words is repeated, so is every shorter run in it. So it is enough to compare some runs of half that
+length, the *anchors*: from every run of N words, the shorter run with the smallest hash. Equal runs of N words have the
+same anchor, and texts that share no anchor share no run (winnowing, Schleimer et al., 2003).
 
-A run of N characters is the shortest one from its first word on that has that many, with one space between words in the
-compared form. So equal runs are equally long, and no run ends inside a word.
+A run of N characters is the shortest run of words, from its first word on, that has at least N characters, with one
+space between words in the compared form. So equal runs have the same length, and no run ends inside a word.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NONE = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Measured:
-    """The words of many texts, and where each begins and ends, in units of length: words, or characters in the compared
+    """The words of many texts, and the begin and end of each word, measured in words or in characters of the compared
     form.
     """
 
@@ -57,7 +57,7 @@ class Measured:
         return cls(words, ends - sizes, ends)
 
     def runs(self, length: int) -> Runs:
-        """The shortest run of at least this length from each word on, within one text."""
+        """For each word, the shortest run of at least this length that begins with it, within one text."""
         in_words = len(self.ends) == 0 or self.ends[-1] == len(self.ends)
         last = self.starts + length if in_words else np.searchsorted(self.ends, self.starts + length) + 1
         stop = np.repeat(self.words.offsets[1:], self.words.counts)
@@ -75,13 +75,13 @@ def _characters(spans: Spans) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Runs:
-    """Runs of words from ``first`` to before ``last``; both are sorted."""
+    """Runs of words from ``first`` up to, but excluding, ``last``; both are sorted."""
 
     first: Ints
     last: Ints
 
     def hashes(self, words: Words, which: int = 0) -> Hashes:
-        """The hash of each run; ``which``, 0 or 1, chooses one of two independent hashes."""
+        """The hash of each run; ``which`` (0 or 1) selects one of two independent hashes."""
         power, inverse = _powers(which, 1 << (len(words.hashes) + 1).bit_length())
         sums = np.zeros(len(words.hashes) + 1, np.uint64)
         np.cumsum(words.hashes * power[: len(words.hashes)], out=sums[1:])
@@ -115,13 +115,13 @@ def _powers(which: int, count: int) -> tuple[Hashes, Hashes]:
 
 
 def anchors(measured: Measured, length: int) -> tuple[Hashes, Ints]:
-    """Hashes and places of the anchors of all runs of this length."""
+    """The hashes and places of the anchors of all runs of this length."""
     runs, short = measured.runs(length), measured.runs(anchor_length(length))
     if not len(runs.first):
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     hashes = short.hashes(measured.words)
     lowest = _best_between(hashes, *_anchors_in(runs, short), np.minimum)
-    # An anchor is chosen if it has the smallest hash in some run.
+    # A short run is an anchor if it has the smallest hash in some run.
     first, stop = _runs_with(runs, short, np.arange(len(short.first)))
     some = np.flatnonzero(stop > first)
     chosen = some[_best_between(lowest, first[some], stop[some], np.maximum) == hashes[some]]
@@ -129,38 +129,40 @@ def anchors(measured: Measured, length: int) -> tuple[Hashes, Ints]:
 
 
 def runs_around(measured: Measured, length: int, at: Ints) -> Runs:
-    """The runs of this length that hold an anchor that begins at one of these words."""
+    """The runs of this length that contain an anchor that begins at one of these words."""
     runs, short = measured.runs(length), measured.runs(anchor_length(length))
     first, stop = _runs_with(runs, short, np.searchsorted(short.first, at))
-    # Each anchor opens a range of runs and closes it: a run is in one of them where more are open than closed.
+    # Each anchor opens and closes a range of runs. A run is in a range if more ranges have been opened than closed.
     most = len(runs.first) + 1
     is_open = np.cumsum(np.bincount(first, minlength=most) - np.bincount(stop, minlength=most))
     return runs.take(np.flatnonzero(is_open[:-1]))
 
 
 def _anchors_in(runs: Runs, short: Runs) -> tuple[Ints, Ints]:
-    """Which of the short runs are in each run: from the first to before the last."""
+    """The range of short runs in each run; the end is excluded."""
     return _counted(short.first, runs.first - 1), _counted(short.last, runs.last)
 
 
 def _runs_with(runs: Runs, short: Runs, which: Ints) -> tuple[Ints, Ints]:
-    """Which runs contain each of some short runs: from the first to before the last."""
+    """The range of runs that contain each of some short runs; the end is excluded."""
     return _counted(runs.last, short.last[which] - 1), _counted(runs.first, short.first[which])
 
 
 def _counted(places: Ints, up_to: Ints) -> Ints:
-    """How many of the sorted places are not above each of these; much faster than a search if these are many."""
+    """How many of the sorted places are at most each value in ``up_to``; much faster than a search if there are many
+    values.
+    """
     if len(up_to) * 8 < len(places):
         found: Ints = np.searchsorted(places, up_to, "right")
         return found
-    # The first value is -1, the place before the first word.
+    # The smallest value is -1, the place before the first word.
     most = max(int(places.max(initial=-1)), int(up_to.max(initial=-1)))
     counts = np.cumsum(np.bincount(places + 1, minlength=most + 2))
     return counts[up_to + 1]
 
 
 def _best_between(values: Hashes, first: Ints, stop: Ints, best: np.ufunc) -> Hashes:
-    """The best of the values from ``first`` to before ``stop`` for each of these ranges; no range is empty."""
+    """The best value in each range from ``first`` up to, but excluding, ``stop``; no range is empty."""
     found = np.empty(len(first), np.uint64)
     sizes = stop - first
     least = int(sizes.min(initial=1 << 62))
@@ -173,7 +175,7 @@ def _best_between(values: Hashes, first: Ints, stop: Ints, best: np.ufunc) -> Ha
 
 
 def _doubled(values: Hashes, longest: int, best: np.ufunc) -> Iterator[tuple[int, Hashes]]:
-    """The best of every 1, 2, 4, … values in a row."""
+    """The best of every 1, 2, 4, … consecutive values."""
     width = 1
     while True:
         yield width, values
@@ -184,7 +186,7 @@ def _doubled(values: Hashes, longest: int, best: np.ufunc) -> Iterator[tuple[int
 
 
 def merged(first: Ints, last: Ints) -> tuple[Ints, Ints]:
-    """Sorted ranges as ranges that neither overlap nor touch."""
+    """Merge sorted ranges into ranges that neither overlap nor touch."""
     if not len(first):
         return first, last
     heads = np.flatnonzero(np.append(True, first[1:] > last[:-1]))

@@ -1,4 +1,4 @@
-"""Workflows that find repeated spans and lines in a corpus, and keep one of each."""
+"""Workflows that find repeated spans and lines in a corpus and keep one of each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Repeats(RepeatParameters, DocumentParameters, Ends):
         owner = type(self).__name__
         check_whole(f"{owner}.partitions", self.partitions, optional=True)
         if self.path is None and self.writer is None:
-            raise UsageError(f"{owner} writes the documents that stay: give a path or a writer")
+            raise UsageError(f"{owner} writes the documents that stay, so give a path or a writer")
 
     def _documents(self) -> dict[str, Any]:
         names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")
@@ -67,19 +67,19 @@ class _Repeats(RepeatParameters, DocumentParameters, Ends):
 
 @dataclass(kw_only=True)
 class SubstringDedup(_Repeats):
-    """Finds all runs of ``words`` words (50) or more, or of ``characters`` or more, that occur more than once in the corpus, and
-    leaves one of each.
+    """Finds all runs of at least ``words`` words (50), or of at least ``characters`` characters, that occur more than
+    once in the corpus, and keeps one of each.
 
-    Words are compared without case and punctuation. Of equal runs the first one of the preferred document (by ``keep``)
-    stays; ``mode`` decides whether the others are cut out, marked, or counted against their documents. Overlapping runs
-    are cut as one, and no word is ever split. A run that stays may overlap with another that is cut; their common part
-    is then in a third document.
+    Words are compared without case and punctuation. Among equal runs, the first one in the preferred document (by
+    ``keep``) stays; ``mode`` decides whether the others are cut out or marked, or whether their documents are dropped.
+    Overlapping runs are cut as one, and no word is ever split. A run that stays may overlap with one that is cut; their
+    common part then remains in a third document.
 
-    The table of spans, ``spans/`` in the run directory or the folder ``spans``, has the place of each in characters,
-    and the document that holds its beginning.
+    The table of spans, ``spans/`` in the run directory or the folder ``spans``, has the place of each span in
+    characters, and the document in which its beginning stays.
     """
 
-    # An anchor of twenty bytes for every thirteen words or so.
+    # Disk space: an anchor of twenty bytes for about every thirteen words.
     disk_of_input = 0.25
 
     words: int | None = None
@@ -121,19 +121,21 @@ class SubstringDedup(_Repeats):
 
 @dataclass(kw_only=True)
 class LineDedup(_Repeats):
-    """Finds lines, paragraphs or spans of three sentences that occur more than once in the corpus, and leaves one of each.
+    """Finds lines, paragraphs or spans of three sentences that occur more than once in the corpus, and keeps one of
+    each.
 
-    ``unit`` is ``line``, ``paragraph`` (between blank lines, as CCNet has it) or ``three_sentences`` (as C4 has it). Units of
-    fewer than ``least`` characters are left alone. With ``normalize`` case, white space and punctuation do not count.
-    Of equal units the first one of the preferred document (by ``keep``) stays; ``mode`` decides about the others. The
-    table of spans is that of `SubstringDedup`.
+    ``unit`` is ``line``, ``paragraph`` (between blank lines, as in CCNet) or ``three_sentences`` (as in C4). Units of
+    fewer than ``least`` characters are ignored. With ``normalize``, case, white space and punctuation do not count.
+    Among equal units, the first one in the preferred document (by ``keep``) stays; ``mode`` decides about the others.
+    The table of spans has the same form as that of `SubstringDedup`.
 
-    With ``false_rate``, such as 0.01, a Bloom filter of repeated units is made first, and only units that it may hold
-    are written out and compared. That reads the input once more, and saves most of the disk where most units occur
-    once; this share of them is compared in vain. The result is the same: a filter removes nothing.
+    With ``false_rate``, such as 0.01, a Bloom filter of repeated units is made first, and only units that it may
+    contain are written and compared. This reads the input once more, and saves most of the disk space if most units
+    occur once; ``false_rate`` is the share of these units that are compared needlessly. The result is the same, because
+    the filter itself removes nothing.
     """
 
-    # A hash, a place and the order of preference for each line.
+    # Disk space: a hash, a place and the order of preference for each line.
     disk_of_input = 0.5
 
     unit: Unit = "line"
