@@ -117,11 +117,11 @@ def hashes(options: argparse.Namespace) -> dict[str, Any]:
 
     from curator_core import LocalExecutor, Pipeline
     from curator_core.across.alike import EDGES
-    from curator_core.across.groups import Groups
     from curator_core.across.roll import Roll
     from curator_core.across.shuffle import finish_partitioned
     from curator_core.arrow.arrays import array
     from curator_core.workflow import Steps
+    from curator_core.workflows.groups import Groups
     from curator_image.dedup.hashes import WINDOWS
     from curator_image.dedup.keys import HASHES, KIND_BITS, PARTS_OF_KIND, SetCopiesAside
     from curator_image.dedup.pairs import Searches, SearchPictures
