@@ -94,6 +94,6 @@ def test_the_parameter_for_a_written_column_says_what_it_holds(name: str, parame
     assert written, f"{name}.{parameter} is not among the outputs of the stage"
 
 
-def test_enough_stages_are_covered() -> None:
+def test_the_tests_cover_enough_stages() -> None:
     assert len(taking("column")) > 70
     assert len(taking("score_column")) > 45

@@ -37,7 +37,7 @@ type Row = dict[str, Any]
 
 
 def made_rows(count: int = 400, seed: int = 1, ties: bool = True) -> list[Row]:
-    """Documents with scores that tie, are null, NaN or infinite, weights, and a language."""
+    """Documents with weights, a language, and scores that tie or are null, NaN or infinite."""
     draw = random.Random(seed)
     odd = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 1, 0.25]
     return [
@@ -336,7 +336,7 @@ def test_a_killed_and_resumed_run_has_the_same_output(tmp_path, monkeypatch, whi
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """One Ray for both engines."""
+    """One Ray cluster for both engines."""
     pytest.importorskip("ray")
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions

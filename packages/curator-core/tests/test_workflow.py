@@ -31,6 +31,10 @@ from curator_core import (
     stage,
     storage,
 )
+from curator_core.cli import DONE, run_command
+from curator_core.running.numbers import numbers_of
+from curator_core.running.page.html import report_page
+from curator_core.running.progress import RunProgress
 from curator_core.running.verify import verify
 from curator_core.testing import stages as s
 from curator_core.testing.faults import ReadLines, WriteLines, assert_same, snapshot, write_inputs
@@ -167,7 +171,7 @@ def test_the_executor_is_opened_once_for_all_steps(flow: TwoSteps, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_without_a_run_directory_nothing_is_left_but_the_output(flow: TwoSteps, tmp_path: Path) -> None:
+def test_only_the_output_is_left_without_a_run_directory(flow: TwoSteps, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     result = flow.run(HERE)
     assert result.run_dir is None
@@ -577,3 +581,43 @@ def test_a_run_directory_may_be_a_url(three: ThreeSteps, tmp_path: Path) -> None
     again = three.run(HERE, run_dir=run_dir, resume=True)
     assert all(step.complete_before for step in again.summary.steps)
     assert not storage.exists(storage.join(run_dir, "work", "one"))
+
+
+@pytest.mark.slow
+def test_during_a_workflow_the_report_names_the_steps_that_are_done(
+    three: ThreeSteps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = str(tmp_path / "run")
+    said: list[str] = []
+
+    def look(state: RunProgress) -> None:
+        if state.step == 3 and state.state == "running" and not said:
+            assert run_command(["report", run_dir]) == DONE
+            said.append(capsys.readouterr().out)
+
+    three.run(HERE, run_dir=run_dir, progress=look)
+    numbers = json.loads((tmp_path / "run" / "report.json").read_text())
+    names = [step["name"] for step in numbers["steps"]]
+    first = said[0].splitlines()[0]
+    assert first.startswith(f"step {names[0]}: done in ")
+    assert f"step {names[2]}, {names[2]}: running for " in said[0]
+    assert "no process is working on it" not in said[0]
+
+
+@pytest.mark.slow
+def test_the_page_of_an_unfinished_workflow_lists_its_steps(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = str(tmp_path / "run")
+    found: list[dict[str, Any]] = []
+
+    def look(state: RunProgress) -> None:
+        if state.step == 2 and state.state == "running" and not found:
+            found.append(numbers_of(run_dir))
+
+    whole = three.run(HERE, run_dir=run_dir, progress=look).summary.steps
+    steps = found[0]["steps"]
+    assert [(step["name"], step["state"], step["folder"]) for step in steps] == [
+        (whole[0].name, "done", whole[0].folder),
+        (whole[1].name, "running", whole[1].folder),
+    ]
+    assert steps[0]["rows_out"] == whole[0].rows_out
+    assert f'href="{whole[1].folder}/report.html"' in report_page(found[0])

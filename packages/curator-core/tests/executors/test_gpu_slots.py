@@ -20,7 +20,7 @@ def test_each_card_gets_as_many_workers_as_fit_on_it() -> None:
     assert gpu_slots(["0", "1"], [80.0, 16.0], memory_gb=20, gpus=0) == ["0"] * 4
 
 
-def test_cards_of_unknown_memory_get_a_worker_each() -> None:
+def test_gpus_of_unknown_memory_get_one_worker_each() -> None:
     assert gpu_slots(["0", "1"], [], memory_gb=20, gpus=0) == ["0", "1"]
 
 
@@ -71,7 +71,7 @@ def test_numbers_of_cards_have_the_same_meaning_as_in_cuda(monkeypatch: pytest.M
         (80.0, (), "a GPU of the box has 80 GB"),
     ],
 )
-def test_the_plan_names_the_card_that_it_plans_for(memory: float, memories: tuple[float, ...], card: str) -> None:
+def test_the_plan_names_the_card_that_it_is_made_for(memory: float, memories: tuple[float, ...], card: str) -> None:
     box = Machine(cpus=4, gpus=2, gpu_memory_gb=memory, name="the box", gpu_memories=memories)
     with pytest.raises(PlanError, match=f"stage 'Same': a worker asks for 90 GB of one GPU, but {card}"):
         make_plan([Same().with_(resources=Resources(gpu_memory_gb=90))], box, first_task=DocumentBatch)

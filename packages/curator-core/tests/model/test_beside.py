@@ -1,4 +1,4 @@
-"""Columns beside the table: they stay in place for stages that take them so, and are ordinary columns for all
+"""Columns beside the table stay in place for stages that can use them there, and are ordinary columns for all
 others."""
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def test_law_9_data_on_a_disk_do_not_choose_the_code_that_is_loaded() -> None:
     data = bytes(memoryview(encode_task(DocumentBatch(data=pa.table({"x": [1]})))))
     for kind, message in (("antigravity:Task", "is not loaded: import it"), ("os:popen", "is not a type of task")):
         name = b"curator_core:DocumentBatch"
-        # As long as before, so that the length before it is still right.
+        # It has the same length as the original, so that the stored length remains correct.
         forged = data.replace(b'"' + name + b'"', f'"{kind}"'.encode().ljust(len(name) + 2))
         with pytest.raises(UsageError, match=message):
             decode_task(forged, pickled=False)

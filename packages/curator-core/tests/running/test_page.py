@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def test_the_top_says_that_a_run_was_killed_and_which_work_is_complete(tmp_path:
 @pytest.mark.parametrize(
     ("state", "said"), [("quarantined", "done, with work set aside"), ("failed", "failed"), ("done", "accounted for")]
 )
-def test_the_top_says_how_a_run_ended(state: str, said: str) -> None:
+def test_the_top_of_the_page_says_how_a_run_ended(state: str, said: str) -> None:
     assert said in top_of(report_page(numbers([READ, StageTotals("Write", 4, 1000, 1000)], state=state)))
 
 
@@ -346,3 +347,16 @@ def test_duplicates_are_described_by_what_their_rule_measures(rule: str, removed
     page = report_page(found)
     assert said in page
     assert ("curate dedup show /run a" in page) == bool(removed)
+
+
+def test_a_row_that_was_set_aside_has_a_command_that_shows_it() -> None:
+    found = numbers([READ])
+    places = [("/in/a b.jsonl", "line 7"), ("/in/c.tar", "000009"), ("/in/a.jsonl", "task t-1"), ("", "")]
+    examples = [
+        {"source": source, "position": position, "task": "t-1", "message": "odd", "raw": None}
+        for source, position in places
+    ]
+    found["rejects"] = [{"kind": "reject", "stage": "Read", "reason": "odd", "rows": 4, "examples": examples}]
+    aside = report_page(found).partition('id="aside"')[2].partition("</section>")[0]
+    commands = re.findall("<code>(curate [^<]*)</code><button", aside)
+    assert commands == ["curate show &#x27;/in/a b.jsonl:7&#x27;", "curate show /in/c.tar:000009"]

@@ -78,7 +78,7 @@ def test_the_width_and_the_encoding_of_a_column_do_not_matter() -> None:
     assert digest(pa.chunked_array([["b"], [], ["a"]])) == digest(pa.array(["a"]))
 
 
-def test_different_kinds_of_empty_values_and_of_ones_differ() -> None:
+def test_null_and_empty_values_and_ones_of_different_types_have_different_hashes() -> None:
     arrays = [
         pa.array([None], pa.string()),
         pa.array([""]),

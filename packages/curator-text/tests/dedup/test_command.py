@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from curator_core.across.decisions import Decisions
 from curator_core.cli import run_command
 
 
@@ -66,6 +67,23 @@ def test_a_document_that_was_not_removed_cannot_be_shown(
     assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
     assert run_command(["dedup", "show", run, name]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_document_without_an_id_is_named_as_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        lines = [json.dumps({"text": text}) + "\n" for text in (f"only in {name}", TEXT)]
+        (tmp_path / "in" / f"{name}.jsonl").write_text("".join(lines))
+    run = tmp_path / "run"
+    arguments = ["--run-dir", str(run), "--workers", "0", "--quiet", "--keep", "first"]
+    assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
+    tables = Decisions.open(str(run / "decisions")).tables()
+    (row,) = [row for table in tables for row in table.to_pylist() if row["decision"] == "removed"]
+    assert row["row"] == 1
+    capsys.readouterr()
+    assert run_command(["dedup", "show", str(run), f"{row['source']}:1"]) == 0
+    assert "b.jsonl, row 2\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

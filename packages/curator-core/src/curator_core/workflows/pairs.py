@@ -142,7 +142,7 @@ def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:
     for table in decisions.tables():
         chosen = pc.equal(table["id"], scalar(wanted))
         if source and row.isdigit():
-            stands = pc.and_(pc.equal(table["source"], scalar(source)), pc.equal(table["row"], scalar(int(row) - 1)))
+            stands = pc.and_(pc.equal(table["source"], scalar(source)), pc.equal(table["row"], scalar(int(row))))
             chosen = pc.or_(pc.fill_null(chosen, scalar(False)), stands)
         for found in table.filter(chosen).to_pylist():
             if found["decision"] == REMOVED and found["witness_source"] is not None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.across.copies import EXACT
-from curator_core.across.groups import Groups
 from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
@@ -19,6 +18,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_core.workflows.estimate import Costs
+from curator_core.workflows.groups import Groups
 from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
 from curator_text.dedup.keys import COPIES, EDGES, NEAR, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
