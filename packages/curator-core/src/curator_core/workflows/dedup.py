@@ -74,7 +74,11 @@ class Dedup(DocumentParameters, Ends):
         first = next(iter(alone.steps(storage.join(run_dir, WORK))))
         assert isinstance(first, Pipeline)
         reader, keys = first.stages
-        return replace(estimate(reader, keys, run_dir, costs=self.costs), chances=self.chances())
+        return replace(estimate(reader, keys, run_dir, costs=self.costs_of_work()), chances=self.chances())
+
+    def costs_of_work(self) -> Costs:
+        """What the steps take, in relation to the input and its keys."""
+        return self.costs
 
     def chances(self) -> dict[str, float]:
         """The probability that two documents are compared, by their similarity; empty if it does not depend on
