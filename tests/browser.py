@@ -76,6 +76,7 @@ class Browser:
 
     def open(self, path: Path, width: int = 1100, height: int = 900, *, dark: bool = False) -> None:
         """Open a file and wait until it is loaded."""
+        assert path.is_file(), path
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("Emulation.setEmulatedMedia", {"media": "", "features": features})
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}

@@ -99,7 +99,7 @@ CASES = [
 ]
 
 
-def test_the_walk_meets_stages_of_every_package_that_adds_columns() -> None:
+def test_the_test_covers_stages_of_every_package_that_adds_columns() -> None:
     packages = {type(case.values[0]).__module__.partition(".")[0] for case in CASES}  # type: ignore[union-attr]
     assert packages == {"curator_core", "curator_text", "curator_image"}
     assert len(CASES) >= 80, "every filter adds its score, others more"
@@ -124,7 +124,7 @@ def test_a_column_of_the_data_is_not_overwritten(stage: ProcessingStage[Any, Any
         list(adapter.stream(iter([batch])))
 
 
-def test_of_a_run_that_goes_on_the_rows_are_set_aside_and_keep_their_values() -> None:
+def test_under_quarantine_the_rows_are_set_aside_and_keep_their_values() -> None:
     from curator_core.testing.stages import AddLength
 
     tasks = [DocumentBatch(data=pa.table({"text": ["a"], **more})) for more in ({}, {"length": ["mine"]})]

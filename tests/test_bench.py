@@ -48,7 +48,7 @@ def toy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_gates_that_hold_end_in_zero_and_a_complete_record(tmp_path: Path, toy: Path) -> None:
+def test_if_gates_hold_the_exit_code_is_zero_and_the_record_complete(tmp_path: Path, toy: Path) -> None:
     code, printed, entries = bench(
         tmp_path,
         f"""
@@ -74,7 +74,7 @@ def test_gates_that_hold_end_in_zero_and_a_complete_record(tmp_path: Path, toy: 
 @pytest.mark.parametrize(
     "gate", ["exact: {rows_out: 11}", "min: {rows_per_s: 101}", "max: {rows_per_s: 99}", "exact: {never_printed: 1}"]
 )
-def test_a_missed_gate_is_named_and_ends_in_one(tmp_path: Path, toy: Path, gate: str) -> None:
+def test_a_missed_gate_is_named_and_the_exit_code_is_one(tmp_path: Path, toy: Path, gate: str) -> None:
     code, printed, _ = bench(
         tmp_path,
         f"""
@@ -89,7 +89,7 @@ def test_a_missed_gate_is_named_and_ends_in_one(tmp_path: Path, toy: Path, gate:
 
 
 @pytest.mark.slow
-def test_a_count_that_is_wrong_in_one_repeat_only_misses_its_gate(tmp_path: Path) -> None:
+def test_a_count_that_is_wrong_in_a_single_repeat_misses_its_gate(tmp_path: Path) -> None:
     counter = script(
         tmp_path,
         "counter.py",
@@ -113,7 +113,7 @@ def test_a_count_that_is_wrong_in_one_repeat_only_misses_its_gate(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_ratio_compares_two_entries_and_brings_the_other_along(tmp_path: Path, toy: Path) -> None:
+def test_a_ratio_compares_two_entries_and_also_runs_the_other_one(tmp_path: Path, toy: Path) -> None:
     entries = f"""
         - name: theirs
           command: python {toy} 12 100
@@ -132,7 +132,7 @@ def test_a_ratio_compares_two_entries_and_brings_the_other_along(tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_a_ratio_to_a_skipped_entry_is_not_judged(tmp_path: Path, toy: Path) -> None:
+def test_a_ratio_to_a_skipped_entry_is_not_checked(tmp_path: Path, toy: Path) -> None:
     code, printed, entries = bench(
         tmp_path,
         f"""
@@ -166,7 +166,7 @@ def test_a_command_that_fails_shows_the_end_of_its_output(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_data_is_made_once_and_again_when_its_maker_changes(tmp_path: Path) -> None:
+def test_data_is_made_once_and_again_if_its_script_changes(tmp_path: Path) -> None:
     maker = script(tmp_path, "maker.py", "open(sys.argv[1] + '/rows', 'w').write('x' * 7)")
     reader = script(
         tmp_path,
@@ -235,7 +235,7 @@ def test_memory_of_a_process_that_left_the_tree_is_counted_and_the_process_is_en
 
 @pytest.mark.slow
 @linux
-def test_what_runs_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
+def test_a_command_that_runs_too_long_is_ended_with_all_its_processes(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     endless = tmp_path / "endless.sh"  # on a busy machine too, the shell has started its child before the time is up
     endless.write_text(f"setsid sleep 600 & echo $! > '{pid_file}'; sleep 600")
@@ -263,7 +263,7 @@ def test_what_runs_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None
         ("- {name: a, command: x, ratio: [{metric: m, to: a.m}]}", "neither min nor max"),
     ],
 )
-def test_a_mistake_in_the_file_is_named_and_ends_in_two(tmp_path: Path, entry: str, word: str) -> None:
+def test_a_mistake_in_the_file_is_named_and_the_exit_code_is_two(tmp_path: Path, entry: str, word: str) -> None:
     code, printed, _ = bench(tmp_path, entry)
     assert code == 2
     assert word in printed

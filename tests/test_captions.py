@@ -64,7 +64,7 @@ def test_text_filters_keep_images_by_their_captions(shard: str, tmp_path: Path) 
     assert dropped == {"WordCountFilter": 2, "NonAlphaNumericFilter": 1}
 
 
-def test_captions_can_go_on_as_documents(shard: str, tmp_path: Path) -> None:
+def test_captions_can_be_processed_further_as_documents(shard: str, tmp_path: Path) -> None:
     Pipeline(
         [
             ImageReader(shard),

@@ -81,11 +81,11 @@ def test_the_card_has_the_counts_of_the_run_and_says_that_the_licence_is_open(ru
     assert card.left == ["license", "creator", "url"]
 
 
-def test_a_name_stays_text_in_the_card(run_dir: Path) -> None:
+def test_a_name_remains_plain_text_in_the_card(run_dir: Path) -> None:
     assert "# web \\| &lt;b&gt;\n" in make_card(str(run_dir)).readme
 
 
-def test_what_the_user_states_stands_in_both(run_dir: Path) -> None:
+def test_the_values_that_the_user_gives_are_in_both_files(run_dir: Path) -> None:
     card = make_card(str(run_dir), license="cc-by-4.0", creator="Ada", url="https://example.org/web")
     assert yaml.safe_load(card.readme.split("---\n")[1])["license"] == "cc-by-4.0"
     assert card.croissant["license"] == "cc-by-4.0"
@@ -94,7 +94,7 @@ def test_what_the_user_states_stands_in_both(run_dir: Path) -> None:
     assert card.left == []
 
 
-def test_croissant_has_what_its_specification_requires(run_dir: Path) -> None:
+def test_croissant_has_the_properties_that_its_specification_requires(run_dir: Path) -> None:
     found = make_card(str(run_dir), license="cc-by-4.0", creator="Ada", url="https://example.org/web").croissant
     # The required properties of a dataset and its parts in version 1.0 of the specification.
     required = ("@context", "@type", "conformsTo", "description", "license", "name", "url", "creator", "datePublished")
@@ -123,9 +123,7 @@ def test_the_size_is_one_of_the_hub_s_categories(rows: int, category: str) -> No
     assert module._size_category(rows) == category
 
 
-def test_the_command_writes_both_files_and_keeps_what_has_been_edited(
-    run_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_both_files_and_keeps_edited_ones(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run_dir.parent / "out"
     assert run_command(["card", str(run_dir), "--write"]) == 0
     assert "left to you: license, creator, url" in capsys.readouterr().err
@@ -141,7 +139,7 @@ def test_the_command_writes_both_files_and_keeps_what_has_been_edited(
     assert json.loads(capsys.readouterr().out)["left"] == ["license", "creator", "url"]
 
 
-def test_a_run_that_has_no_card_says_why(run_dir: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_card_says_why(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no run"):
         make_card(str(tmp_path))
     with pytest.raises(UsageError, match="no output 'JsonlWrite'; did you mean 'JsonlWriter'"):
@@ -151,5 +149,5 @@ def test_a_run_that_has_no_card_says_why(run_dir: Path, tmp_path: Path) -> None:
         make_card(changed(run_dir, outputs=two))
     with pytest.raises(UsageError, match="has no writer"):
         make_card(changed(run_dir, outputs={}))
-    with pytest.raises(UsageError, match="is running: a card needs a run that has ended"):
+    with pytest.raises(UsageError, match="is running: a card can only be made for a run that has ended"):
         make_card(changed(run_dir, state="running"))

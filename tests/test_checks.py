@@ -62,7 +62,7 @@ def test_a_machine_path_or_a_registry_host_is_found(line: str) -> None:
     "line",
     ["src/work/items.py", "s3://bucket/root/part", "a framework/test", "/tmp/x", "the root/ folder", "network/work/x"],
 )
-def test_ordinary_text_is_left_alone(line: str) -> None:
+def test_ordinary_text_passes(line: str) -> None:
     assert check_text.findings(line) == []
 
 

@@ -81,7 +81,7 @@ def reads(stage: ProcessingStage[Any, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", taking("column"))
-def test_column_is_what_a_stage_reads(name: str) -> None:
+def test_the_parameter_column_is_the_column_that_a_stage_reads(name: str) -> None:
     assert any(MARK in reads(part) for part in parts(made(name, "column"))), (
         f"{name}.column is not among the inputs of the stage: name a column that is written by what it holds, such as "
         "embedding_column"
@@ -89,11 +89,11 @@ def test_column_is_what_a_stage_reads(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "parameter"), [(name, key) for key in OUTPUTS for name in taking(key)])
-def test_a_column_that_is_written_is_named_by_what_it_holds(name: str, parameter: str) -> None:
+def test_the_parameter_for_a_written_column_says_what_it_holds(name: str, parameter: str) -> None:
     written = [part for part in parts(made(name, parameter)) if MARK in part.outputs()]
     assert written, f"{name}.{parameter} is not among the outputs of the stage"
 
 
-def test_enough_stages_are_walked() -> None:
+def test_the_tests_cover_enough_stages() -> None:
     assert len(taking("column")) > 70
     assert len(taking("score_column")) > 45

@@ -70,7 +70,7 @@ def differences(capsys: pytest.CaptureFixture[str], *arguments: object, code: in
 
 
 @pytest.mark.slow
-def test_runs_that_did_the_same_are_equal_wherever_they_wrote(runs, capsys):
+def test_runs_with_the_same_result_are_equal_wherever_they_wrote(runs, capsys):
     found = differences(capsys, runs["a"], runs["same"], code=DONE)
     assert found["differs"] is False
     assert not any(stage["differs"] for stage in found["stages"])
@@ -80,7 +80,7 @@ def test_runs_that_did_the_same_are_equal_wherever_they_wrote(runs, capsys):
 
 
 @pytest.mark.slow
-def test_configuration_counts_and_rows_that_changed_side_are_exact(runs, capsys):
+def test_configuration_counts_and_rows_that_only_one_run_kept_are_exact(runs, capsys):
     found = differences(capsys, runs["a"], runs["b"], "--examples", 1000)
     (step,) = found["steps"]
     assert step["configuration"] == ["stage 'WordCountFilter': min_words was 20, is 40"]
@@ -102,7 +102,7 @@ def test_configuration_counts_and_rows_that_changed_side_are_exact(runs, capsys)
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_not_said_to_differ_by_the_folder_that_it_never_filled(data, tmp_path, capsys):
+def test_the_output_folder_that_a_failed_run_never_filled_is_no_difference(data, tmp_path, capsys):
     for name, bad in (("a", "1-3"), ("b", "none")):
         stages = [JsonlReader(paths=str(data)), Raise(bad=bad), JsonlWriter(path=str(tmp_path / name / "out"))]
         with contextlib.suppress(StageError):
@@ -111,7 +111,7 @@ def test_a_failed_run_is_not_said_to_differ_by_the_folder_that_it_never_filled(d
     assert step["configuration"] == ["stage 'Raise': bad was '1-3', is 'none'"]
 
 
-def test_what_is_printed_names_stage_reason_and_rows(runs, capsys):
+def test_the_output_names_stage_reason_and_rows(runs, capsys):
     assert run_command(["diff", str(runs["a"]), str(runs["b"])]) == FAILED
     out = capsys.readouterr().out
     assert "min_words was 20, is 40" in out
@@ -122,7 +122,7 @@ def test_what_is_printed_names_stage_reason_and_rows(runs, capsys):
     assert "only in a" not in capsys.readouterr().out
 
 
-def test_folders_scores_and_what_the_samples_tell_are_compared(runs, capsys):
+def test_folders_scores_and_samples_are_compared(runs, capsys):
     (step,) = differences(capsys, runs["a"], runs["b"])["steps"]
     (folder,) = step["by"]["collection"]
     assert (folder["a"]["rows_out"], folder["b"]["rows_out"]) == (len(ids(runs["a"])), len(ids(runs["b"])))
@@ -138,7 +138,7 @@ def test_folders_scores_and_what_the_samples_tell_are_compared(runs, capsys):
     assert 0 < became["known"] < len(lost)
 
 
-def test_a_run_that_wrote_its_dropped_rows_tells_of_every_row_and_differs_in_nothing_else(data, runs, tmp_path, capsys):
+def test_writing_dropped_rows_is_no_difference_and_explains_every_row(data, runs, tmp_path, capsys):
     run(data, tmp_path, 40, dropped=str(tmp_path / "dropped"))
     (step,) = differences(capsys, runs["a"], tmp_path / "run")["steps"]
     became = step["outputs"]["JsonlWriter"]["became"]["only_a"]
@@ -178,7 +178,7 @@ def test_workflows_are_compared_step_by_step_and_their_own_folders_make_no_diffe
     assert clean["outputs"]["JsonlWriter"]["only_a"] == len(ids(places["a"]) - ids(places["b"]))
 
 
-def test_dropped_rows_that_were_written_tell_of_every_row(tmp_path):
+def test_written_dropped_rows_explain_every_missing_row(tmp_path):
     (tmp_path / "drops").mkdir()
     rows = [{"id": n, "text": "x", "dropped_by": "F", "dropped_for": "odd" if n % 2 else "even"} for n in range(10)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "drops/task.parquet")
@@ -193,7 +193,7 @@ def test_dropped_rows_that_were_written_tell_of_every_row(tmp_path):
     assert [found.of.get(int(key)) for key in keys] == [("F", "odd"), ("F", "even"), ("F", "odd"), None]
 
 
-def test_where_an_output_is_gone_the_rows_are_not_known_and_the_rest_is(data, runs, tmp_path, capsys):
+def test_if_an_output_is_gone_all_but_the_rows_is_compared(data, runs, tmp_path, capsys):
     gone = run(data, tmp_path, 40)
     for file in (tmp_path / "out").rglob("*"):
         file.unlink()
@@ -203,7 +203,7 @@ def test_where_an_output_is_gone_the_rows_are_not_known_and_the_rest_is(data, ru
     assert "no longer exists" in step["unknown"][0]
 
 
-def test_what_is_no_run_is_wrong_usage(runs, tmp_path, capsys):
+def test_a_folder_that_is_no_run_is_wrong_usage(runs, tmp_path, capsys):
     assert run_command(["diff", str(runs["a"]), str(tmp_path)]) == BAD_USAGE
     assert "holds no run" in capsys.readouterr().err
 
@@ -214,7 +214,7 @@ def write(folder: Path, *rows: dict[str, Any]) -> str:
     return str(folder)
 
 
-def test_rows_of_the_same_id_and_other_values_have_changed(tmp_path):
+def test_rows_with_the_same_id_and_other_values_count_as_changed(tmp_path):
     a = write(tmp_path / "a", {"id": 1, "text": "x"}, {"id": 2, "text": "y"}, {"id": 3, "text": "z"})
     b = write(tmp_path / "b", {"id": 3, "text": "z"}, {"id": 2, "text": "Y"}, {"id": 4, "text": "z"})
     found = compare_rows(a, b)
@@ -224,7 +224,7 @@ def test_rows_of_the_same_id_and_other_values_have_changed(tmp_path):
     assert sides["after"] == {"id": 2, "text": "Y"}
 
 
-def test_rows_without_ids_are_compared_by_their_text_and_each_counts_as_often_as_it_is_there(tmp_path):
+def test_rows_without_ids_are_compared_by_their_text_with_repetitions(tmp_path):
     a = write(tmp_path / "a", *[{"text": "x"}] * 3, {"text": "y"})
     b = write(tmp_path / "b", *[{"text": "x"}] * 1, {"text": "z"})
     found = compare_rows(a, b)
@@ -232,7 +232,7 @@ def test_rows_without_ids_are_compared_by_their_text_and_each_counts_as_often_as
     assert (found.only_a, found.only_b, found.same) == (3, 1, 1)
 
 
-def test_a_column_that_one_side_has_alone_is_a_difference(tmp_path):
+def test_a_column_that_only_one_side_has_is_a_difference(tmp_path):
     a = write(tmp_path / "a", {"id": 1, "score": 2})
     b = write(tmp_path / "b", {"id": 1})
     found = compare_rows(a, b)
@@ -243,7 +243,7 @@ def test_a_column_that_one_side_has_alone_is_a_difference(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part_rows", [60, 10_000])
-def test_comparing_a_part_at_a_time_finds_the_same(tmp_path, part_rows):
+def test_comparing_in_parts_finds_the_same_differences(tmp_path, part_rows):
     chosen = random.Random(1)
     rows = [{"id": f"{chosen.randint(0, 400)}", "text": chosen.choice("xyz")} for _ in range(500)]
     a, b = write(tmp_path / "a", *rows[:400]), write(tmp_path / "b", *rows[100:])

@@ -48,11 +48,11 @@ def undeclared(package: Package) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.name)
-def test_a_package_declares_what_it_imports(package: Package) -> None:
+def test_a_package_declares_its_imports(package: Package) -> None:
     assert undeclared(package) == []
 
 
-def test_an_import_in_a_function_that_is_not_declared_is_found(tmp_path: Path) -> None:
+def test_an_undeclared_import_in_a_function_is_found(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "mine.py").write_text("import json\n\ndef work():\n    from yaml.nodes import Node\n")
     package = Package("mine", "0.1", tmp_path, (), (), frozenset(), ())

@@ -135,7 +135,7 @@ def expected_by_vectors(vectors: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-def test_a_killed_run_by_vectors_ends_the_same(
+def test_a_killed_run_on_vectors_has_the_same_result(
     vectors: str, expected_by_vectors: dict[str, bytes], tmp_path: Path
 ) -> None:
     code = (
@@ -188,14 +188,14 @@ def kill_at(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_five_times_ends_the_same(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_run_killed_five_times_has_the_same_result(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
     for step in (1, 2, 4, 5, 7):
         kill_at(step, data, tmp_path, "curator_core", "LocalExecutor", "workers=2")
     assert written(LocalExecutor(workers=2), data, tmp_path, resume=True) == expected
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_run_that_is_killed_on_an_engine_ends_the_same(
+def test_a_run_killed_on_an_engine_has_the_same_result(
     name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
     import ray
@@ -206,7 +206,7 @@ def test_a_run_that_is_killed_on_an_engine_ends_the_same(
 
 
 @pytest.mark.parametrize("name", ON_XENNA)
-def test_an_engine_decides_what_one_process_does(
+def test_an_engine_makes_the_same_decisions_as_one_process(
     name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
     assert written(engine(name), data, tmp_path) == expected
@@ -313,7 +313,7 @@ BY_IMAGES = ("curator_image.dedup.perceptual", "ImageDedup", 2)
 
 
 @pytest.mark.slow
-def test_a_killed_run_over_images_ends_the_same(
+def test_a_killed_run_on_images_has_the_same_result(
     images: str, expected_by_images: dict[str, bytes], tmp_path: Path
 ) -> None:
     kill_at(3, images, tmp_path, "curator_core", "LocalExecutor", "workers=0", BY_IMAGES)
@@ -328,7 +328,7 @@ def test_a_killed_run_over_images_ends_the_same(
         pytest.param("XennaExecutor", marks=pytest.mark.xenna),
     ],
 )
-def test_an_engine_that_is_killed_decides_about_images_what_one_process_does(
+def test_a_killed_run_on_an_engine_makes_the_same_decisions_about_images(
     name: str, images: str, expected_by_images: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
     import ray
@@ -388,7 +388,9 @@ def expected_of_each(pairs: str, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 @pytest.mark.slow
-def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[str, bytes], tmp_path: Path) -> None:
+def test_each_killed_workflow_has_the_same_result(
+    pairs: str, expected_of_each: dict[str, bytes], tmp_path: Path
+) -> None:
     code = (
         "import os, runpy, signal, sys\n"
         "from curator_core import LocalExecutor\n"
@@ -427,7 +429,7 @@ BY_WORK = {
     ("work", "name"),
     [pytest.param(work, *each.values, marks=each.marks) for work, engines in BY_WORK.items() for each in engines],
 )
-def test_an_engine_writes_what_one_process_does(
+def test_an_engine_writes_the_same_as_one_process(
     work: str, name: str, request: pytest.FixtureRequest, cluster: None, tmp_path: Path
 ) -> None:
     if work == "vectors":

@@ -93,14 +93,14 @@ def rows_of(corpus: Path) -> dict[str, dict[str, Any]]:
     return {line["id"]: labels[line["id"]] | line for line in lines}
 
 
-def test_the_corpus_follows_from_its_options(tmp_path: Path, sources: Path, corpus: Path) -> None:
+def test_the_corpus_depends_only_on_its_options(tmp_path: Path, sources: Path, corpus: Path) -> None:
     assert make(tmp_path, sources, "--documents", str(DOCUMENTS), seed="7") == json.loads(
         (corpus / "corpus.json").read_text()
     )
     assert pq.read_table(tmp_path / "labels.parquet").equals(pq.read_table(corpus / "labels.parquet"))
 
 
-def test_copies_are_what_their_labels_say(corpus: Path) -> None:
+def test_copies_match_their_labels(corpus: Path) -> None:
     rows = rows_of(corpus)
     kinds = Counter(row["kind"] for row in rows.values())
     assert kinds["exact"] == kinds["near"] == DOCUMENTS // 10
@@ -130,7 +130,7 @@ def test_copies_are_what_their_labels_say(corpus: Path) -> None:
             assert text.lower().split() == original.lower().split()
 
 
-def test_the_trap_is_different_documents_around_what_they_share(corpus: Path) -> None:
+def test_the_trap_consists_of_different_documents_with_shared_text(corpus: Path) -> None:
     rows = [row for row in rows_of(corpus).values() if row["kind"].startswith("trap_")]
     assert len(rows) == DOCUMENTS * 20 // 100
     assert {row["kind"] for row in rows} == {"trap_prose", "trap_code", "trap_dialogue"}
@@ -167,7 +167,7 @@ def test_large_corpora_have_copies_across_blocks_and_buckets_on_demand(tmp_path:
     assert len({row["text"] for row in rows.values() if row["kind"] == "trap_bucket"}) == 10
 
 
-def test_words_and_shingles_by_hand(truth: ModuleType) -> None:
+def test_words_and_shingles_equal_those_computed_by_hand(truth: ModuleType) -> None:
     assert truth.words_of("The CAFE\u0301's  x_1, 2") == ["the", "café", "s", "x", "1", "2"]
     assert truth.words_of("\ufb01ne \uff21\uff22 so\u00adft") == ["fine", "ab", "soft"]
     assert truth.words_of("我们 ok ที่") == ["我", "们", "ok", "ที่"]
@@ -179,7 +179,7 @@ def test_words_and_shingles_by_hand(truth: ModuleType) -> None:
     assert truth.shingle_bounds([]) == []
 
 
-def test_new_words_are_those_of_a_plain_count(truth: ModuleType) -> None:
+def test_new_words_equal_those_of_a_plain_count(truth: ModuleType) -> None:
     rng = random.Random(5)
     shingler = truth.Shingler()
     for _ in range(200):
@@ -258,7 +258,7 @@ def written(folder: Path, corpus: Path, table: list[dict[str, Any]]) -> Path:
     return folder / "out"
 
 
-def test_a_right_table_has_no_violation_and_full_recall(
+def test_a_correct_table_has_no_violation_and_full_recall(
     tmp_path: Path, corpus: Path, right: list[dict[str, Any]]
 ) -> None:
     output = written(tmp_path, corpus, right)
@@ -322,16 +322,14 @@ def broken(name: str, table: list[dict[str, Any]], rows: dict[str, dict[str, Any
         "the witness is shorter",
     ],
 )
-def test_what_is_wrong_in_a_table_is_named(
-    tmp_path: Path, corpus: Path, right: list[dict[str, Any]], name: str
-) -> None:
+def test_errors_in_a_table_are_named(tmp_path: Path, corpus: Path, right: list[dict[str, Any]], name: str) -> None:
     code, said, metrics = judged(tmp_path, corpus, broken(name, right, rows_of(corpus)))
     assert code == 1
     assert metrics["violations"] > 0
     assert f"VIOLATION {name}" in said
 
 
-def test_near_copies_that_stay_cost_recall(tmp_path: Path, corpus: Path, right: list[dict[str, Any]]) -> None:
+def test_near_copies_that_stay_reduce_recall(tmp_path: Path, corpus: Path, right: list[dict[str, Any]]) -> None:
     removed = [
         one for one in right if one["decision"] == "removed" and one["rule"] == "nothing_new" and one["jaccard"] >= 0.7
     ]
@@ -353,7 +351,7 @@ def test_output_that_lacks_or_changes_a_document_is_a_violation(
     assert "VIOLATION a document was written that is not in the input" in said
 
 
-def test_ids_of_another_tool_are_judged_by_the_labels(tmp_path: Path, corpus: Path) -> None:
+def test_ids_from_another_tool_are_judged_by_the_labels(tmp_path: Path, corpus: Path) -> None:
     rows = rows_of(corpus)
     kept = tmp_path / "kept.txt"
     kept.write_text("\n".join(name for name, row in rows.items() if row["kind"] not in ("exact", "trap_prose")))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("page", docs_check.pages())
-def test_every_fence_of_the_documentation_says_what_becomes_of_its_block(page: str) -> None:
+def test_every_fence_of_the_documentation_says_how_its_block_is_used(page: str) -> None:
     read_page.blocks_of((ROOT / page).read_text(encoding="utf-8"))
 
 
@@ -42,7 +42,7 @@ def fenced(*blocks: tuple[str, str]) -> str:
         ([("text", "x")], "no block before it prints"),
     ],
 )
-def test_a_page_is_read_as_its_reader_would(
+def test_a_page_is_read_as_a_user_would_read_it(
     blocks: list[tuple[str, str]], complaint: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -61,7 +61,7 @@ def test_a_page_is_read_as_its_reader_would(
         ("on_eror: fail", "on_error"),
     ],
 )
-def test_yaml_that_is_not_run_names_what_there_is(
+def test_yaml_that_is_not_run_names_existing_stages_and_parameters(
     text: str, complaint: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -121,13 +121,13 @@ def test_the_text_column_is_found_and_ids_are_kept(here: Path, capfd: pytest.Cap
     assert "left out, of other formats: 1 md" in printed.err
 
 
-def test_a_template_that_does_not_suit_the_data_is_refused(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_template_that_does_not_fit_the_data_is_refused(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = make_csv(here)
     assert run_command(["init", "image", "--data", data]) == BAD_USAGE
     assert "that is for `curate init text`" in capfd.readouterr().err
 
 
-def test_data_that_no_reader_takes_is_named(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_data_that_no_reader_accepts_is_named(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (here / "a.xlsx").write_bytes(b"PK")
     assert run_command(["init", "--data", "a.xlsx"]) == BAD_USAGE
     assert "1 file with '.xlsx'. Curator reads files that end with .avif" in capfd.readouterr().err
@@ -143,7 +143,7 @@ def test_a_plan_names_the_column_that_looks_like_the_text(here: Path, capfd: pyt
     assert run_command(["plan", "p.yaml", "--no-data"]) == DONE
 
 
-def test_a_plan_of_a_missing_path_says_so_as_a_run_would(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_with_a_missing_path_has_the_error_of_a_run(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (here / "p.yaml").write_text("stages:\n  - JsonlReader: {paths: nothing.jsonl}\n  - WordCountFilter\n")
     assert run_command(["plan", "p.yaml"]) == BAD_USAGE
     out = capfd.readouterr().out
@@ -175,6 +175,6 @@ def test_a_preview_reads_no_more_than_it_shows(here: Path) -> None:
     assert preview.stages[-1].rows_in == 100
 
 
-def test_a_preview_wants_a_number_of_rows(here: Path) -> None:
+def test_a_preview_requires_a_number_of_rows(here: Path) -> None:
     with pytest.raises(UsageError, match="rows must be a whole number of 1 or more, not 0"):
         Pipeline([JsonlReader(paths="in")]).preview(rows=0)

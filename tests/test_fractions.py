@@ -37,7 +37,7 @@ type Row = dict[str, Any]
 
 
 def made_rows(count: int = 400, seed: int = 1, ties: bool = True) -> list[Row]:
-    """Documents with scores that tie, are null, NaN or infinite, weights, and a language."""
+    """Documents with weights, a language, and scores that tie or are null, NaN or infinite."""
     draw = random.Random(seed)
     odd = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 1, 0.25]
     return [
@@ -121,7 +121,7 @@ def top(data: str, out: Path, **how: Any) -> TopFraction:
         (0, {"order": "lowest"}),
     ],
 )
-def test_what_is_kept_is_what_sorting_keeps(tmp_path, monkeypatch, fraction, how, few):
+def test_the_kept_rows_are_those_that_sorting_keeps(tmp_path, monkeypatch, fraction, how, few):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", few)
     rows = made_rows()
     workflow = top(write_files(tmp_path / "in", rows, 5), tmp_path / "out", fraction=fraction, **how)
@@ -136,7 +136,7 @@ def test_what_is_kept_is_what_sorting_keeps(tmp_path, monkeypatch, fraction, how
 
 
 @pytest.mark.slow
-def test_a_tenth_of_thirty_rows_are_three_though_no_float_is_a_tenth(tmp_path):
+def test_a_tenth_of_thirty_rows_is_three_although_no_float_is_a_tenth(tmp_path):
     rows = made_rows(30, ties=False)
     result = top(write_files(tmp_path / "in", rows, 1), tmp_path / "out", fraction=0.1).run(HERE)
     assert result.summary.rows_written == 3
@@ -145,7 +145,7 @@ def test_a_tenth_of_thirty_rows_are_three_though_no_float_is_a_tenth(tmp_path):
 
 
 @pytest.mark.slow
-def test_scores_that_are_integers_in_one_file_and_floats_in_another_are_of_one_order(tmp_path):
+def test_integer_and_float_scores_of_different_files_have_one_order(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jsonl").write_text('{"id": 1, "score": 3}\n{"id": 2, "score": 1}\n{"id": 3, "score": null}\n')
     (tmp_path / "in/b.jsonl").write_text('{"id": 4, "score": 2.5}\n{"id": 5, "score": 0.5}\n{"id": 6, "score": 1e3}\n')
@@ -158,7 +158,7 @@ def test_scores_that_are_integers_in_one_file_and_floats_in_another_are_of_one_o
 
 
 @pytest.mark.slow
-def test_collections_are_taken_by_themselves(tmp_path):
+def test_each_collection_has_its_own_limit(tmp_path):
     (tmp_path / "in").mkdir()
     rows = made_rows(200, ties=False)
     for number, name in enumerate(["web", "books"]):
@@ -172,7 +172,7 @@ def test_collections_are_taken_by_themselves(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_complete_gives_back_what_was_measured_and_is_not_done_again(tmp_path):
+def test_a_complete_run_removes_its_measurements_and_is_not_repeated(tmp_path):
     data = write_files(tmp_path / "in", made_rows(), 3)
     for workflow in both(tmp_path, data):
         run_dir = str(tmp_path / workflow.name)
@@ -186,7 +186,7 @@ def test_a_run_that_is_complete_gives_back_what_was_measured_and_is_not_done_aga
 
 
 @pytest.mark.slow
-def test_it_runs_by_name_from_a_file(tmp_path):
+def test_the_workflow_runs_by_name_from_a_file(tmp_path):
     data = write_files(tmp_path / "in", made_rows(), 3)
     text = f"workflow:\n  TopFraction: {{paths: {data}, path: {tmp_path}/out, column: score, fraction: 0.5, by: language}}\n"
     (tmp_path / "best.yaml").write_text(text)
@@ -201,7 +201,7 @@ def test_it_runs_by_name_from_a_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_input_without_rows_is_none(tmp_path):
+def test_an_input_without_rows_gives_no_rows(tmp_path):
     result = top(write_files(tmp_path / "in", [], 2), tmp_path / "out", fraction=0.5, by="language").run(HERE)
     assert result.summary.rows_written == 0
     reader, writer = ParquetReader(paths=str(tmp_path / "in")), JsonlWriter(path=str(tmp_path / "buckets"))
@@ -219,7 +219,7 @@ def bucket(rows: list[Row], column: str, row: Row, buckets: int, order: str = "h
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("buckets", "few"), [(2, 0), (7, 1 << 21), (20, 0), (1000, 1 << 21)])
-def test_a_bucket_is_the_rank_in_parts_of_the_whole_and_ties_share_it(tmp_path, monkeypatch, buckets, few):
+def test_a_bucket_is_the_rank_as_a_part_of_all_rows_and_ties_share_it(tmp_path, monkeypatch, buckets, few):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", few)
     rows = made_rows()
     reader = ParquetReader(paths=write_files(tmp_path / "in", rows, 3))
@@ -250,7 +250,7 @@ def test_several_scores_are_combined_by_the_best_bucket(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [1, 7, 64])
-def test_without_ties_the_files_do_not_show(tmp_path, files):
+def test_without_ties_the_result_does_not_depend_on_files(tmp_path, files):
     rows = made_rows(ties=False)
     draw = random.Random(files)
     shuffled = draw.sample(rows, len(rows))
@@ -287,7 +287,7 @@ def run_both(folder: Path, data: str, executor: BaseExecutor) -> dict[str, bytes
 
 
 @pytest.mark.slow
-def test_the_number_of_workers_does_not_show(tmp_path, monkeypatch):
+def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", 50)
     data = write_files(tmp_path / "in", made_rows(), 6)
     expected = run_both(tmp_path / "0", data, HERE)
@@ -313,7 +313,7 @@ if __name__ == "__main__":
     ("which", "sign"),
     [(0, "scores/batches"), (0, "count-1"), (0, "limits.arrow"), (1, "collect"), (1, "scores/_SUCCESS")],
 )
-def test_killed_and_resumed_the_output_is_the_same(tmp_path, monkeypatch, which, sign):
+def test_a_killed_and_resumed_run_has_the_same_output(tmp_path, monkeypatch, which, sign):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", 50)
     data = write_files(tmp_path / "in", made_rows(600), 20)
     both(tmp_path / "whole", data)[which].run(HERE, run_dir=str(tmp_path / "whole/run"))
@@ -336,7 +336,7 @@ def test_killed_and_resumed_the_output_is_the_same(tmp_path, monkeypatch, which,
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """One Ray for both engines."""
+    """One Ray cluster for both engines."""
     pytest.importorskip("ray")
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions
@@ -362,7 +362,7 @@ def engine(name: str) -> BaseExecutor:
         pytest.param("xenna", marks=[pytest.mark.xenna, pytest.mark.thorough]),
     ],
 )
-def test_the_engine_does_not_show(tmp_path, cluster, name):
+def test_the_result_does_not_depend_on_the_engine(tmp_path, cluster, name):
     data = write_files(tmp_path / "in", made_rows(120), 4)
     expected = run_both(tmp_path / "here", data, HERE)
     assert run_both(tmp_path / "there", data, engine(name)) == expected

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_damaged_input_crashes_nothing_hangs_nothing_and_loses_no_row(tmp_path: Path) -> None:
+def test_damaged_input_causes_no_crash_no_hang_and_no_lost_row(tmp_path: Path) -> None:
     report = fuzz.fuzz(range(1000), tmp_path)
     assert sum(report.inputs.values()) == 1000
     assert min(report.inputs.values()) > 20, "an area was hardly tried"
@@ -84,7 +84,7 @@ def test_each_kind_of_fault_is_found_and_the_next_input_is_tried(
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_where_it_stopped(tmp_path: Path) -> None:
     state = tmp_path / "state"
     first = fuzz.fuzz(range(3), state, ["yaml"])
     again = fuzz.fuzz(range(5), state, ["yaml"])

@@ -26,7 +26,7 @@ def without_executor(command: str) -> list[str]:
     return words[:at] + words[at + 2 :]
 
 
-def test_the_full_chain_has_the_same_terms_on_every_executor(entries: dict[str, dict[str, Any]]) -> None:
+def test_the_full_chain_has_the_same_settings_on_every_executor(entries: dict[str, dict[str, Any]]) -> None:
     local = entries["image_curation_local"]
     for name, executor in EXECUTORS.items():
         entry = entries[f"image_curation_{name}"]
@@ -36,7 +36,7 @@ def test_the_full_chain_has_the_same_terms_on_every_executor(entries: dict[str, 
         assert without_executor(entry["command"]) == without_executor(local["command"])
 
 
-def test_the_entry_without_the_fanout_fact_differs_in_that_alone(entries: dict[str, dict[str, Any]]) -> None:
+def test_the_entry_without_the_fanout_key_differs_only_in_it(entries: dict[str, dict[str, Any]]) -> None:
     with_fact, without = entries["image_curation_raydata"], entries["image_curation_raydata_nofanout"]
     assert without["command"] == f"{with_fact['command']} --no-fanout"
     for key in ("data", "resources", "exact"):
@@ -71,7 +71,7 @@ def test_the_parts_of_the_gpu_benchmark_run_on_cpus(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_a_part_that_does_not_end_is_stopped_and_costs_no_other(
+def test_a_part_that_does_not_end_is_stopped_and_affects_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(NIGHTLY.parent))

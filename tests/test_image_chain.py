@@ -128,7 +128,7 @@ def test_kept_images_are_the_original_bytes_with_all_their_scores(
     assert not rejected & set(kept)
 
 
-def test_several_processes_write_what_one_does(
+def test_several_processes_write_the_same_as_one(
     local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:
     run_chain(LocalExecutor(workers=2), tmp_path, shards, models)
@@ -137,7 +137,7 @@ def test_several_processes_write_what_one_does(
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_ray_data_writes_what_one_process_does(
+def test_ray_data_writes_the_same_as_one_process(
     cluster: None, local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:
     from curator_backends import RayDataExecutor
@@ -149,7 +149,7 @@ def test_ray_data_writes_what_one_process_does(
 
 @pytest.mark.xenna
 @pytest.mark.timeout(600)
-def test_xenna_writes_what_one_process_does(
+def test_xenna_writes_the_same_as_one_process(
     cluster: None, local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:
     from curator_backends import XennaExecutor

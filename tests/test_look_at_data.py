@@ -100,7 +100,7 @@ def test_head_shows_rows_of_every_format_with_their_places(tmp_path, curate):
     assert found["rows"][1]["columns"]["content"] == "<p>two</p>"
 
 
-def test_head_of_a_folder_takes_the_format_with_the_most_bytes_and_names_the_others(tmp_path, curate):
+def test_head_of_a_folder_shows_the_format_with_the_most_bytes_and_names_the_others(tmp_path, curate):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.jsonl").write_text(lines_of(*ROWS))
     (tmp_path / "data/notes.txt").write_text("x")
@@ -158,7 +158,7 @@ def test_a_reader_and_its_parameters_can_be_given(tmp_path, curate):
     )
 
 
-def test_where_no_package_brings_the_reader_the_message_names_it(tmp_path, curate, monkeypatch):
+def test_if_the_package_of_a_reader_is_missing_the_message_names_it(tmp_path, curate, monkeypatch):
     (tmp_path / "a.jsonl").write_text(lines_of(*ROWS))
     monkeypatch.setattr(registry, "entries", lambda group: {})
     assert 'pip install "curator-text"' in curate("head", tmp_path / "a.jsonl", code=BAD_USAGE)
@@ -166,7 +166,7 @@ def test_where_no_package_brings_the_reader_the_message_names_it(tmp_path, curat
     assert 'pip install "curator-image"' in curate("head", tmp_path / "a.tar", code=BAD_USAGE)
 
 
-def test_what_is_no_data_is_refused_with_a_remedy(tmp_path, curate):
+def test_a_path_without_data_is_refused_with_a_remedy(tmp_path, curate):
     assert "no such file" in curate("head", tmp_path / "a.jsonl", code=BAD_USAGE)
     (tmp_path / "x.bin").write_bytes(b"123")
     said = curate("head", tmp_path / "x.bin", code=BAD_USAGE)
@@ -201,7 +201,7 @@ def test_show_names_the_line_of_a_row_in_a_large_file(tmp_path, curate, monkeypa
 
 
 @pytest.mark.slow
-def test_show_takes_every_place_that_head_prints(tmp_path, curate):
+def test_show_accepts_every_place_that_head_prints(tmp_path, curate):
     lines = lines_of(ROWS[0]) + "\nbroken\n" + lines_of(ROWS[1]) + "\n" + lines_of(ROWS[2])
     (tmp_path / "a.jsonl").write_text(lines)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
@@ -218,7 +218,7 @@ def test_show_takes_every_place_that_head_prints(tmp_path, curate):
                 assert found == [row]
 
 
-def test_show_of_a_place_without_a_row_says_what_is_there(tmp_path, curate):
+def test_show_of_a_place_without_a_row_says_what_is_at_this_place(tmp_path, curate):
     path = tmp_path / "a.jsonl"
     path.write_text(lines_of(ROWS[0]) + "broken \x1b\n" + lines_of(ROWS[1]))
     out = curate("show", f"{path}:2", code=FAILED)
@@ -240,14 +240,14 @@ def test_show_of_a_member_of_a_tar_and_its_bytes(tmp_path, curate):
     assert "did you mean 'bytes'" in curate("show", f"{tar}:in/cat", "--bytes", "byte", code=BAD_USAGE)
 
 
-def test_the_bytes_of_a_column_are_written_as_they_are(tmp_path, capsysbinary):
+def test_the_bytes_of_a_column_are_written_unchanged(tmp_path, capsysbinary):
     red = picture("red")
     tar = write_tar(tmp_path / "g.tar", {"cat.png": red})
     assert run_command(["show", f"{tar}:cat", "--bytes", "bytes"]) == DONE
     assert capsysbinary.readouterr().out == red
 
 
-def test_show_prints_the_whole_text_with_what_matches_marked(tmp_path, curate):
+def test_show_prints_the_whole_text_with_matches_marked(tmp_path, curate):
     text = "first line\n" + "word " * 5000 + "the end"
     (tmp_path / "a.jsonl").write_text(lines_of({"id": "a", "text": text}))
     out = curate("show", tmp_path / "a.jsonl", "a", "--mark", "the e[n]d")
@@ -255,7 +255,7 @@ def test_show_prints_the_whole_text_with_what_matches_marked(tmp_path, curate):
     assert "--mark takes a regular expression" in curate("show", tmp_path / "a.jsonl", "a", "--mark", "(", code=2)
 
 
-def test_show_says_what_a_filter_makes_of_the_row(tmp_path, curate):
+def test_show_prints_the_verdict_of_a_filter_on_the_row(tmp_path, curate):
     (tmp_path / "a.jsonl").write_text(lines_of({"id": "a", "text": "one two three"}))
     place = f"{tmp_path}/a.jsonl:1"
     by = ("--by", "WordCountFilter", "--by", "SymbolsToWordsFilter")
@@ -328,7 +328,7 @@ def test_inspect_counts_every_row_exactly(tmp_path, curate):
     assert found == inspected(curate, tmp_path, "--all")
 
 
-def test_inspect_of_some_rows_says_so_and_takes_them_from_all_over_the_data(tmp_path, curate):
+def test_inspect_of_some_rows_says_so_and_takes_them_from_all_parts_of_the_data(tmp_path, curate):
     for number in range(10):
         rows = [{"id": f"{number}-{row}", "text": "x"} for row in range(50)]
         (tmp_path / f"part-{number}.jsonl").write_text(lines_of(*rows))
@@ -341,7 +341,7 @@ def test_inspect_of_some_rows_says_so_and_takes_them_from_all_over_the_data(tmp_
     assert "give one of the two" in curate("inspect", tmp_path, "--rows", 20, "--all", code=BAD_USAGE)
 
 
-def test_inspect_guesses_languages_of_texts_from_all_over_the_data(tmp_path, curate):
+def test_inspect_detects_languages_of_texts_from_all_parts_of_the_data(tmp_path, curate):
     english = "The house stands behind the old trees, and nobody has lived in it for many years."
     german = "Das Haus steht hinter den alten Bäumen, und seit vielen Jahren hat niemand darin gewohnt."
     (tmp_path / "a.jsonl").write_text(lines_of(*[{"text": english}] * 1500))
@@ -352,7 +352,7 @@ def test_inspect_guesses_languages_of_texts_from_all_over_the_data(tmp_path, cur
     assert 400 < languages["de"] < 600
 
 
-def test_inspect_says_why_no_language_was_guessed(tmp_path, curate, monkeypatch):
+def test_inspect_says_why_no_language_was_detected(tmp_path, curate, monkeypatch):
     (tmp_path / "a.csv").write_text("id,text\na,one\n")
     known = registry.entries
     monkeypatch.setattr(
@@ -374,7 +374,7 @@ def test_inspect_counts_the_tokens_of_a_tokenizer(tmp_path, curate):
     assert tokens["counted_by"] == str(tmp_path / "tokenizer.json")
 
 
-def test_a_page_has_more_rows_than_the_terminal_repeats(tmp_path, curate):
+def test_a_page_shows_more_rows_than_the_terminal(tmp_path, curate):
     (tmp_path / "a.jsonl").write_text(lines_of(*({"text": f"row {number}"} for number in range(40))))
     out = curate("inspect", tmp_path / "a.jsonl", "--html", tmp_path / "page.html")
     assert "\n3 rows of them:\n" in out
@@ -383,7 +383,7 @@ def test_a_page_has_more_rows_than_the_terminal_repeats(tmp_path, curate):
     assert "\n5 rows of them:\n" in out
 
 
-def test_inspect_takes_columns_whose_types_differ_and_text_that_is_hostile(tmp_path, curate):
+def test_inspect_handles_columns_of_several_types_and_hostile_text(tmp_path, curate):
     (tmp_path / "a.jsonl").write_text(lines_of({"a": 1, "b\x1b": "\x1b[2J"}, {"a": "x", "b\x1b": None}) + "broken\n")
     (tmp_path / "b.jsonl").write_text(lines_of({"a": [1]}))
     out = curate("inspect", tmp_path, "--html", tmp_path / "page.html")
@@ -398,14 +398,14 @@ def test_inspect_takes_columns_whose_types_differ_and_text_that_is_hostile(tmp_p
     assert "no column 'c'" in curate("inspect", tmp_path, "--text", "c", code=BAD_USAGE)
 
 
-def test_ids_and_urls_are_not_taken_for_the_text(tmp_path, curate):
+def test_ids_and_urls_are_not_mistaken_for_the_text(tmp_path, curate):
     warc(tmp_path / "f.warc", "<p>one</p>")
     found = inspected(curate, tmp_path / "f.warc")
     assert found["columns"]["id"]["rows"] == 1
     assert (found["text"], found["no_language"]) == (None, "there is no text")
 
 
-def test_inspect_of_nothing_says_that_there_are_no_rows(tmp_path, curate):
+def test_inspect_of_empty_data_says_that_there_are_no_rows(tmp_path, curate):
     (tmp_path / "a.jsonl").write_text("")
     assert "there are no rows" in curate("inspect", tmp_path / "a.jsonl")
     assert inspected(curate, tmp_path / "a.jsonl")["read"]["rows"] == 0

@@ -65,7 +65,7 @@ def test_a_pipeline_shows_its_plan(outputs: list[list[dict[str, Any]]]) -> None:
     assert "keeps documents of 2 to" in html_of(outputs[0])
 
 
-def test_the_cell_of_a_run_shows_progress_and_what_came_of_it(outputs: list[list[dict[str, Any]]]) -> None:
+def test_the_cell_of_a_run_shows_progress_and_the_result(outputs: list[list[dict[str, Any]]]) -> None:
     shown = html_of(outputs[1])
     assert "1 of 1 sources" in shown or "1 sources" in shown, "the progress, in its last state"
     assert "done" in shown
@@ -73,7 +73,7 @@ def test_the_cell_of_a_run_shows_progress_and_what_came_of_it(outputs: list[list
     assert "WordCountFilter" in shown
 
 
-def test_rows_and_the_report_are_at_hand(outputs: list[list[dict[str, Any]]]) -> None:
+def test_rows_and_the_report_are_available(outputs: list[list[dict[str, Any]]]) -> None:
     printed = "".join(output.get("text", "") for output in outputs[2])
     assert printed.strip() == "['ONE TWO', 'THREE FOUR FIVE'] 3"
     assert "<iframe srcdoc=" in html_of(outputs[2])

@@ -54,7 +54,7 @@ def whole(count: int, seed: int) -> np.ndarray:
     return Whole.of(np.concatenate([made, made]).astype(np.float32)).numbers
 
 
-def test_torch_finds_what_numpy_does(by_torch: None) -> None:
+def test_torch_finds_the_same_as_numpy(by_torch: None) -> None:
     one, other = whole(60, 1), whole(300, 2)
     numpys, torchs = NumpyProducts(), TorchProducts(torch, "cpu")
     put = torchs.put(other)
@@ -110,14 +110,14 @@ def by_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str,
     return data, data, written(tmp_path / "numpy", data, data)
 
 
-def test_what_is_written_with_torch_has_the_same_bytes(
+def test_output_computed_with_torch_has_the_same_bytes(
     by_numpy: tuple[str, str, dict[str, bytes]], by_torch: None, tmp_path: Path
 ) -> None:
     data, pairs, expected = by_numpy
     assert written(tmp_path / "torch", data, pairs) == expected
 
 
-def test_a_gpu_is_used_where_there_is_one() -> None:
+def test_a_gpu_is_used_if_there_is_one() -> None:
     stage = FindPairs(path="out", keys="keys", least=0.9, vectors="in")
     here = stage.suited_to(Machine(), {})
     assert here.stage is stage
@@ -130,7 +130,7 @@ def test_a_gpu_is_used_where_there_is_one() -> None:
     assert "with torch" in there.decisions[0]
 
 
-def test_a_gpu_without_torch_is_left_alone_and_the_plan_says_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_gpu_is_not_used_and_the_plan_says_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from curator_core.across import products
 
     monkeypatch.setattr(products, "_registered", list)

@@ -17,7 +17,7 @@ def test_the_public_surface_of_each_package_is_as_recorded(package: Package) -> 
 
 
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.name)
-def test_public_names_are_listed_once_documented_and_called_what_they_are(package: Package) -> None:
+def test_public_names_are_listed_once_documented_and_have_their_own_name(package: Package) -> None:
     for name in surface.public_packages(package.module):
         module = importlib.import_module(name)
         assert len(set(module.__all__)) == len(module.__all__), name

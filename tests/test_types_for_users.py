@@ -113,7 +113,7 @@ def test_an_editor_shows_documentation_and_signature_on_hover() -> None:
     assert definition.module_path.suffix == ".py"
 
 
-def test_a_stub_that_its_table_would_not_make_is_found(tmp_path: Path) -> None:
+def test_a_stub_that_does_not_match_its_table_is_found(tmp_path: Path) -> None:
     package = tmp_path / "packages" / "mine"
     init = package / "src" / "mine" / "__init__.py"
     init.parent.mkdir(parents=True)

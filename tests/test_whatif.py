@@ -85,7 +85,7 @@ def then(found: Any, stage: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [{"min_words": 50}, {"min_words": 32}, {"min_words": 44, "max_words": 108}])
-def test_at_edges_the_filter_keeps_exactly_what_a_run_with_the_limit_keeps(data, base, tmp_path, capsys, words):
+def test_at_edges_the_number_is_exactly_that_of_a_run_with_the_limit(data, base, tmp_path, capsys, words):
     real = {stage.name: stage for stage in run(data, tmp_path, words).stages}
     found = answer(capsys, base, *(f"WordCountFilter.{key}={value}" for key, value in words.items()))
     kept = then(found, "WordCountFilter")["rows_out"]
@@ -111,7 +111,7 @@ def test_a_limit_that_changes_nothing_is_reported_as_such(base: Path, capsys: py
 
 
 @pytest.mark.slow
-def test_inside_of_a_bin_the_real_number_lies_between_the_two_and_the_edges_are_named(data, base, tmp_path, capsys):
+def test_inside_a_bin_the_real_number_is_between_the_bounds_and_the_edges_are_named(data, base, tmp_path, capsys):
     real = run(data, tmp_path, {"min_words": 71}).stages[1].rows_out
     found = answer(capsys, base, "WordCountFilter.min_words=71")
     kept = then(found, "WordCountFilter")["rows_out"]
@@ -126,7 +126,7 @@ def test_inside_of_a_bin_the_real_number_lies_between_the_two_and_the_edges_are_
 @pytest.mark.parametrize(
     "quality", [{"max_avg_word_length": 5.0}, {"min_doc_words": 50}, {"min_stop_words": 4}, {"min_stop_words": 1}]
 )
-def test_of_a_filter_with_several_tests_one_limit_is_exact_too(data, base, tmp_path, capsys, quality):
+def test_one_limit_of_a_filter_with_several_tests_is_also_exact(data, base, tmp_path, capsys, quality):
     real = {stage.name: stage for stage in run(data, tmp_path, quality=quality).stages}["GopherQualityFilter"].rows_out
     found = answer(capsys, base, *(f"GopherQualityFilter.{key}={value}" for key, value in quality.items()))
     kept = then(found, "GopherQualityFilter")["rows_out"]
@@ -137,7 +137,7 @@ def test_of_a_filter_with_several_tests_one_limit_is_exact_too(data, base, tmp_p
 
 
 @pytest.mark.slow
-def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, capsys):
+def test_limits_of_several_scores_together_give_bounds(data, base, tmp_path, capsys):
     quality = {"max_symbol_word_ratio": 0.1, "min_stop_words": 1}
     real = {stage.name: stage for stage in run(data, tmp_path, quality=quality).stages}["GopherQualityFilter"].rows_out
     found = answer(capsys, base, *(f"GopherQualityFilter.{key}={value}" for key, value in quality.items()))
@@ -147,7 +147,7 @@ def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, capsys):
+def test_limits_of_several_filters_are_followed_down_the_funnel(data, base, tmp_path, capsys):
     real = run(data, tmp_path, {"min_words": 60}, {"max_symbol_word_ratio": 0.3})
     found = answer(capsys, base, "WordCountFilter.min_words=60", "GopherQualityFilter.max_symbol_word_ratio=0.3")
     for stage in real.stages:
@@ -157,7 +157,7 @@ def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit(tmp_path, capsys):
+def test_with_a_test_that_is_not_numeric_a_loosened_limit_gives_bounds(tmp_path, capsys):
     chosen = random.Random(0)
     english = ["the", "house", "stands", "behind", "old", "trees", "and", "nobody", "lives", "there", "now"]
     german = ["das", "Haus", "steht", "hinter", "alten", "Bäumen", "und", "niemand", "wohnt", "jetzt", "dort"]
@@ -181,11 +181,11 @@ def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit
         "about": kept[0.8],
         "exact": True,
     }
-    assert not any("other things than numbers" in line for line in stricter["unknown"])
+    assert not any("tests besides limits" in line for line in stricter["unknown"])
 
 
 @pytest.mark.slow
-def test_an_inverted_filter_is_recomputed_too(data, tmp_path, capsys):
+def test_an_inverted_filter_is_also_recomputed(data, tmp_path, capsys):
     run(data, tmp_path / "a", {"mode": "invert"})
     real = run(data, tmp_path / "b", {"mode": "invert", "min_words": 50}).stages[1].rows_out
     kept = then(answer(capsys, tmp_path / "a/run", "WordCountFilter.min_words=50"), "WordCountFilter")["rows_out"]
@@ -193,7 +193,7 @@ def test_an_inverted_filter_is_recomputed_too(data, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_samples_that_would_change_side_are_shown_and_are_on_that_side_in_a_real_run(data, base, tmp_path, capsys):
+def test_samples_shown_as_kept_or_dropped_are_so_in_a_real_run(data, base, tmp_path, capsys):
     run(data, tmp_path, {"min_words": 50})
     files = (tmp_path / "out").rglob("*.jsonl")
     kept = {json.loads(line)["id"] for file in files for line in file.read_text().splitlines()}
@@ -210,7 +210,7 @@ def test_the_samples_that_would_change_side_are_shown_and_are_on_that_side_in_a_
 
 
 @pytest.mark.slow
-def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_path, capsys):
+def test_every_sample_has_its_place_and_show_finds_it_there(data, tmp_path, capsys):
     run(data, tmp_path)
     samples = [sample for stage in read_seen(str(tmp_path / "run")).stages.values() for sample in stage.samples]
     assert {sample.side for sample in samples} == {"kept", "dropped"}
@@ -236,10 +236,10 @@ def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_pat
         ("min_words=5", "--set takes STAGE.PARAM=VALUE"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_with_what_to_do(base, capsys, setting, said):
+def test_impossible_questions_are_refused_with_a_remedy(base, capsys, setting, said):
     assert said in answer(capsys, base, setting, code=BAD_USAGE)
 
 
-def test_a_run_that_kept_nothing_to_be_seen_says_so(data, tmp_path, capsys):
+def test_a_run_that_kept_no_histograms_says_so(data, tmp_path, capsys):
     run(data, tmp_path, seen=False)
     assert "`seen: false`" in answer(capsys, tmp_path / "run", "WordCountFilter.min_words=5", code=BAD_USAGE)

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A Ray with two CPUs and two simulated GPUs, set up for Xenna too; executors find the connection and leave it
-    alone."""
+    """A Ray with two CPUs and two simulated GPUs, also set up for Xenna; executors find the connection and do not
+    change it."""
     pytest.importorskip("ray")
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions

@@ -49,7 +49,7 @@ def drawn(value: bytes) -> bytes:
 
 @dataclass
 class Draw(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Gives rows something to make a picture of, and an embedding."""
+    """Gives rows an embedding and something of which to make a picture."""
 
     def inputs(self) -> list[str]:
         return ["id"]
@@ -81,7 +81,7 @@ class Plain(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Many(SourceStage[FileGroupTask]):
-    """Lists sources; notes in ``folder`` how many the driver has listed."""
+    """Lists sources; records in ``folder`` how many the driver has listed."""
 
     count: int = 10
 
@@ -92,7 +92,7 @@ class Many(SourceStage[FileGroupTask]):
 
 @dataclass
 class ManyWaiting(Many):
-    """Lists no further than ``until`` before a worker has worked on one of the sources."""
+    """Lists sources only up to ``until`` before a worker has worked on one of them."""
 
     until: int = 10
     folder: str = ""

@@ -1,4 +1,4 @@
-"""A stage on a Ray dataset of the user's own: tasks as rows, and no executor."""
+"""A stage on the user's own Ray dataset: tasks as rows, and no executor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ on_ray = pytest.mark.usefixtures("local_ray")
 
 @dataclass
 class Pairs(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Records how many tasks came together, and where it was set up."""
+    """Records how many tasks arrived together, and where the stage was set up."""
 
     batch_size = 2
 
@@ -50,13 +50,13 @@ def dataset_of(tasks: list[Any]) -> Any:
     return ray.data.from_items(tasks, override_num_blocks=len(tasks))
 
 
-def test_the_adapter_is_one_of_cores_and_knows_the_size_of_its_batches() -> None:
+def test_the_adapter_extends_that_of_core_and_knows_the_size_of_its_batches() -> None:
     adapter = RayDataStageAdapter(s.Plain().with_(batch_size=4))
     assert isinstance(adapter, BaseStageAdapter)
     assert adapter.batch_size == 4
 
 
-def test_unknown_facts_are_refused_when_the_adapter_is_made() -> None:
+def test_unknown_keys_are_refused_when_the_adapter_is_made() -> None:
     with pytest.raises(UsageError, match=r"'is_actor' for Ray Data.*did you mean 'is_actor_stage'"):
         RayDataStageAdapter(s.Plain().with_(ray_stage_spec={"is_actor": True}))
     with pytest.raises(PlanError, match="is_actor_stage must be true or false"):
@@ -81,7 +81,7 @@ def test_actors_and_tasks_carry_the_name_of_their_stage() -> None:
 
 @pytest.mark.slow
 @on_ray
-def test_rows_are_tasks_before_and_after() -> None:
+def test_rows_are_tasks_before_and_after_the_stage() -> None:
     dataset = dataset_of(s.tasks(2, rows=3))
     dataset = RayDataStageAdapter(s.Rows()).process_dataset(dataset)
     dataset = RayDataStageAdapter(s.Where()).process_dataset(dataset, ignore_head_node=False)
@@ -96,7 +96,7 @@ def test_rows_are_tasks_before_and_after() -> None:
 
 @pytest.mark.slow
 @on_ray
-def test_actors_and_tasks_work_in_a_map_batches_of_ones_own() -> None:
+def test_actors_and_tasks_work_in_the_users_own_map_batches() -> None:
     tasks = s.tasks(4)
     made = ray.data.from_items(tasks, override_num_blocks=1).map_batches(
         create_actor_from_stage(Pairs()), batch_size=2, concurrency=1, num_cpus=0.5
@@ -111,14 +111,14 @@ def test_actors_and_tasks_work_in_a_map_batches_of_ones_own() -> None:
 
 @pytest.mark.slow
 @on_ray
-def test_the_children_of_a_fan_out_are_a_block_each() -> None:
+def test_each_child_of_a_fan_out_is_a_block() -> None:
     dataset = RayDataStageAdapter(s.Rows()).process_dataset(dataset_of(s.tasks(1, rows=5)))
     assert dataset.materialize().num_blocks() == 5
 
 
 @pytest.mark.slow
 @on_ray
-def test_a_stage_runs_as_an_actor_where_it_keeps_state_and_as_a_task_otherwise() -> None:
+def test_a_stage_runs_as_an_actor_if_it_keeps_state_and_as_a_task_otherwise() -> None:
     def made_of(stage: Any) -> str:
         return str(RayDataStageAdapter(stage).process_dataset(dataset_of(s.tasks(1))))
 

@@ -1,4 +1,4 @@
-"""A call that takes too long ends its own worker, after it has been reported; others are left alone."""
+"""A call that takes too long ends its own worker after it is reported; other workers continue."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_a_late_call_is_reported_and_its_process_ends() -> None:
 
 
 @pytest.mark.slow
-def test_of_a_late_call_with_several_tasks_all_are_reported() -> None:
+def test_all_tasks_of_a_late_call_are_reported() -> None:
     done = run_worker(":")
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert done.stdout.startswith("Slow ['t-0', 't-1', 't-2'] stage 'Slow' worked on task 't-0 and 2 more'")
 
 
-def test_calls_are_reported_while_a_suspect_runs_and_at_no_other_time() -> None:
+def test_calls_are_reported_only_while_a_suspect_runs() -> None:
     reported: list[tuple[str, str, list[str]]] = []
     calls = WorkerCalls(lambda *call: reported.append(call), lambda *_: None)
     task = DocumentBatch(data=pa.table({"id": [1]}), task_id="t-1")

@@ -1,4 +1,4 @@
-"""The files for Slurm and Kubernetes: run on this machine alone, and parsed by the rules of their readers."""
+"""The files for Slurm and Kubernetes run on this machine, and follow the rules of the programs that read them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def is_free(port: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.thorough
-def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     from curator_core.testing.conformance import write_documents
 
@@ -90,7 +90,7 @@ def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_pat
     wait_for(lambda: not processes_of(f":{port} "), "processes of the cluster are left", seconds=60.0)
 
 
-def test_the_job_for_kubernetes_has_what_its_reader_wants() -> None:
+def test_the_job_for_kubernetes_has_the_fields_that_its_reader_requires() -> None:
     job: dict[str, Any] = yaml.safe_load((FILES / "kuberay-job.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]

@@ -1,4 +1,4 @@
-"""Clusters that are started, used, lost and left: each in a process of its own."""
+"""Clusters are started, used, lost and left, each in its own process."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def processes_of(session: str) -> list[str]:
     return found
 
 
-def test_a_local_ray_is_started_used_and_gone_without_a_word(tmp_path: Path) -> None:
+def test_a_local_ray_is_started_used_and_stopped_without_printing_anything(tmp_path: Path) -> None:
     process = start(LOCAL, str(tmp_path), "")
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err

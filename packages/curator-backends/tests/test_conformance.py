@@ -1,4 +1,4 @@
-"""The suite that every executor must pass, over both engines of this package."""
+"""The suite that every executor must pass, with both engines of this package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from curator_core.testing import ABILITIES, Check, Subject, checks
 
-# A node that goes away needs a cluster of several: test_clusters.py runs that check. Xenna counts no calls.
+# Losing a node requires a cluster of several nodes: test_clusters.py runs this check. Xenna does not count calls.
 OF_RAY_DATA = frozenset(ABILITIES) - {"nodes"}
 OF_XENNA = OF_RAY_DATA - {"calls"}
 RAY_DATA = Subject("ray_data", {}, OF_RAY_DATA, "ray_data")
@@ -16,8 +16,8 @@ XENNA = Subject("xenna", {"mode": "streaming"}, OF_XENNA, "xenna")
 XENNA_BATCH = Subject("xenna", {"mode": "batch"}, OF_XENNA, "xenna-batch")
 
 # `make test` leaves out long checks of code that both engines, or both modes of Xenna, share; `make test-engines` runs
-# all. Checks of the differences between the modes remain: in batch mode results come all at the end, nothing is handed
-# over meanwhile, and groups run one after the other.
+# all. Checks of the differences between the modes remain: in batch mode, all results come at the end, no task is passed
+# on before, and groups run one after the other.
 OF_THE_MODE = {
     "a_fan_out_and_a_merge_follow_one_another",
     "quarantine_sets_the_bad_row_aside_and_goes_on",

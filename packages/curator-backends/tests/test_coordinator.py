@@ -1,4 +1,4 @@
-"""The coordinator's records about workers, without a cluster: it is a plain object until Ray makes an actor of it."""
+"""The coordinator's records about workers, without a cluster: it is a plain object until Ray makes it an actor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from curator_core.errors import TaskTimeout, WorkerDied
 from curator_core.worker.sending import packed_error
 
 
-def test_a_worker_that_died_at_its_work_is_not_waited_for() -> None:
+def test_a_run_does_not_wait_for_a_worker_that_died_at_work() -> None:
     coordinator = Coordinator()
     for worker in ("0:first", "0:second"):
         coordinator.starting(worker, "node")
@@ -22,7 +22,7 @@ def test_a_worker_that_died_at_its_work_is_not_waited_for() -> None:
     assert coordinator.status(0).up == 0
 
 
-def test_a_worker_that_begins_again_is_still_there() -> None:
+def test_a_worker_that_begins_another_call_is_still_there() -> None:
     coordinator = Coordinator()
     coordinator.up("0:only", True)
     coordinator.begin("0:only", "0:task:1")
@@ -31,7 +31,7 @@ def test_a_worker_that_begins_again_is_still_there() -> None:
 
 
 def suspected(coordinator: Coordinator, *calls: tuple[str, list[str]] | None) -> Suspect:
-    """What is held against task ``a`` of group 0 after a worker has died in each of these calls; None means outside of
+    """The deaths attributed to task ``a`` of group 0 after a worker has died in each of these calls; None means outside
     any call."""
     for call in calls:
         coordinator.begin_suspect("0:a")
@@ -40,7 +40,7 @@ def suspected(coordinator: Coordinator, *calls: tuple[str, list[str]] | None) ->
     return coordinator.begin_suspect("0:a")
 
 
-def test_the_call_that_kills_its_workers_is_set_aside_and_not_what_led_to_it() -> None:
+def test_the_call_that_kills_its_workers_is_set_aside_and_not_the_calls_before_it() -> None:
     suspect = suspected(Coordinator(), ("Map", ["a.00001"]), ("Map", ["a.00001"]))
     care, guilty = judge(suspect, died=True, alone=True, most=3)
     assert guilty == 0
@@ -50,19 +50,19 @@ def test_the_call_that_kills_its_workers_is_set_aside_and_not_what_led_to_it() -
     assert not judge(suspect, died=True, alone=True, most=4)[0].aside
 
 
-def test_a_call_with_several_tasks_is_taken_apart_before_any_is_blamed() -> None:
+def test_a_call_with_several_tasks_is_divided_before_any_task_is_blamed() -> None:
     coordinator = Coordinator()
     suspect = suspected(coordinator, ("Map", ["a.00000", "a.00001"]))
     care, guilty = judge(suspect, died=True, alone=True, most=3)
     assert (care.alone, dict(care.aside), guilty) == ({"Map"}, {}, 0)
 
 
-def test_a_worker_that_dies_outside_of_any_call_condemns_the_task() -> None:
+def test_a_death_outside_any_call_is_attributed_to_the_task() -> None:
     assert judge(suspected(Coordinator(), None, None), died=True, alone=True, most=3)[1] == 3
     assert judge(suspected(Coordinator(), None), died=True, alone=False, most=3)[1] == 0
 
 
-def test_a_task_that_was_late_is_set_aside_at_once_and_is_no_death() -> None:
+def test_a_late_task_is_set_aside_at_once_and_does_not_count_as_a_death() -> None:
     coordinator = Coordinator()
     coordinator.begin("0:first", "0:a:1")
     coordinator.late("0:first", "Slow", ["a"], packed_error(TaskTimeout("Slow", "a", 1.5)))
@@ -73,7 +73,7 @@ def test_a_task_that_was_late_is_set_aside_at_once_and_is_no_death() -> None:
     assert str(care.aside["Slow", "a"]) == str(TaskTimeout("Slow", "a", 1.5))
 
 
-def test_of_several_tasks_that_were_late_together_each_gets_a_call_of_its_own() -> None:
+def test_tasks_that_were_late_together_get_a_call_each() -> None:
     coordinator = Coordinator()
     coordinator.begin("0:first", "0:a:2")
     coordinator.late("0:first", "Slow", ["a", "b"], packed_error(TaskTimeout("Slow", "a and 1 more", 1.5)))

@@ -17,7 +17,7 @@ from curator_backends.links import DriverLink, WorkerLink
 from curator_core.testing.waiting import wait_for
 
 
-def test_a_worker_asks_the_coordinator_of_the_driver(tmp_path: Path) -> None:
+def test_a_worker_reaches_the_coordinator_in_the_driver(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "run")
     try:
         worker = pickle.loads(pickle.dumps(link))
@@ -38,7 +38,7 @@ def test_only_this_user_reaches_the_coordinator(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "run")
     link.close()
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
-    with pytest.raises(FileExistsError):  # a folder that somebody else has created is not used
+    with pytest.raises(FileExistsError):  # a folder that another user created is not used
         DriverLink(tmp_path / "run")
 
 
@@ -51,7 +51,7 @@ while True:
 """
 
 
-def test_a_worker_that_is_killed_in_the_middle_of_its_calls_leaves_the_coordinator_to_the_others(
+def test_the_coordinator_still_serves_others_after_a_worker_was_killed_during_a_call(
     tmp_path: Path,
 ) -> None:
     link = DriverLink(tmp_path / "run")
@@ -65,7 +65,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_its_calls_leaves_the_coordinat
         link.close()
 
 
-def test_a_worker_whose_driver_is_gone_is_not_left_waiting(tmp_path: Path) -> None:
+def test_a_worker_does_not_wait_for_a_driver_that_is_gone(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "run")
     worker = WorkerLink(str(tmp_path / "run" / "coordinator"))
     worker.call("up", "0:one", True)
@@ -74,6 +74,6 @@ def test_a_worker_whose_driver_is_gone_is_not_left_waiting(tmp_path: Path) -> No
         worker.call("begin", "0:one", "0:a:1")
 
 
-def test_a_folder_whose_name_is_too_long_for_a_socket_is_known_before(tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_too_long_for_a_socket_is_detected_in_advance(tmp_path: Path) -> None:
     assert DriverLink.fits(tmp_path / "run") is (len(os.fsencode(tmp_path)) + len("/run/coordinator") <= 107)
     assert not DriverLink.fits(Path("/" + "x" * 100))

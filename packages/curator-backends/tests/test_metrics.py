@@ -1,4 +1,4 @@
-"""Ray takes every metric of a run: its name, its labels, and labels without a value."""
+"""Ray accepts every metric of a run: its name, its labels, and labels without a value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from curator_core.accounts.metrics import COMMON, METRICS, MetricSample
 pytest.importorskip("ray")
 
 
-def test_ray_takes_every_metric_with_all_of_its_labels() -> None:
+def test_ray_accepts_every_metric_with_all_its_labels() -> None:
     from curator_backends.metrics import RayMetrics
 
     samples = [

@@ -1,5 +1,5 @@
-"""The parts that a local Ray leaves out are put back afterwards, and a part that another version lacks is left
-alone."""
+"""The parts that a local Ray leaves out are restored afterwards, and a part that another version lacks is not
+changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Engine:
         return "looked"
 
 
-def test_attributes_are_replaced_and_put_back_even_after_an_error() -> None:
+def test_attributes_are_replaced_and_restored_even_after_an_error() -> None:
     before = dict(vars(Engine))
     with pytest.raises(ValueError, match="nothing away"):
         fail_in_the_middle()
@@ -37,14 +37,14 @@ def fail_in_the_middle() -> None:
         raise ValueError(f"{Engine().start()} {Engine.look()}")
 
 
-def test_a_name_that_is_not_there_is_not_added() -> None:
+def test_a_name_that_does_not_exist_is_not_added() -> None:
     with replaced((Engine, "a_name_of_another_version", 1), (Engine, "start", lambda _: "nothing")):
         assert not hasattr(Engine, "a_name_of_another_version")
         assert Engine().start() == "nothing"
 
 
 @pytest.mark.ray
-def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() -> None:
+def test_the_installed_ray_has_the_names_that_are_left_out() -> None:
     pytest.importorskip("ray")
     from ray._private import node, services, utils
 
@@ -68,10 +68,10 @@ def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() ->
 
 
 @pytest.mark.ray
-def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installed(
+def test_the_installed_ray_data_has_the_actors_that_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What replaces its autoscaler lets tasks wait in Ray for a CPU, unless actors would wait with them."""
+    """The replacement for its autoscaler lets tasks wait in Ray for a CPU, unless actors would wait with them."""
     ray = pytest.importorskip("ray")
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
@@ -104,7 +104,7 @@ def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installe
 
 
 @pytest.mark.xenna
-def test_what_xenna_does_without_is_what_the_xenna_that_is_installed_has() -> None:
+def test_the_installed_xenna_has_the_parts_that_are_replaced() -> None:
     monitoring = pytest.importorskip("cosmos_xenna.pipelines.private.monitoring")
     from curator_backends.xenna.services import needs_dashboard, no_services
 
@@ -126,7 +126,9 @@ def test_what_xenna_does_without_is_what_the_xenna_that_is_installed_has() -> No
 
 
 @pytest.mark.xenna
-def test_a_dashboard_that_cannot_list_actors_is_asked_once_and_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dashboard_that_cannot_list_actors_is_asked_once_and_does_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monitoring = pytest.importorskip("cosmos_xenna.pipelines.private.monitoring")
     from curator_backends.xenna.services import no_services
 
@@ -144,7 +146,7 @@ def test_a_dashboard_that_cannot_list_actors_is_asked_once_and_ends_no_run(monke
 
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-def test_a_ray_that_is_stopped_waits_for_no_process_to_end_by_itself() -> None:
+def test_stopping_ray_does_not_wait_for_processes_to_end_by_themselves() -> None:
     pytest.importorskip("ray")
     from ray._private import node
 
@@ -159,7 +161,7 @@ def test_a_ray_that_is_stopped_waits_for_no_process_to_end_by_itself() -> None:
     assert vars(node.Node)["kill_all_processes"] is before
 
 
-def test_an_actor_that_is_not_started_takes_every_call_and_can_be_sent() -> None:
+def test_an_actor_that_is_not_started_accepts_every_call_and_can_be_sent() -> None:
     there = pickle.loads(pickle.dumps(NULL_ACTOR))
     assert isinstance(there, NullActor)
     assert there.update_actor_location.remote("actor", node="n") is None

@@ -1,4 +1,4 @@
-"""The stand-in for the Python agents of a local Ray's node, with an agent of our own in place of Ray's."""
+"""The replacement for the Python agents of a local Ray's node, tested with our own agent instead of Ray's."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_agent_of_environments_starts_with_the_first_connection_and_answers_
     assert processes[0].wait(timeout=60) == 0
 
 
-def test_the_agent_of_the_dashboard_says_that_it_serves_nothing(
+def test_the_agent_of_the_dashboard_reports_that_it_serves_nothing(
     tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     processes.append(start(tmp_path / "agent.py", tmp_path))
@@ -70,7 +70,7 @@ def test_the_agent_of_the_dashboard_says_that_it_serves_nothing(
 
 
 @pytest.mark.ray
-def test_the_files_of_ports_are_those_of_the_ray_that_is_installed(tmp_path: Path) -> None:
+def test_the_port_files_have_the_names_that_the_installed_ray_uses(tmp_path: Path) -> None:
     raylet = pytest.importorskip("ray._raylet")
     names = (raylet.METRICS_AGENT_PORT_NAME, raylet.METRICS_EXPORT_PORT_NAME, raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME)
     assert names == node_agent.DASHBOARD_PORTS

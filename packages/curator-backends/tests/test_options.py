@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize("executor", [RayDataExecutor, XennaExecutor])
 
 
 @BOTH
-def test_an_unknown_option_is_refused_with_the_nearest_and_all_known(executor: Any) -> None:
+def test_an_unknown_option_is_refused_with_the_nearest_and_all_valid_options(executor: Any) -> None:
     with pytest.raises(UsageError, match=r"no option 'adress'; did you mean 'address'\?.*stall_timeout_s"):
         executor({"adress": "auto"})
 
@@ -49,13 +49,13 @@ def test_a_wrong_value_names_the_option_and_the_value(executor: Any, name: str, 
 
 
 @BOTH
-def test_the_size_of_a_cluster_that_is_there_cannot_be_given(executor: Any) -> None:
+def test_the_size_of_an_existing_cluster_cannot_be_given(executor: Any) -> None:
     with pytest.raises(UsageError, match="names an existing one"):
         executor(address="auto", num_cpus=4)
 
 
 @BOTH
-def test_an_executor_is_verbose_when_it_is_asked_to_be(executor: Any) -> None:
+def test_an_executor_is_verbose_if_it_is_asked_to_be(executor: Any) -> None:
     quiet = executor(num_cpus=2)
     assert not quiet.settings.verbose
     quiet.set_verbose()
@@ -82,20 +82,20 @@ def test_options_of_xenna_are_checked(name: str, value: Any) -> None:
 
 
 @pytest.mark.ray
-def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+def test_an_address_where_no_process_listens_is_refused_at_once() -> None:
     pytest.importorskip("ray")
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and does not listen
+        taken.bind(("127.0.0.1", 0))  # but does not listen
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(UsageError, match=rf"no Ray cluster to reach at '{address}'.*RAY_AUTH_MODE=token"):
             _join(import_ray(), RayOptions(address=address), address)
-        assert time.monotonic() - began < 45  # where Ray itself takes a minute and a half
+        assert time.monotonic() - began < 45  # Ray itself takes a minute and a half for this
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-def test_what_outlives_its_cluster_is_gone_when_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_outlive_their_cluster_are_ended_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_GONE_SECONDS", 1.0)
     left = [subprocess.Popen(["sleep", "600"]) for _ in range(40)]
     known = {
@@ -110,7 +110,7 @@ def test_what_outlives_its_cluster_is_gone_when_the_run_ends(monkeypatch: pytest
             process.wait()
 
 
-def test_xenna_cannot_keep_off_the_head_and_says_what_can() -> None:
+def test_xenna_cannot_avoid_the_head_node_and_names_an_executor_that_can() -> None:
     with pytest.raises(UsageError, match=r"--num-cpus=1.*ray_data"):
         XennaExecutor(ignore_head_node=True)
 
@@ -128,7 +128,7 @@ def test_in_batch_mode_groups_take_turns() -> None:
     assert not XennaExecutor(mode="batch").simultaneous
 
 
-def test_an_executor_that_is_not_open_knows_what_a_local_cluster_would_have() -> None:
+def test_an_executor_that_is_not_open_knows_the_size_that_a_local_cluster_would_have() -> None:
     assert RayDataExecutor(num_cpus=3).machine().cpus == 3
     assert XennaExecutor(num_cpus=4, cpu_allocation=0.5).machine().cpus == 2
 
@@ -138,7 +138,7 @@ def group(**facts: Any) -> Group:
     return Group((PlannedStage(stage, "Same"),), stage.resources)
 
 
-def test_facts_for_xenna_go_by_its_names() -> None:
+def test_keys_for_xenna_have_the_names_that_xenna_uses() -> None:
     assert _stage_options(
         group(
             num_workers_per_node=2,
@@ -160,7 +160,7 @@ def test_facts_for_xenna_go_by_its_names() -> None:
     }
 
 
-def test_an_unknown_fact_for_xenna_is_refused() -> None:
+def test_an_unknown_key_for_xenna_is_refused() -> None:
     with pytest.raises(UsageError, match="'ignore_failures' for Xenna"):
         _stage_options(group(ignore_failures=True))
     with pytest.raises(PlanError, match="slots_per_actor must be a number above zero, not 0"):

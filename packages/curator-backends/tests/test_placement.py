@@ -58,7 +58,7 @@ def spec(**facts: Any) -> Mapping[str, Any]:
     return facts
 
 
-def test_a_plain_stage_runs_as_tasks_as_many_as_there_is_room_for() -> None:
+def test_a_plain_stage_runs_as_many_tasks_as_there_is_room_for() -> None:
     (placement,), notes = place([group(Plain())], nodes((8, 0)))
     assert (placement.mode, placement.max_workers, placement.num_cpus) == ("task", None, 1.0)
     assert notes == []
@@ -74,42 +74,42 @@ def test_a_plain_stage_runs_as_tasks_as_many_as_there_is_room_for() -> None:
     ],
     ids=["setup", "teardown", "gpu", "by its fact"],
 )
-def test_a_stage_with_a_reason_to_stay_is_an_actor(stage: ProcessingStage[Any, Any]) -> None:
+def test_a_stage_with_state_is_an_actor(stage: ProcessingStage[Any, Any]) -> None:
     assert describe_group(group_of(stage), 80.0)[0].mode == "actor"
 
 
-def test_the_fact_wins_over_what_the_stage_looks_like() -> None:
+def test_the_explicit_key_takes_precedence_over_the_class_of_the_stage() -> None:
     assert describe_group(group(Loaded(), ray_stage_spec=spec(is_actor_stage=False)), None)[0].mode == "task"
 
 
-def test_actors_leave_room_for_the_tasks_before_them() -> None:
+def test_actors_leave_cpus_for_the_tasks_before_them() -> None:
     (reader, model), _ = place([group(Plain()), group(Loaded())], nodes((16, 0)))
     assert reader.num_cpus == 1.0
     assert model.max_workers is not None
     assert model.max_workers * model.num_cpus + reader.num_cpus <= 16
 
 
-def test_on_two_cpus_a_pool_still_may_have_two_workers() -> None:
+def test_a_pool_may_have_two_workers_even_on_two_cpus() -> None:
     (reader, model), _ = place([group(Plain()), group(Loaded())], nodes((2, 0)))
     assert model.max_workers == 2
     assert 2 * model.num_cpus + reader.num_cpus <= 2.0
 
 
-def test_on_a_local_ray_a_pool_starts_with_all_it_may_have_but_no_crowd() -> None:
+def test_on_a_local_ray_a_pool_starts_with_all_its_workers_up_to_eight() -> None:
     (_, model), _ = place([group(Plain()), group(Loaded())], nodes((4, 0), ours=True))
     assert model.initial_workers == model.max_workers == 3
     (_, model), _ = place([group(Plain()), group(Loaded())], nodes((64, 0), ours=True))
     assert (model.initial_workers, model.max_workers) == (FIRST_WORKERS, 63)
 
 
-def test_pools_on_several_nodes_or_beside_others_start_with_one_so_that_each_finds_a_place() -> None:
+def test_pools_on_several_nodes_or_beside_other_pools_start_with_one_worker() -> None:
     groups = [group(Loaded(), resources=Resources(cpus=2)) for _ in range(3)]
     for cluster in (nodes((3, 0), (3, 0), (3, 0), (3, 0), ours=True), nodes((12, 0))):
         placements, _ = place(groups, cluster)
         assert [placement.initial_workers for placement in placements] == [None] * 3
 
 
-def test_no_more_workers_start_than_there_are_sources_before_a_fan_out() -> None:
+def test_before_a_fan_out_there_are_no_more_workers_than_sources() -> None:
     groups = [group(Loaded()), group(SplitRows()), group(Loaded()), group(Loaded(), resources=Resources(gpus=1))]
     placements, _ = place(groups, nodes((64, 4), ours=True))
     first, _, behind, gpu = start_no_more(placements, groups, sources=2)
@@ -135,7 +135,7 @@ def test_a_number_of_workers_is_a_fixed_pool() -> None:
         max_size=9,
     ),
 )
-def test_whatever_is_asked_for_everything_can_start_and_tasks_can_run(
+def test_with_any_requests_all_groups_can_start_and_tasks_can_run(
     cpus: int, stages: list[tuple[bool, float, int | None]]
 ) -> None:
     groups = [
@@ -154,14 +154,14 @@ def test_whatever_is_asked_for_everything_can_start_and_tasks_can_run(
         assert grown + max(tasks) <= cpus + 1e-6, "pools that grow to their limit leave no CPU for a task"
 
 
-def test_eight_stages_on_two_cpus_are_scaled_and_it_is_said() -> None:
+def test_eight_stages_on_two_cpus_are_scaled_down_and_the_plan_says_so() -> None:
     groups = [group(Loaded()) for _ in range(8)]
     placements, notes = place(groups, nodes((2, 0)))
     assert all(placement.num_cpus == 0.25 for placement in placements)
     assert notes == ["8 groups ask for 8 CPUs at once, the cluster has 2: CPU requests scaled by 0.25"]
 
 
-def test_part_of_a_gpu_is_a_share_and_never_nothing() -> None:
+def test_part_of_a_gpu_is_a_share_above_zero() -> None:
     wish = group(Plain(), resources=Resources(gpu_memory_gb=3))
     (placement,), _ = place([wish], nodes((8, 2)))
     assert placement.num_gpus == pytest.approx(0.038)
@@ -187,23 +187,23 @@ def test_workers_that_need_no_gpu_may_use_nodes_without_one() -> None:
         (Resources(gpus=4), "the most has 2"),
     ],
 )
-def test_gpus_that_cannot_be_had_are_refused_before_anything_starts(resources: Resources, says: str) -> None:
+def test_unavailable_gpus_are_refused_before_anything_starts(resources: Resources, says: str) -> None:
     with pytest.raises(PlanError, match=says):
         place([group(Plain(), resources=resources)], nodes((8, 2), (8, 2)))
 
 
-def test_two_groups_that_hold_more_gpus_than_there_are_are_refused_by_name() -> None:
+def test_groups_that_hold_more_gpus_than_exist_are_refused_by_name() -> None:
     groups = [group(Plain(), resources=Resources(gpus=1)), group(Loaded(), resources=Resources(gpus=1))]
     with pytest.raises(PlanError, match=r"'Plain' and 'Loaded' hold 2 GPUs at once"):
         place(groups, nodes((8, 1)))
 
 
-def test_gpu_memory_without_a_known_gpu_is_refused() -> None:
+def test_gpu_memory_is_refused_if_no_gpu_is_known() -> None:
     with pytest.raises(PlanError, match="not known"):
         place([group(Plain(), resources=Resources(gpu_memory_gb=4))], nodes((8, 1), memory=None))
 
 
-def test_an_unknown_fact_is_refused_and_the_known_are_listed() -> None:
+def test_an_unknown_key_is_refused_and_the_valid_ones_are_listed() -> None:
     with pytest.raises(UsageError, match=r"'max_callz'.*did you mean 'max_calls_per_worker'.*is_actor_stage"):
         describe_group(group(Plain(), ray_stage_spec={"max_callz": 2}), None)
 
@@ -224,14 +224,14 @@ def test_an_unknown_fact_is_refused_and_the_known_are_listed() -> None:
         (Plain().with_(runtime_env={"pip": ["a"]}), {"runtime_env": {"pip": ["b"]}}, "keep one"),
     ],
 )
-def test_a_fact_that_cannot_be_honoured_is_refused(
+def test_a_key_that_cannot_be_applied_is_refused(
     stage: ProcessingStage[Any, Any], facts: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(PlanError, match=says):
         describe_group(group_of(stage.with_(ray_stage_spec=facts)), None)
 
 
-def test_every_fact_reaches_ray() -> None:
+def test_every_key_reaches_ray() -> None:
     facts = {
         RayStageSpecKeys.IS_ACTOR_STAGE: True,
         RayStageSpecKeys.MIN_WORKERS: 2,
@@ -249,7 +249,7 @@ def test_every_fact_reaches_ray() -> None:
     assert (calls.max_calls, calls.batch_size) == (2, 1)
 
 
-def test_every_key_there_is_has_a_test_above() -> None:
+def test_every_key_has_a_test_above() -> None:
     assert {str(key) for key in RayStageSpecKeys} == {
         "is_fanout_stage",
         "is_actor_stage",
@@ -279,7 +279,7 @@ def test_the_head_node_is_avoided_by_every_worker() -> None:
 
 
 @pytest.mark.ray
-def test_a_worker_on_a_gpu_has_blocks_on_their_way_to_it() -> None:
+def test_a_gpu_worker_has_more_blocks_on_their_way() -> None:
     pytest.importorskip("ray.data")
     from curator_backends.ray_data.operators import operator_options
 

@@ -65,7 +65,7 @@ def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
     ]
 
 
-def test_half_a_gpu_each_on_the_device_that_ray_gave(tmp_path: Path) -> None:
+def test_workers_with_half_a_gpu_each_compute_on_the_device_that_ray_assigned(tmp_path: Path) -> None:
     stage = s.Where(meet=str(tmp_path)).with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=4)
     result = Pipeline([stage]).run(RayDataExecutor(gpu_memory_gb=20.0), initial_tasks=s.tasks(24))
     seen = {(pid, devices, tuple(gpus)) for pid, devices, gpus in _places(result)}
@@ -73,7 +73,7 @@ def test_half_a_gpu_each_on_the_device_that_ray_gave(tmp_path: Path) -> None:
     assert all(gpus == (int(devices),) for _, devices, gpus in seen)
 
 
-def test_two_gpus_for_one_worker() -> None:
+def test_a_worker_can_have_two_gpus() -> None:
     stage = s.Where().with_(resources=Resources(cpus=0.5, gpus=2))
     result = Pipeline([stage]).run(RayDataExecutor(), initial_tasks=s.tasks(4))
     assert {(devices, tuple(gpus)) for _, devices, gpus in _places(result)} == {("0,1", (0, 1))}
@@ -83,12 +83,12 @@ def _places(result: Any) -> list[Any]:
     return list(zip(s.column(result, "pid"), s.column(result, "devices"), s.column(result, "gpus"), strict=True))
 
 
-def test_a_long_listing_goes_through_lazily_and_whole() -> None:
+def test_a_long_listing_is_processed_lazily_and_completely() -> None:
     result = Pipeline([s.Many(count=2500), s.Passed()]).run(RayDataExecutor())
     assert [task.task_id for task in result] == [f"s-{n:07d}" for n in range(2500)]
 
 
-def test_the_task_that_asks_for_sources_splits_them_too() -> None:
+def test_the_task_that_asks_for_sources_also_splits_them() -> None:
     dataset = split_blocks(source_dataset(WorkerLink(""), {}), 64)
     assert operators(dataset) == [
         "Input",
@@ -96,13 +96,13 @@ def test_the_task_that_asks_for_sources_splits_them_too() -> None:
     ]
 
 
-def test_splitting_by_itself_is_done_by_a_few_tasks() -> None:
+def test_splitting_without_listing_is_done_by_a_few_tasks() -> None:
     dataset = split_blocks(dataset_of(s.tasks(2)), 1)
     operator = dataset._logical_plan.dag
     assert (operator.ray_remote_args["num_cpus"], operator.compute.size) == (0, SPLITTING_TASKS)
 
 
-def test_work_begins_while_the_driver_still_lists(tmp_path: Path) -> None:
+def test_work_begins_while_the_driver_is_still_listing(tmp_path: Path) -> None:
     listing = s.ManyWaiting(count=6000, until=5000, folder=str(tmp_path))
     assert len(Pipeline([listing, s.Passed(folder=str(tmp_path))]).run(RayDataExecutor())) == 6000
 
@@ -124,7 +124,7 @@ def both_cpus_held() -> Iterator[Any]:
         ray.kill(holder)
 
 
-def test_a_run_waits_behind_another_job_no_longer_than_it_may_and_says_for_what() -> None:
+def test_a_run_waits_behind_another_job_up_to_its_limit_and_says_for_what() -> None:
     with (
         both_cpus_held(),
         pytest.raises(Stalled, match=r"longer than wait_for_resources_s.*Where 1 CPU.*0 CPUs.*Other jobs hold 2 CPUs"),
@@ -150,15 +150,15 @@ def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.L
     assert len(result) == 2
 
 
-def test_a_connection_that_was_there_is_left_alone() -> None:
+def test_an_existing_connection_is_not_closed() -> None:
     Pipeline([s.Plain()]).run(RayDataExecutor(), initial_tasks=s.tasks(1))
     assert ray.is_initialized()
     assert ray.cluster_resources()["CPU"] == 2
 
 
-def test_no_mark_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
+def test_nothing_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
     def marks() -> set[Path]:
-        # By the name of the node: other tests may run something on this machine.
+        # Compare names of nodes, because other tests may use this machine.
         return set(Path(tempfile.gettempdir()).glob(f"curator-*/{ray.get_runtime_context().get_node_id()}*"))
 
     before = marks()

@@ -1,4 +1,4 @@
-"""Sources in blocks: nothing lost, nothing twice, lazily, and every worker with something to do."""
+"""Sources in blocks: no source is lost or repeated, listing is lazy, and every worker has something to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from curator_core.model.task import FileGroupTask, Task
 
 @pytest.fixture(autouse=True, scope="module")
 def _any_machine() -> Iterator[None]:
-    """A busy machine lists as far as a quick one before it decides."""
+    """A busy machine lists as many sources as a fast one before it decides."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curator_backends.sources.SURVEY_SECONDS", 600.0)
         yield
@@ -51,12 +51,12 @@ def test_every_source_is_in_one_block_in_order(count: int, workers: int, per_blo
     assert all(table.num_rows <= (per_block or MOST_IN_BLOCK) for table in tables)
 
 
-def test_few_sources_travel_alone_so_that_every_worker_gets_some() -> None:
+def test_a_few_sources_are_sent_alone_so_that_every_worker_gets_some() -> None:
     tables = SourceBlocks(sources(20), workers=2).all_tables()
     assert [table.num_rows for table in tables] == [1] * 20
 
 
-def test_many_sources_travel_together_and_the_last_ones_in_smaller_blocks() -> None:
+def test_many_sources_share_blocks_and_the_last_blocks_are_smaller() -> None:
     rows = [table.num_rows for table in SourceBlocks(sources(1000), workers=2).all_tables()]
     assert len(rows) < 40
     assert rows[0] == 62
@@ -70,7 +70,7 @@ def test_a_block_stays_small_in_bytes() -> None:
     assert [table.num_rows for table in tables] == [1] * 6
 
 
-def test_a_long_listing_is_read_no_further_than_the_survey() -> None:
+def test_a_long_listing_is_read_only_as_far_as_the_survey() -> None:
     seen: list[int] = []
     blocks = SourceBlocks(sources(100_000, seen), workers=2)
     assert not blocks.complete
@@ -80,7 +80,7 @@ def test_a_long_listing_is_read_no_further_than_the_survey() -> None:
 
 
 class Reader:
-    """Takes whatever is offered; ``standing`` is its report about itself."""
+    """Accepts everything that is offered; ``standing`` is its report about itself."""
 
     def __init__(self, standing: Standing, enough: int) -> None:
         self.standing = standing
@@ -102,7 +102,7 @@ class Reader:
         return Feeder(blocks, self.offer, lambda: self.standing)
 
 
-def test_the_feeder_stays_a_little_ahead_of_what_is_asked_for() -> None:
+def test_the_feeder_stays_a_little_ahead_of_the_requests() -> None:
     seen: list[int] = []
     blocks = SourceBlocks(sources(100_000, seen), workers=2, per_block=50)
     reader = Reader(Standing(asked=45), enough=(45 + TABLES_AHEAD) * 50)
@@ -115,7 +115,7 @@ def test_the_feeder_stays_a_little_ahead_of_what_is_asked_for() -> None:
     assert len(seen) <= SURVEY_SOURCES + (len(reader.tables) + 1) * 50
 
 
-def test_the_feeder_stays_a_little_ahead_of_what_is_done_however_much_is_asked_for() -> None:
+def test_the_feeder_stays_a_little_ahead_of_finished_work_however_many_requests_there_are() -> None:
     blocks = SourceBlocks(sources(100_000), workers=2)
     reader = Reader(Standing(asked=10**6, through=640), enough=640 + SOURCES_AHEAD)
     feeder = reader.feeder(blocks)
@@ -125,7 +125,7 @@ def test_the_feeder_stays_a_little_ahead_of_what_is_done_however_much_is_asked_f
     assert reader.sources < 640 + SOURCES_AHEAD + 2 * blocks.per_block
 
 
-def test_the_listing_goes_on_when_nothing_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_listing_continues_if_no_work_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished work may wait for sources that are not listed yet."""
     monkeypatch.setattr("curator_backends.sources.HELD_SECONDS", 0.01)
     reader = Reader(Standing(asked=10**6), enough=2 * SOURCES_AHEAD)
@@ -138,12 +138,12 @@ def test_the_listing_goes_on_when_nothing_gets_through(monkeypatch: pytest.Monke
     assert reader.sources == 2 * SOURCES_AHEAD
 
 
-def test_what_a_reader_keeps_back_cannot_use_up_what_may_be_listed() -> None:
+def test_sources_that_a_reader_keeps_back_cannot_use_up_the_listing_limit() -> None:
     smallest = len(encode_task(FileGroupTask(data=["a"], task_id="s")))
     assert SOURCES_AHEAD * smallest > 2 * LISTED_BLOCK_BYTES
 
 
-def test_a_failing_listing_is_remembered() -> None:
+def test_the_error_of_a_failed_listing_is_kept() -> None:
     def listing() -> Iterator[Task[Any]]:
         yield from sources(SURVEY_SOURCES)
         raise OSError("the bucket is gone")

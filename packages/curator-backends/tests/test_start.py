@@ -14,7 +14,7 @@ pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
-# Counts starts in the function that every start of Ray goes through.
+# Counts the calls of the function that starts Ray.
 START = """
 import json, sys, time
 from pathlib import Path
@@ -65,7 +65,7 @@ def attempt(fault: str = "", **options: Any) -> dict[str, Any]:
     return report
 
 
-def test_an_option_that_ray_refuses_is_reported_with_its_reason_and_no_second_ray_is_started() -> None:
+def test_an_option_that_ray_rejects_is_reported_with_its_reason_and_ray_is_not_started_again() -> None:
     report = attempt(num_cpus=1, object_store_memory_gb=0.001)
     assert report["kind"] == "UsageError"
     assert "a local Ray did not start: ValueError" in report["text"]
@@ -74,7 +74,7 @@ def test_an_option_that_ray_refuses_is_reported_with_its_reason_and_no_second_ra
     assert "\x1b" not in report["text"]
 
 
-def test_a_ray_that_takes_longer_than_it_may_is_not_tried_again_and_leaves_nothing() -> None:
+def test_a_ray_that_takes_too_long_is_not_started_again_and_leaves_nothing_behind() -> None:
     # The node's process ends at once, as if a library were missing, so it never reports. Ray waits half a minute for
     # it, by a clock that runs ten times as fast here.
     fault = """

@@ -18,20 +18,20 @@ NEEDS = [Need("Read", 1.0, 0.0), Need("Embed", 1.0, 0.5)]
 @pytest.mark.parametrize(
     ("cpus", "gpus", "others_cpus", "others_gpus", "queued"),
     [
-        (0.0, 1.0, 2.0, 0.0, True),  # no CPU is free, and others have some
-        (0.0, 1.0, 0.0, 0.0, False),  # no CPU is free, and nobody else has any
+        (0.0, 1.0, 2.0, 0.0, True),  # no CPU is free, and other jobs hold some
+        (0.0, 1.0, 0.0, 0.0, False),  # no CPU is free, and no other job holds any
         (4.0, 1.0, 2.0, 1.0, False),  # there is enough for every worker
-        (4.0, 0.0, 0.0, 1.0, True),  # no GPU is free, and others have one
-        (4.0, 0.0, 3.0, 0.0, False),  # others have CPUs, but CPUs are not missing
+        (4.0, 0.0, 0.0, 1.0, True),  # no GPU is free, and another job holds one
+        (4.0, 0.0, 3.0, 0.0, False),  # other jobs hold CPUs, but CPUs are not missing
     ],
 )
-def test_a_run_is_queued_where_others_hold_what_a_worker_needs(
+def test_a_run_is_queued_if_other_jobs_hold_the_resources_that_a_worker_needs(
     cpus: float, gpus: float, others_cpus: float, others_gpus: float, queued: bool
 ) -> None:
     assert Standstill(NEEDS, "the cluster", cpus, gpus, others_cpus, others_gpus).queued is queued
 
 
-def test_what_is_needed_free_and_held_is_said() -> None:
+def test_the_message_names_needed_free_and_held_resources() -> None:
     text = str(Standstill(NEEDS, "the cluster", 0.0, 0.25, 3.0, 0.0))
     assert text == (
         "a worker needs: Read 1 CPU, Embed 1 CPU 0.5 GPU; the cluster has 0 CPUs and 0.25 GPUs free. Other jobs hold 3 CPUs"
@@ -39,7 +39,7 @@ def test_what_is_needed_free_and_held_is_said() -> None:
     assert str(Standstill(NEEDS, "the cluster", 0.0, 0.0, 0.0, 0.0)).endswith("A node may be gone")
 
 
-def test_a_group_whose_workers_have_torn_down_is_through() -> None:
+def test_a_group_is_done_when_its_workers_have_torn_down() -> None:
     nothing: Any = None
     supervisor = Supervisor(nothing, nothing, nothing, RayOptions(), "run")
     seen = []
@@ -49,7 +49,7 @@ def test_a_group_whose_workers_have_torn_down_is_through() -> None:
     assert seen == [0, 0, 0, 1, 2]
 
 
-def test_groups_are_rated_when_the_last_of_them_has_got_through_enough_work_and_again_later() -> None:
+def test_groups_are_rated_when_all_have_done_enough_work_and_again_later() -> None:
     nothing: Any = None
     run: Any = SimpleNamespace(groups=["read", "embed"])
     supervisor = Supervisor(nothing, nothing, run, RayOptions(), "run")

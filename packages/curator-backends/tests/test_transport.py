@@ -34,14 +34,14 @@ def batch(rows: int, width: int = 10) -> DocumentBatch:
 
 
 @given(st.lists(st.integers(0, 40), max_size=8))
-def test_tasks_come_back_as_they_went_in_whatever_their_number_and_size(sizes: list[int]) -> None:
+def test_tasks_are_unchanged_after_transport_whatever_their_number_and_size(sizes: list[int]) -> None:
     tasks = [batch(rows) for rows in sizes]
     back = decode(encode(tasks))
     assert [task.task_id for task in back] == [task.task_id for task in tasks]
     assert all(a.to_pyarrow().equals(b.to_pyarrow()) for a, b in zip(back, tasks, strict=True))  # type: ignore[attr-defined]
 
 
-def test_a_task_of_any_kind_travels_with_its_account() -> None:
+def test_a_task_of_any_kind_is_sent_with_its_account() -> None:
     perf = StagePerfStats("Read", 0.5, 1, 3, 2, {"short": 1})
     files = FileGroupTask(
         data=["a", "b"], ranges=[None, (5, 9)], task_id="s", _source="s", _generation="g", _stage_perf=[perf]
@@ -59,7 +59,7 @@ def test_columns_of_a_decoded_task_point_into_the_block() -> None:
         assert memory.address <= values.address < memory.address + memory.size
 
 
-def test_values_in_a_block_start_aligned() -> None:
+def test_values_in_a_block_are_aligned() -> None:
     table = encode([batch(n) for n in (1, 7, 30)])
     base = table.column(ITEM).chunk(0).buffers()[2].address
     assert all((value.address - base) % 64 == 0 for value in unpack(table))
@@ -70,13 +70,13 @@ def test_a_single_task_is_not_copied_into_its_block() -> None:
     assert next(unpack(pack([buffer]))).address == buffer.address
 
 
-def test_small_tasks_travel_together_and_large_ones_alone() -> None:
+def test_small_tasks_are_sent_together_and_large_ones_alone() -> None:
     small, large = batch(1), batch(2, width=PACK_BYTES)
     rows = [table.num_rows for table in encode_stream([small, small, large, small])]
     assert rows == [2, 1, 1]
 
 
-def test_a_stream_hands_on_a_large_task_before_the_next_is_made() -> None:
+def test_a_stream_passes_on_a_large_task_before_the_next_is_made() -> None:
     made = []
 
     def tasks() -> Any:

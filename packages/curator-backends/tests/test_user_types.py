@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytes
 
 @pytest.fixture
 def address(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cluster of all tests, for the processes that these tests start: more clusters would show nothing new."""
+    """The processes that these tests start use the cluster of all tests, since more clusters would show nothing new."""
     import ray
 
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
@@ -110,7 +110,7 @@ for types in TYPES:
 
 
 @pytest.mark.xenna
-def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
+def test_types_from_a_script_and_from_a_module_beside_it_run_on_both_engines(tmp_path: Path) -> None:
     # In one process, because starting it takes most of the time.
     (tmp_path / "video_types_of_a_test.py").write_text(TYPES)
     script = tmp_path / "script.py"
@@ -131,7 +131,7 @@ def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.xenna
-def test_types_of_a_notebook(tmp_path: Path) -> None:
+def test_types_from_a_notebook_run_on_both_engines(tmp_path: Path) -> None:
     pytest.importorskip("ipykernel")
     nbclient = pytest.importorskip("nbclient")
     from nbformat.v4 import new_code_cell, new_notebook
@@ -139,7 +139,7 @@ def test_types_of_a_notebook(tmp_path: Path) -> None:
     cells = [new_code_cell(TYPES), *map(new_code_cell, RUN.replace("TYPES", "(globals(),)").split("\n\n\n"))]
     notebook = new_notebook(cells=cells)
     client = nbclient.NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()  # raises what a cell raises
+    client.execute()  # raises the exception of the cell
     said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.outputs)
     assert "agreed: Ray Data" in said
     assert "agreed: Xenna" in said

@@ -1,4 +1,4 @@
-"""What a worker hands over is recorded already, without a cluster."""
+"""A worker records everything about a task before it passes the result on. No cluster is needed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RejectFirst(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_when_it_has_a_result_loses_no_reject_and_no_sample_of_its_task(tmp_path: Path) -> None:
+def test_a_driver_killed_with_a_result_loses_no_reject_and_no_sample_of_its_task(tmp_path: Path) -> None:
     stage = RejectFirst()
     group = Group((PlannedStage(stage, "RejectFirst"),), Resources())
     context = RunContext(run_dir=str(tmp_path / "run"), seen=SeenOptions())
@@ -54,7 +54,8 @@ def test_a_driver_that_is_killed_when_it_has_a_result_loses_no_reject_and_no_sam
     ]
     results = worker.run(given)
     first = next(results)
-    # The group behind may record the end of this task now. What a kill of the driver and all workers leaves is on disk.
+    # The next group may now record the end of this task. After a kill of the driver and all workers, only the files on
+    # disk are left.
     rejected = [source for _, table in read_rejects(context.run_dir or "") for source in table["task"].to_pylist()]
     assert first.task_id in rejected
     for folder in ("seen", "samples"):

@@ -35,11 +35,11 @@ def test_gpu_memory_is_a_share_of_the_smallest_gpu() -> None:
     assert _shape(group(cpus=0, gpus=2), cluster((8, 2))) == (0.0, 2)
 
 
-def test_a_worker_that_needs_nothing_gets_the_least_that_xenna_takes() -> None:
+def test_a_worker_that_needs_nothing_gets_the_minimum_that_xenna_accepts() -> None:
     assert _shape(group(cpus=0), cluster((8, 0))) == (0.001, 0.0)
 
 
-def test_gpus_that_do_not_fit_are_refused_by_name() -> None:
+def test_stages_whose_gpus_do_not_fit_are_refused_by_name() -> None:
     groups = [group(gpus=1), group(gpus=1)]
     shapes = [(1.0, 1.0), (1.0, 1.0)]
     with pytest.raises(PlanError, match="hold 2 GPUs at once"):
@@ -49,12 +49,12 @@ def test_gpus_that_do_not_fit_are_refused_by_name() -> None:
         _shape(group(gpu_memory_gb=1), cluster((8, 1), memory=None))
 
 
-def test_cpus_are_counted_as_xenna_counts_them_node_by_node() -> None:
+def test_cpus_are_counted_node_by_node_as_in_xenna() -> None:
     assert _allocated(cluster((3, 0), (5, 0)), XennaOptions(cpu_allocation=0.5)) == 3
     assert _allocated(cluster((2, 0)), XennaOptions()) == 2
 
 
-def test_a_node_without_cpus_is_refused_before_xenna_trips_over_it() -> None:
+def test_a_node_without_cpus_is_refused_before_xenna_fails_on_it() -> None:
     with pytest.raises(PlanError, match=r"node n0 has none.*--num-cpus=1.*cpu_allocation"):
         _require_cpus(cluster((0, 0), (8, 0)))
     _require_cpus(cluster((1, 0), (8, 0)))
@@ -62,7 +62,7 @@ def test_a_node_without_cpus_is_refused_before_xenna_trips_over_it() -> None:
 
 
 @pytest.mark.xenna
-def test_workers_are_balanced_anew_as_soon_as_a_stage_has_ended() -> None:
+def test_workers_are_balanced_again_as_soon_as_a_stage_has_ended() -> None:
     streaming = pytest.importorskip("cosmos_xenna.pipelines.private.streaming")
     from curator_backends.xenna.services import balanced_when_there_is_news
 
@@ -76,14 +76,14 @@ def test_workers_are_balanced_anew_as_soon_as_a_stage_has_ended() -> None:
     assert streaming.timing is before
 
 
-def test_a_cluster_without_its_dashboard_is_explained() -> None:
+def test_the_error_for_a_cluster_without_its_dashboard_says_what_to_do() -> None:
     error = _explained(EngineError("Xenna failed: RayStateApiException: no"))
     assert "RAY_MAX_LIMIT_FROM_API_SERVER=40000" in str(error)
     other = ValueError("else")
     assert _explained(other) is other
 
 
-def test_a_lost_node_is_named_with_the_way_to_go_on() -> None:
+def test_a_lost_node_is_named_with_the_command_that_resumes_the_run() -> None:
     gone = ["0123456789abcdef"]
     for error in (EngineError("Xenna failed: RuntimeError: no actor"), WorkerDied("lost"), Stalled("nothing")):
         explained = _explained(error, gone)
@@ -96,7 +96,7 @@ def test_a_lost_node_is_named_with_the_way_to_go_on() -> None:
 
 
 @pytest.mark.xenna
-def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
+def test_a_group_works_as_a_xenna_stage() -> None:
     pytest.importorskip("cosmos_xenna")
     from curator_backends.xenna.stage import named_stage
 

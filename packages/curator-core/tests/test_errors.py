@@ -22,13 +22,13 @@ from curator_core.testing import stages as s
     ],
     ids=str,
 )
-def test_an_error_says_the_same_after_it_has_come_from_another_process(error: Exception, text: str) -> None:
+def test_an_error_has_the_same_text_after_coming_from_another_process(error: Exception, text: str) -> None:
     assert str(error).startswith(text)
     twin = pickle.loads(pickle.dumps(error))
     assert (type(twin), str(twin), twin.args) == (type(error), str(error), error.args)
 
 
-def test_a_time_limit_is_a_setting_of_any_stage_and_no_part_of_what_it_makes() -> None:
+def test_a_time_limit_is_a_setting_of_any_stage_and_does_not_change_its_output() -> None:
     stage = s.Same().with_(task_timeout_s=5)
     assert (stage.task_timeout_s, s.Same().task_timeout_s) == (5.0, None)
     assert stage.with_(task_timeout_s=None).task_timeout_s is None

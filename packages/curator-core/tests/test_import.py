@@ -35,7 +35,7 @@ def test_importing(check: ImportCheck) -> None:
         ({"__init__.py": "", "deep.py": "import torch"}, "every module", "importing every module of mine loads torch"),
     ],
 )
-def test_an_import_that_is_not_light_is_found(
+def test_a_heavy_import_is_found(
     files: dict[str, str], failing: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").mkdir()
@@ -50,7 +50,7 @@ def test_an_import_that_is_not_light_is_found(
 
 
 @pytest.mark.slow
-def test_no_module_takes_a_private_name_from_another() -> None:
+def test_no_module_imports_a_private_name_of_another() -> None:
     folder = Path(curator_core.__file__).parent
     taken = [
         f"{path.relative_to(folder)} takes {alias.name} from {node.module}"

@@ -31,7 +31,7 @@ leave(3)
 """
 
 
-def test_a_process_that_leaves_ends_as_usual_but_frees_nothing() -> None:
+def test_a_process_that_leaves_ends_as_usual_but_does_not_free_memory() -> None:
     done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("thread\nregistered\n", "error\n", 3)
     usual = LEAVES.replace("leave(3)", "sys.exit(3)")

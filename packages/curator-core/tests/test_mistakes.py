@@ -55,18 +55,18 @@ class Misspelt(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task
 
 
-def test_a_class_without_process_names_the_method_that_may_be_meant() -> None:
+def test_a_class_without_process_names_the_probable_method() -> None:
     message = r"Misspelt is not a stage yet: process\(\) is missing; did you mean 'proces'\?"
     with pytest.raises(UsageError, match=message):
         Misspelt()  # type: ignore[abstract]
 
 
-def test_a_base_class_of_ours_is_called_one() -> None:
+def test_an_abstract_base_class_is_named_as_such() -> None:
     with pytest.raises(UsageError, match="FanOut is a base class of stages: name one of its subclasses"):
         load_stage("curator_core.FanOut")
 
 
-def test_a_column_that_was_taken_away_is_said_to_be() -> None:
+def test_a_removed_column_is_reported_as_removed() -> None:
     stages = [
         FilePartitioning(paths="in"),
         Read(),
@@ -77,26 +77,26 @@ def test_a_column_that_was_taken_away_is_said_to_be() -> None:
         Pipeline(stages).plan()
 
 
-def test_two_readers_are_named_and_paths_take_a_list() -> None:
+def test_two_readers_are_reported_with_the_hint_that_paths_accepts_a_list() -> None:
     stages = [FilePartitioning(paths="a"), Read(), FilePartitioning(paths="b"), Read()]
-    with pytest.raises(PlanError, match=r"a pipeline has one reader.*`paths` takes a list"):
+    with pytest.raises(PlanError, match=r"a pipeline can have only one reader.*`paths` takes a list"):
         Pipeline(stages).plan()
 
 
-def test_two_writers_are_reported_how_to_write_twice() -> None:
+def test_two_writers_are_reported_with_a_way_to_write_twice() -> None:
     stages = [FilePartitioning(paths="a"), Read(), Write(), Write("other")]
     with pytest.raises(PlanError, match=r"'Write' and 'Write#2' are writers.*run a second pipeline that reads 'out'"):
         Pipeline(stages).plan()
 
 
-def test_a_stage_behind_the_writer_is_put_before_it() -> None:
+def test_a_stage_after_the_writer_is_reported_with_its_right_place() -> None:
     stages = [FilePartitioning(paths="a"), Read(), Write(), SelectColumns(columns=["id"])]
     with pytest.raises(PlanError, match="'Write' is a writer and ends the pipeline; put 'SelectColumns' before it"):
         Pipeline(stages).plan()
 
 
 @pytest.mark.parametrize("wrong", [pd.DataFrame({"a": [1]}), pa.table({"a": [1]})])
-def test_a_frame_or_table_as_a_task_is_to_be_wrapped(wrong: Any) -> None:
+def test_a_frame_or_table_as_a_task_is_reported_with_how_to_wrap_it(wrong: Any) -> None:
     for tasks in (wrong, [wrong]):
         with pytest.raises(UsageError, match=r"wrap it, \[?DocumentBatch\(data=(df|table)\)"):
             Pipeline([SelectColumns(columns=["a"])]).run(initial_tasks=tasks)
@@ -106,7 +106,9 @@ def test_a_frame_or_table_as_a_task_is_to_be_wrapped(wrong: Any) -> None:
         Pipeline([SelectColumns(columns=["a"])]).run(initial_tasks=["a.jsonl"])  # type: ignore[list-item]
 
 
-def test_missing_credentials_name_the_endpoint_and_where_they_were_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported_with_the_endpoint_and_the_places_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
 
     class NoCredentialsError(Exception):
@@ -121,12 +123,12 @@ def test_missing_credentials_name_the_endpoint_and_where_they_were_looked_for(mo
     assert "\n" not in text
 
 
-def test_an_error_of_a_bug_in_a_local_path_stays_what_it_is(tmp_path: Path) -> None:
+def test_an_error_from_a_bug_in_local_code_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), explained("read", str(tmp_path)):
         raise ZeroDivisionError
 
 
-def test_values_of_a_list_become_a_column() -> None:
+def test_the_values_of_a_list_become_a_column() -> None:
     batch = DocumentBatch(data=pa.table({"text": ["a", "b"]}))
     assert batch.append_column("n", [1, None]).to_pyarrow()["n"].to_pylist() == [1, None]
     with pytest.raises(UsageError, match=r"append_column\('n'\): 3 values for 2 rows"):
@@ -174,7 +176,7 @@ def test_a_notebook_shows_a_few_lines_of_an_error() -> None:
     assert shown[-1] == "line 39"
 
 
-def test_an_error_names_the_range_of_the_file_that_the_task_was_made_of(tmp_path: Path) -> None:
+def test_an_error_names_the_range_of_the_file_of_its_task(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("0123456789" * 10)
     pipeline = Pipeline([FilePartitioning(paths=str(tmp_path), split_bytes=60), Raise()])
     with pytest.raises(StageError) as caught:

@@ -95,7 +95,7 @@ def test_a_result_is_shown_in_one_line(folder: Path) -> None:
     assert result[0].num_rows == 2
 
 
-def test_a_run_knows_when_its_executor_was_there_and_when_work_was_done(folder: Path) -> None:
+def test_a_run_records_when_its_executor_was_ready_and_when_work_was_done(folder: Path) -> None:
     class Slow(LocalExecutor):
         def open(self) -> None:
             until = time.monotonic() + 0.1
@@ -112,7 +112,7 @@ def test_a_limit_takes_the_first_sources(folder: Path) -> None:
     assert texts(Pipeline(stages(folder)).run(HERE, limit=2)) == ["A1", "A2", "B1", "B2"]
 
 
-def test_ids_come_from_the_source_and_not_from_its_place(folder: Path) -> None:
+def test_ids_come_from_the_source_and_not_from_its_position(folder: Path) -> None:
     before = {task.task_id for task in Pipeline(stages(folder)).run(HERE)}
     (folder / "in" / "0.txt").write_text("new\n")
     after = [task.task_id for task in Pipeline(stages(folder)).run(HERE)]
@@ -128,14 +128,14 @@ def test_a_stage_may_start_a_pipeline_from_nothing() -> None:
     assert texts(Pipeline([Make()]).run(HERE)) == ["made"]
 
 
-def test_the_tasks_that_a_user_gives_are_not_changed() -> None:
+def test_the_tasks_given_by_a_user_are_not_changed() -> None:
     task = DocumentBatch(data=pa.table({"text": ["a"]}))
     for _ in range(2):
         assert texts(Pipeline([Upper()]).run(HERE, initial_tasks=[task])) == ["A"]
     assert (task.task_id, task._stage_perf, task.to_pyarrow()["text"].to_pylist()) == ("", [], ["a"])
 
 
-def test_a_pipeline_with_a_source_takes_no_tasks(folder: Path) -> None:
+def test_a_pipeline_with_a_source_accepts_no_tasks(folder: Path) -> None:
     with pytest.raises(PlanError):
         Pipeline(stages(folder)).run(HERE, initial_tasks=[FileGroupTask(data=["x"])])
 

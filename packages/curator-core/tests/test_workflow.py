@@ -31,6 +31,10 @@ from curator_core import (
     stage,
     storage,
 )
+from curator_core.cli import DONE, run_command
+from curator_core.running.numbers import numbers_of
+from curator_core.running.page.html import report_page
+from curator_core.running.progress import RunProgress
 from curator_core.running.verify import verify
 from curator_core.testing import stages as s
 from curator_core.testing.faults import ReadLines, WriteLines, assert_same, snapshot, write_inputs
@@ -100,7 +104,7 @@ def flow(tmp_path: Path) -> TwoSteps:
     return TwoSteps(paths=paths, out=str(tmp_path / "out"))
 
 
-def test_steps_hand_files_over_and_have_run_directories_of_their_own(flow: TwoSteps, tmp_path: Path) -> None:
+def test_steps_pass_files_on_and_have_their_own_run_directories(flow: TwoSteps, tmp_path: Path) -> None:
     result = flow.run(HERE, run_dir=str(tmp_path / "run"))
     assert [step.name for step in result.summary.steps] == ["read", "louder"]
     assert sum(stage.rows_out for stage in result.summary.stages if stage.name == "Upper") == 4
@@ -130,7 +134,7 @@ def test_a_workflow_is_resumed_at_the_step_where_it_stopped(flow: TwoSteps, tmp_
     assert len(list((tmp_path / "out").glob("*.jsonl"))) == result.summary.sources
 
 
-def test_a_workflow_of_nothing_and_one_with_a_name_twice_are_refused(flow: TwoSteps, tmp_path: Path) -> None:
+def test_an_empty_workflow_and_one_with_a_name_twice_are_refused(flow: TwoSteps, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'Empty' has no steps"):
         Empty().run(HERE, run_dir=str(tmp_path / "run"))
     flow.second = "read"
@@ -167,7 +171,7 @@ def test_the_executor_is_opened_once_for_all_steps(flow: TwoSteps, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_without_a_run_directory_nothing_is_left_but_the_output(flow: TwoSteps, tmp_path: Path) -> None:
+def test_only_the_output_is_left_without_a_run_directory(flow: TwoSteps, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     result = flow.run(HERE)
     assert result.run_dir is None
@@ -201,7 +205,7 @@ class Doubling(Workflow):
             summary = yield Pipeline(more, name=f"double-{number}")
 
 
-def test_a_workflow_may_decide_on_a_step_by_what_came_of_those_before(flow: TwoSteps, tmp_path: Path) -> None:
+def test_a_workflow_may_choose_a_step_by_the_results_of_earlier_ones(flow: TwoSteps, tmp_path: Path) -> None:
     result = Doubling(flow.paths, 20).run(HERE, run_dir=str(tmp_path / "run"))
     assert [(step.name, step.rows_out) for step in result.summary.steps] == [
         ("read", 4),
@@ -269,7 +273,7 @@ def test_complete_steps_do_nothing_and_start_no_engine(three: ThreeSteps, tmp_pa
 
 
 @pytest.mark.slow
-def test_what_no_later_step_reads_is_given_back(three: ThreeSteps, tmp_path: Path) -> None:
+def test_folders_that_no_later_step_reads_are_removed(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     BROKEN[0] = True
     try:
@@ -285,7 +289,7 @@ def test_what_no_later_step_reads_is_given_back(three: ThreeSteps, tmp_path: Pat
     assert result.summary.warnings == []
 
 
-def test_a_removal_that_was_interrupted_is_made_up_for(three: ThreeSteps, tmp_path: Path) -> None:
+def test_an_interrupted_removal_is_completed(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     three.run(HERE, run_dir=str(run_dir))
     (run_dir / "work" / "one").mkdir()
@@ -296,7 +300,7 @@ def test_a_removal_that_was_interrupted_is_made_up_for(three: ThreeSteps, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("frees", [True, False])
-def test_input_that_is_new_goes_through_all_steps(three: ThreeSteps, tmp_path: Path, frees: bool) -> None:
+def test_new_input_goes_through_all_steps(three: ThreeSteps, tmp_path: Path, frees: bool) -> None:
     three.frees = frees
     run_dir = str(tmp_path / "run")
     three.run(HERE, run_dir=run_dir)
@@ -314,7 +318,7 @@ def test_input_that_is_new_goes_through_all_steps(three: ThreeSteps, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_step_that_has_changed_is_refused_or_run_again(three: ThreeSteps, tmp_path: Path) -> None:
+def test_a_changed_step_is_refused_or_run_again(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "run")
     three.run(HERE, run_dir=run_dir)
     three.copies = 3
@@ -325,7 +329,7 @@ def test_a_step_that_has_changed_is_refused_or_run_again(three: ThreeSteps, tmp_
     assert verify(run_dir) == []
 
 
-def test_later_steps_begin_anew_where_an_earlier_one_has_left_something_else(tmp_path: Path) -> None:
+def test_later_steps_start_again_if_an_earlier_one_left_other_files(tmp_path: Path) -> None:
     """A side input does not show in the sources of a step, so earlier results must not be kept."""
     write_inputs(tmp_path / "in", range(2))
     write_inputs(tmp_path / "side", range(1))
@@ -395,7 +399,7 @@ class LooksAt(Workflow):
 
 
 @pytest.mark.slow
-def test_a_workflow_in_a_workflow_is_not_asked_again_when_its_input_was_given_back(tmp_path: Path) -> None:
+def test_a_workflow_in_a_workflow_is_not_run_again_after_its_input_was_removed(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(3))
     flow = Around(str(tmp_path / "in"), str(tmp_path / "out"))
     plan = flow.plan()
@@ -446,7 +450,7 @@ resume = os.path.exists({str(run_dir / "run.json")!r})
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_workflow_that_is_killed_in_every_step_leaves_what_one_in_peace_does(tmp_path: Path, workers: int) -> None:
+def test_a_workflow_killed_in_every_step_leaves_the_same_as_an_undisturbed_one(tmp_path: Path, workers: int) -> None:
     write_inputs(tmp_path / "in", range(5))
     ThreeSteps(str(tmp_path / "in"), str(tmp_path / "expected")).run(HERE)
     run_dir = tmp_path / "run"
@@ -466,7 +470,7 @@ def test_a_workflow_that_is_killed_in_every_step_leaves_what_one_in_peace_does(t
 
 
 @pytest.mark.slow
-def test_a_fresh_start_that_is_killed_still_replaces_what_it_was_to_replace(tmp_path: Path) -> None:
+def test_a_killed_fresh_start_still_replaces_the_old_output(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(3))
     flow = ThreeSteps(str(tmp_path / "in"), str(tmp_path / "out"))
     flow.run(HERE)
@@ -510,20 +514,20 @@ def test_a_run_directory_belongs_to_a_workflow_or_to_a_pipeline(three: ThreeStep
     assert (mine / "precious").exists()
 
 
-def test_a_step_does_not_write_where_an_earlier_one_reads(three: ThreeSteps, tmp_path: Path) -> None:
+def test_a_step_must_not_write_where_an_earlier_one_reads(three: ThreeSteps, tmp_path: Path) -> None:
     three.out = str(tmp_path / "in" / "out")
     with pytest.raises(PlanError, match=r"step 'write' writes to .* which 'FilePartitioning' of step 'read' reads"):
         three.run(HERE, run_dir=str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_the_limit_is_for_what_lies_outside(three: ThreeSteps, tmp_path: Path) -> None:
+def test_the_limit_applies_to_input_outside_the_run_directory(three: ThreeSteps, tmp_path: Path) -> None:
     result = three.run(HERE, run_dir=str(tmp_path / "run"), limit=3)
     assert [step.sources for step in result.summary.steps] == [3, 3, 3]
     assert result.summary.rows_written == 36
 
 
-def test_work_set_aside_in_an_inner_step_is_said(three: ThreeSteps, tmp_path: Path) -> None:
+def test_work_set_aside_in_an_inner_step_is_reported(three: ThreeSteps, tmp_path: Path) -> None:
     (tmp_path / "in" / "part-9.jsonl").write_text("no JSON\n")
     result = three.run(HERE, run_dir=str(tmp_path / "run"))
     assert (result.summary.state, result.exit_code) == ("quarantined", 3)
@@ -531,13 +535,13 @@ def test_work_set_aside_in_an_inner_step_is_said(three: ThreeSteps, tmp_path: Pa
     assert "of step &#x27;read&#x27;" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_progress_says_which_step_it_is(three: ThreeSteps, tmp_path: Path) -> None:
+def test_progress_says_which_step_is_running(three: ThreeSteps, tmp_path: Path) -> None:
     titles: list[str] = []
     three.run(HERE, progress=lambda state: titles.append(state.title))
     assert list(dict.fromkeys(titles)) == ["step 1 of 3: read", "step 2 of 3: double", "step 3 of 3: write"]
 
 
-def test_what_stages_log_is_in_one_file_with_the_step(three: ThreeSteps, tmp_path: Path) -> None:
+def test_log_messages_of_stages_are_in_one_file_with_the_step(three: ThreeSteps, tmp_path: Path) -> None:
     flow = Steps([Pipeline([FilePartitioning(paths=three.paths), ReadLines(), Says()], name="talk")])
     flow.run(HERE, run_dir=str(tmp_path / "run"))
     assert "talk/Says" in (tmp_path / "run" / "log.txt").read_text()
@@ -553,7 +557,7 @@ class Says(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_what_was_set_aside_is_retried_without_the_steps_before(three: ThreeSteps, tmp_path: Path) -> None:
+def test_quarantined_work_is_retried_without_the_earlier_steps(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     BROKEN[0] = True
     try:
@@ -577,3 +581,43 @@ def test_a_run_directory_may_be_a_url(three: ThreeSteps, tmp_path: Path) -> None
     again = three.run(HERE, run_dir=run_dir, resume=True)
     assert all(step.complete_before for step in again.summary.steps)
     assert not storage.exists(storage.join(run_dir, "work", "one"))
+
+
+@pytest.mark.slow
+def test_during_a_workflow_the_report_names_the_steps_that_are_done(
+    three: ThreeSteps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = str(tmp_path / "run")
+    said: list[str] = []
+
+    def look(state: RunProgress) -> None:
+        if state.step == 3 and state.state == "running" and not said:
+            assert run_command(["report", run_dir]) == DONE
+            said.append(capsys.readouterr().out)
+
+    three.run(HERE, run_dir=run_dir, progress=look)
+    numbers = json.loads((tmp_path / "run" / "report.json").read_text())
+    names = [step["name"] for step in numbers["steps"]]
+    first = said[0].splitlines()[0]
+    assert first.startswith(f"step {names[0]}: done in ")
+    assert f"step {names[2]}, {names[2]}: running for " in said[0]
+    assert "no process is working on it" not in said[0]
+
+
+@pytest.mark.slow
+def test_the_page_of_an_unfinished_workflow_lists_its_steps(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = str(tmp_path / "run")
+    found: list[dict[str, Any]] = []
+
+    def look(state: RunProgress) -> None:
+        if state.step == 2 and state.state == "running" and not found:
+            found.append(numbers_of(run_dir))
+
+    whole = three.run(HERE, run_dir=run_dir, progress=look).summary.steps
+    steps = found[0]["steps"]
+    assert [(step["name"], step["state"], step["folder"]) for step in steps] == [
+        (whole[0].name, "done", whole[0].folder),
+        (whole[1].name, "running", whole[1].folder),
+    ]
+    assert steps[0]["rows_out"] == whole[0].rows_out
+    assert f'href="{whole[1].folder}/report.html"' in report_page(found[0])

@@ -24,7 +24,7 @@ from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, dec
 from curator_image.decode.pictures import draw, fast_resizer, grey, pillow_resize
 from curator_image.decode.probe import exif_orientation
 
-# The largest difference of a level, and the mean one, that decoders of intact images may show.
+# The largest and the mean difference of levels that decoders of intact images may show.
 MAX_LEVELS, MEAN_LEVELS = 8, 1.0
 
 
@@ -99,12 +99,12 @@ def test_dali_and_turbo_agree(mode: Any, resample: Any) -> None:
 
 
 @pytest.mark.dali
-def test_a_corrupt_image_costs_dali_a_pipeline_and_nobody_else_a_picture() -> None:
+def test_a_corrupt_image_costs_dali_a_pipeline_but_no_other_picture() -> None:
     pytest.importorskip("nvidia.dali")
     from curator_image.decode.dali import DaliDecoder
 
     good = [encode(photo(90, 70, seed)) for seed in range(6)]
-    # A header that passes, and then tables that no decoder takes.
+    # A valid header, followed by tables that no decoder accepts.
     broken = bytearray(good[0])
     at = broken.find(b"\xff\xc4") + 5
     broken[at : at + 16] = b"\xff" * 16
@@ -141,11 +141,11 @@ def test_decoding_smaller_is_close_to_decoding_whole() -> None:
 @pytest.mark.parametrize(
     ("mode", "size"), list(product(["crop", "squash"], [(300, 200), (200, 300), (224, 224), (225, 449)]))
 )
-def test_pictures_are_what_pillow_makes_step_by_step(mode: Any, size: tuple[int, int]) -> None:
+def test_pictures_equal_those_that_pillow_makes_step_by_step(mode: Any, size: tuple[int, int]) -> None:
     image = photo(*size)
     if mode == "squash":
         expected = image.resize((224, 224), Image.Resampling.BICUBIC)
-    else:  # the shorter side to 224, the longer in proportion and rounded down, then the middle
+    else:  # the shorter side becomes 224, the longer side is proportional and rounded down, and the middle is cut out
         short = min(size)
         across, down = (max(224, side * 224 // short) for side in size)
         left, top = (across - 224) // 2, (down - 224) // 2
@@ -162,7 +162,7 @@ def test_a_padded_picture_shows_the_whole_image_on_black() -> None:
     assert not made[0][48:].any()
 
 
-def test_a_very_long_image_gives_its_middle_without_a_very_large_one_in_between() -> None:
+def test_a_very_long_image_gives_its_middle_without_a_very_large_intermediate_image() -> None:
     long = np.zeros((2, 60_000, 3), np.uint8)
     long[:, 29_900:30_100] = 200
     made, errors = decode_batch([encode(Image.fromarray(long), "PNG")], 128)
@@ -206,7 +206,7 @@ def test_heic_is_read_where_its_extra_is_installed(decoder: CpuDecoder, size: tu
 
 
 @pytest.mark.slow
-def test_what_is_missing_for_a_format_is_named_with_the_command_that_installs_it() -> None:
+def test_a_missing_package_for_a_format_is_named_with_the_command_that_installs_it() -> None:
     code = (
         "import sys; sys.modules['pillow_heif'] = None\nfrom curator_image import probe\nprobe(sys.stdin.buffer.read())"
     )
@@ -247,7 +247,7 @@ def test_cmyk_of_an_inverted_adobe_jpeg_is_not_a_negative() -> None:
     assert made[0][:, :, 1].mean() < 90
 
 
-def test_what_is_transparent_shows_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     made, _ = decode_batch([encode(image, "PNG")], 16)
     assert (made == 255).all()
@@ -288,7 +288,7 @@ def test_bad_images_are_distinguished() -> None:
         (b"\x00\x00\x00\x18ftypmif1\0\0\0\0mif1j2ki", "HEIF"),
     ],
 )
-def test_pictures_that_are_not_read_are_named_for_what_they_are(data: bytes, name: str) -> None:
+def test_unsupported_pictures_are_rejected_by_the_name_of_their_format(data: bytes, name: str) -> None:
     with pytest.raises(BadImage, match=f"unsupported format: {name}"):
         probe(data)
 
@@ -303,7 +303,7 @@ def progressive(side: int, scans: int) -> bytes:
 @pytest.mark.slow
 def test_scans_are_counted_before_they_are_decoded() -> None:
     assert probe(progressive(64, 10)).scans == 10
-    assert reason(progressive(64, 300)) == ""  # a small picture costs little however often it is scanned
+    assert reason(progressive(64, 300)) == ""  # a small picture takes little time however many scans it has
     started = time.process_time()
     assert reason(progressive(4000, 300)) == "too many scans"
     assert time.process_time() - started < 0.5
@@ -312,8 +312,8 @@ def test_scans_are_counted_before_they_are_decoded() -> None:
     assert probe(three).scans == 1
 
 
-def test_a_jpeg_that_is_not_progressive_but_in_many_scans_is_counted_too() -> None:
-    # A scan of one of three components: decoders keep the whole picture and go over it for each scan.
+def test_many_scans_are_also_counted_in_a_jpeg_that_is_not_progressive() -> None:
+    # A scan has one of three components: decoders keep the whole picture and process it again for each scan.
     data = bytearray(encode(photo(300, 300), subsampling=0))
     scan = data.find(b"\xff\xda")
     one = b"\xff\xda\x00\x08\x01" + bytes(data[scan + 5 : scan + 7]) + b"\x00\x3f\x00" + bytes(data[scan + 14 : -2])
@@ -324,7 +324,7 @@ def test_a_jpeg_that_is_not_progressive_but_in_many_scans_is_counted_too() -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", b"\x11\xff\x00", b"\xff\xd0"])
-def test_stray_bytes_in_front_of_a_picture_are_not_walked_in_python(stray: bytes) -> None:
+def test_stray_bytes_before_a_picture_are_not_searched_in_python(stray: bytes) -> None:
     data = encode(photo(60, 40))
     first = 4 + int.from_bytes(data[4:6], "big")  # after the first segment, which identifies the file
     padded = data[:first] + stray * (50_000_000 // len(stray)) + data[first:]
@@ -340,27 +340,27 @@ def test_stray_bytes_in_front_of_a_picture_are_not_walked_in_python(stray: bytes
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("stray", [b"\x00", b"\x11\x22\xff\x00\x33", b"\xff\xff"])
-def test_stray_bytes_between_segments_cost_no_picture(stray: bytes, progressive: bool) -> None:
+def test_stray_bytes_between_segments_do_not_prevent_decoding(stray: bytes, progressive: bool) -> None:
     data = encode(photo(60, 40), progressive=progressive)
     clean, _ = decode_batch([data], 32)
     at = 2
     while data[at + 1] != 0xDA:
         odd = data[:at] + stray + data[at:]
         made, errors = decode_batch([odd], 32)
-        # Before the first segment they hide the kind of the file.
+        # Stray bytes before the first segment hide the format of the file.
         assert errors == {} or at == 2
         assert errors or np.array_equal(made, clean)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def test_bits_that_do_not_decode_are_corrupt() -> None:
+def test_an_image_that_cannot_be_decoded_is_corrupt() -> None:
     data = bytearray(encode(photo(200, 200), quality=95))
     middle = len(data) // 2
     data[middle : middle + 60] = b"\xff\xd3" * 30
     assert reason(bytes(data)) == "corrupt"
 
 
-def test_a_bomb_is_refused_by_its_header() -> None:
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     bomb = bytearray(encode(Image.new("L", (10, 10)), "PNG"))
     bomb[16:24] = (2**31 - 1).to_bytes(4, "big") * 2
     assert reason(bytes(bomb)) == "absurd dimensions"
@@ -368,7 +368,7 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     assert reason(bytes(bomb)) == "too many pixels"
 
 
-def test_one_bad_image_leaves_the_others_of_its_batch_alone() -> None:
+def test_one_bad_image_does_not_affect_the_others_of_its_batch() -> None:
     good = [encode(photo(50, 50, seed)) for seed in range(3)]
     pixels, errors = decode_batch([good[0], b"junk", None, good[1], good[2][:200]], 32)
     assert {row: error.reason for row, error in errors.items()} == {1: "not an image", 2: "empty", 4: "truncated"}
@@ -411,7 +411,7 @@ def test_threads_change_nothing() -> None:
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(["crop", "squash", "pad"]), st.integers(1, 300))
-def test_every_fit_covers_the_picture_and_stays_small(width: int, height: int, mode: Any, size: int) -> None:
+def test_every_window_covers_the_picture_and_stays_small(width: int, height: int, mode: Any, size: int) -> None:
     picture = Picture(size, size, mode)
     fit = picture.fit(width, height)
     left, top, right, bottom = fit.box
@@ -445,12 +445,12 @@ def test_every_image_fits_into_every_picture(width: int, height: int, mode: Any,
     assert set(np.unique(target)) <= {0, 255}
     shown = int((target[:, :, 0] == 255).sum())
     assert shown == min(size, fit.width) * min(size, fit.height)
-    if mode == "pad":  # in the middle, to a pixel
+    if mode == "pad":  # the picture is in the middle, up to a pixel
         rows, columns = target[:, :, 0].any(1), target[:, :, 0].any(0)
         for line in (rows, columns):
             before, after = int(line.argmax()), int(line[::-1].argmax())
             assert 0 <= after - before <= 1
-    if width * height <= 200_000:  # and with real pixels, where they are few
+    if width * height <= 200_000:  # draw real pixels if there are only a few
         target[:] = 7
         draw(np.full((height, width, 3), 255, np.uint8), picture, target, pillow_resize)
         assert int((target[:, :, 0] == 255).sum()) == shown
@@ -466,7 +466,7 @@ def batch(images: list[bytes]) -> ImageBatch:
     return ImageBatch(data=pa.table({"key": keys, "shard": ["s.tar"] * len(images), "bytes": images}))
 
 
-def test_the_stage_adds_both_pictures_and_rejects_by_key() -> None:
+def test_the_stage_adds_both_pictures_and_rejects_images_by_key() -> None:
     stage = ImageDecode(size=48, thumb_size=16)
     stage.setup(WorkerMetadata())
     task = batch([encode(photo(90, 60)), b"junk", encode(photo(60, 90))])
@@ -481,7 +481,7 @@ def test_the_stage_adds_both_pictures_and_rejects_by_key() -> None:
     assert (reject.reason, reject.source, reject.position, reject.raw) == ("not an image", "s.tar", "k1", b"junk")
 
 
-def test_the_stage_makes_what_later_stages_read_and_nothing_else() -> None:
+def test_the_stage_makes_only_the_columns_that_later_stages_read() -> None:
     stage = ImageDecode(size=48)
     assert stage.needed_by(frozenset({"caption", "thumb"})).outputs() == ["thumb"]
     assert stage.needed_by(frozenset({"pixels"})).outputs() == ["pixels"]
@@ -499,7 +499,7 @@ def test_wrong_parameters_are_refused_with_their_name() -> None:
 
 @pytest.mark.slow
 @given(st.integers(1, 8), st.sampled_from("<>"), st.lists(st.tuples(st.integers(0, 21), st.integers(0, 9)), max_size=2))
-def test_a_damaged_orientation_turns_no_picture_that_pillow_leaves_as_it_is(
+def test_a_damaged_orientation_rotates_no_picture_that_pillow_does_not_rotate(
     orientation: int, order: str, changes: list[tuple[int, int]]
 ) -> None:
     tag = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
@@ -511,7 +511,7 @@ def test_a_damaged_orientation_turns_no_picture_that_pillow_leaves_as_it_is(
         with warnings.catch_warnings(action="ignore"):
             image.load(b"Exif\0\0" + bytes(exif))
             expected = image.get(0x0112, 1)
-    except Exception:  # Pillow has many for EXIF that it cannot read
+    except Exception:  # Pillow has many exceptions for EXIF that it cannot read
         expected = 1
     found = exif_orientation(bytes(exif), 0, len(exif))
     if not changes:

@@ -68,7 +68,7 @@ def hashes(*images: bytes, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
-def test_the_same_pixels_in_other_files_have_one_hash(mode: str) -> None:
+def test_the_same_pixels_in_different_files_have_the_same_hash(mode: str) -> None:
     image = picture(1, mode)
     # Where alpha is 0 a lossless WebP may lose the colour, which is invisible.
     files = [
@@ -82,15 +82,15 @@ def test_the_same_pixels_in_other_files_have_one_hash(mode: str) -> None:
     assert len(set(hashes(*files))) == 1
 
 
-def test_a_turned_file_has_the_hash_of_the_upright_picture() -> None:
+def test_a_rotated_file_has_the_hash_of_the_upright_picture() -> None:
     image = picture(2)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # to be rotated by a quarter clockwise
     turned = encoded(image.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
     assert hashes(turned) == hashes(encoded(image, "PNG"))
 
 
-def test_other_pixels_other_sizes_and_lossy_files_have_other_hashes() -> None:
+def test_different_pixels_sizes_and_lossy_files_have_different_hashes() -> None:
     image = picture(3)
     one_level = np.asarray(image).copy()
     one_level[5, 7, 1] ^= 1
@@ -106,12 +106,12 @@ def test_other_pixels_other_sizes_and_lossy_files_have_other_hashes() -> None:
     assert len(set(hashes(*files))) == len(files)
 
 
-def test_a_hash_is_of_the_pixels_alone_and_does_not_change() -> None:
+def test_a_hash_depends_only_on_the_pixels_and_does_not_change() -> None:
     black = Image.fromarray(np.zeros((2, 3, 3), np.uint8))
     assert hashes(encoded(black, "PNG")) == [hashlib.blake2b(b"3x2:" + bytes(18), digest_size=16).hexdigest()]
 
 
-def test_images_that_do_not_decode_are_set_aside() -> None:
+def test_images_that_cannot_be_decoded_are_set_aside() -> None:
     good = encoded(picture(4), "PNG")
     cut = encoded(picture(5, size=(200, 200)), "PNG")[:5000]
     stage = PixelHash()
@@ -151,7 +151,7 @@ def written(folder: Path) -> list[str]:
     return [f"{row['source_shard'].rsplit('/', 1)[-1]}:{row['key']}" for row in index.to_pylist()]
 
 
-def test_a_table_of_decisions_knows_images_by_their_place(shards: str, tmp_path: Path) -> None:
+def test_a_table_of_decisions_identifies_images_by_their_place(shards: str, tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("a\nd\n")
     decided = str(tmp_path / "decided")
     by_key = DecisionsFromList(ids=str(tmp_path / "ids.txt"), path=decided, id_column="key")
@@ -170,7 +170,7 @@ def test_a_table_of_decisions_knows_images_by_their_place(shards: str, tmp_path:
     assert {reason for stage in summary.stages for reason in stage.dropped} == {"kept"}
 
 
-def test_images_that_a_list_names_are_dropped_or_kept_alone(shards: str, tmp_path: Path) -> None:
+def test_images_in_a_list_are_dropped_or_are_the_only_ones_kept(shards: str, tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("c\nnothere\n")
     pq.write_table(pa.table({"picture": ["c"]}), tmp_path / "ids.parquet")
     (tmp_path / "ids.jsonl").write_text(json.dumps({"id": "c"}) + "\n")
@@ -206,7 +206,7 @@ def test_a_removal_needs_a_table_or_a_list() -> None:
         ("pixel_hash", ["0.tar:a", "0.tar:c", "1.tar:d"], [("a", "a"), ("b", "a")]),
     ],
 )
-def test_exact_deduplication_by_bytes_and_by_pixels_keeps_one_of_the_same(
+def test_exact_deduplication_by_bytes_and_by_pixels_keeps_one_of_equal_images(
     shards: str, tmp_path: Path, column: str, left: list[str], removed: list[tuple[str, str]]
 ) -> None:
     file = tmp_path / "dedup.yaml"
@@ -241,7 +241,7 @@ workflow:
 
 
 @pytest.mark.slow
-def test_the_command_knows_tars_of_images_by_their_names(
+def test_the_command_recognises_tars_of_images_by_their_names(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), "--column", "bytes", "--id-column", "key"]

@@ -114,7 +114,7 @@ def archives() -> dict[int, bytes]:
 @pytest.mark.slow
 @given(st.sampled_from(sorted(pictures())), edits)
 @QUIET
-def test_a_mutated_image_is_a_picture_or_a_reason(name: str, changes: list[Edit]) -> None:
+def test_a_mutated_image_gives_a_picture_or_a_reason(name: str, changes: list[Edit]) -> None:
     data = mutated(pictures()[name], changes)
     made, errors = decode_batch([data, pictures()["JPEG"]], Picture(24, 24), decoder=CpuDecoder(max_pixels=1_000_000))
     assert made.shape == (2, 24, 24, 3)
@@ -129,7 +129,7 @@ def test_a_mutated_image_is_a_picture_or_a_reason(name: str, changes: list[Edit]
 @pytest.mark.dali
 @given(st.sampled_from(sorted(pictures())), edits)
 @settings(QUIET, max_examples=400)
-def test_a_mutated_image_costs_dali_nobody_elses_picture(name: str, changes: list[Edit]) -> None:
+def test_a_mutated_image_costs_dali_no_other_picture(name: str, changes: list[Edit]) -> None:
     pytest.importorskip("nvidia.dali")
     good = pictures()["JPEG"]
     decoded = dali()([good, mutated(pictures()[name], changes), good], [Picture(24, 24)])

@@ -1,4 +1,4 @@
-"""A plan says in words what the filters of images keep."""
+"""A plan describes in words which images the filters keep."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_entropy_counts_the_bits_of_grey_levels() -> None:
     assert scores(EntropyFilter(), thumbs(plain(7), two, every)) == [0.0, 1.0, 8.0]
 
 
-def test_the_blurred_of_two_pictures_has_the_lower_variance() -> None:
+def test_a_blurred_picture_has_a_lower_variance_than_a_sharp_one() -> None:
     sharp = noise()
     soft = np.asarray(Image.fromarray(sharp).filter(ImageFilter.GaussianBlur(3)))
     found = scores(BlurFilter(), thumbs(sharp, soft, plain(9)))
@@ -97,7 +97,7 @@ def test_blur_is_the_variance_of_the_laplacian_in_the_second_sharpest_tile() -> 
     assert scores(BlurFilter(), thumbs(noise(3, side=6))) == [pytest.approx(whole.var(), abs=1e-5)]
 
 
-def test_colourfulness_is_nought_for_grey_and_as_published_for_colour() -> None:
+def test_colourfulness_is_zero_for_grey_and_as_published_for_colour() -> None:
     grey = np.repeat(noise(1)[:, :, :1], 3, axis=2)
     color = noise(2)
     red, green, blue = (color[:, :, channel].astype(float) for channel in range(3))
@@ -106,7 +106,7 @@ def test_colourfulness_is_nought_for_grey_and_as_published_for_colour() -> None:
     assert scores(ColorfulnessFilter(), thumbs(grey, color)) == [0.0, pytest.approx(expected, abs=1e-5)]
 
 
-def test_near_uniform_is_detected_by_the_commonest_tone() -> None:
+def test_a_nearly_uniform_picture_is_detected_by_its_most_common_tone() -> None:
     mostly = plain(100)
     mostly[:4] = noise()[:4]
     batch = thumbs(plain(3), noise(0, low=120, high=128), mostly, noise())
@@ -129,7 +129,7 @@ def test_borders_are_bands_along_the_edges() -> None:
     assert kept(BorderFilter(), batch) == ["3"]
 
 
-def test_numbers_are_computed_once_and_follow_a_filter() -> None:
+def test_numbers_are_computed_once_and_kept_through_a_filter() -> None:
     batch = thumbs(*(noise(seed, low=0, high=20 + 50 * seed) for seed in range(4)))
     before = scores(BrightnessFilter(), batch)
     stats = PictureStats.of(batch, "thumb")
@@ -141,14 +141,14 @@ def test_numbers_are_computed_once_and_follow_a_filter() -> None:
     assert list(follower.get("blur")) == scores(BlurFilter(), thumbs(noise(2, high=120), noise(3, high=170)))
 
 
-def test_replacing_the_pictures_forgets_their_numbers() -> None:
+def test_replacing_the_pictures_discards_their_numbers() -> None:
     batch = thumbs(plain(0), plain(0))
     assert scores(BrightnessFilter(), batch) == [0.0, 0.0]
     brighter = batch.append_column("thumb", tensor_column(np.stack([plain(255), plain(51)])))
     assert scores(BrightnessFilter(), brighter) == [1.0, 0.2]
 
 
-def test_the_last_measure_lets_the_picture_go_and_those_before_it_do_not() -> None:
+def test_only_the_last_measure_drops_the_picture() -> None:
     first, last = BlurFilter(mode="annotate").needed_by(frozenset({"thumb"})), EntropyFilter().needed_by(frozenset())
     assert (list(first.removes()), list(last.removes())) == ([], ["thumb"])
     batch = thumbs(noise(), plain(0))
@@ -197,7 +197,7 @@ def rows(**columns: list[Any]) -> ImageBatch:
     return ImageBatch(data=pa.table({"key": [str(row) for row in range(count)], **columns}))
 
 
-def test_resolution_has_four_limits_and_says_which_was_passed() -> None:
+def test_resolution_has_four_limits_and_says_which_one_was_exceeded() -> None:
     batch = rows(width=[100, 50, 500, 100, None], height=[100, 100, 100, 20, 10])
     stage = ResolutionFilter(min_width=64, min_height=64, max_width=400)
     assert kept(stage, batch) == ["0"]
@@ -222,7 +222,7 @@ def test_bytes_per_pixel_compares_file_and_picture() -> None:
     assert kept(stage, batch) == ["0"]
 
 
-def test_formats_are_kept_by_name_and_others_told_by_theirs() -> None:
+def test_formats_are_kept_by_name_and_other_formats_are_named() -> None:
     stage = FormatFilter(allowed=["jpeg"])
     assert kept(stage, rows(format=["jpeg", "gif", "gif", "png"])) == ["0"]
     assert stage.recorder.dropped == {"format gif": 2, "format png": 1}
@@ -244,7 +244,7 @@ def test_captions_that_repeat_within_the_batch_are_dropped_all() -> None:
     assert scores(stage, rows(caption=pa.array([None, None], pa.string()))) == [0, 0]
 
 
-def test_ranges_that_nothing_could_pass_are_refused() -> None:
+def test_ranges_that_no_value_is_in_are_refused() -> None:
     for wrong in (
         lambda: ResolutionFilter(min_width=10, max_width=5),
         lambda: AspectRatioFilter(min_ratio=float("nan")),
@@ -274,7 +274,7 @@ def thumb(image: Image.Image) -> np.ndarray:
 
 
 def cut_out(image: Image.Image, share: float, tone: int) -> Image.Image:
-    """An oval of the picture, on a plain ground."""
+    """An oval cut out of the picture, on a plain background."""
     small = image.resize((int(image.width * share**0.5), int(image.height * share**0.5)))
     mask = Image.new("L", small.size)
     ImageDraw.Draw(mask).ellipse((0, 0, small.width - 1, small.height - 1), fill=255)
@@ -284,7 +284,7 @@ def cut_out(image: Image.Image, share: float, tone: int) -> Image.Image:
 
 
 @pytest.mark.slow
-def test_photographs_pass_whole_or_cut_out_and_blurred_ones_do_not() -> None:
+def test_photographs_pass_whole_or_cut_out_and_blurred_photographs_do_not() -> None:
     images = photographs()
     good = [*images, *(cut_out(image, share, tone) for image in images for share in (0.5, 0.1) for tone in (255, 20))]
     assert len(kept(BlurFilter(), thumbs(*map(thumb, good)))) == len(good)
@@ -293,7 +293,7 @@ def test_photographs_pass_whole_or_cut_out_and_blurred_ones_do_not() -> None:
 
 
 @pytest.mark.slow
-def test_a_plain_ground_is_no_border_and_a_bar_or_a_frame_is() -> None:
+def test_a_plain_background_is_no_border_but_a_bar_or_a_frame_is() -> None:
     images = photographs()
     grounds = [cut_out(image, share, tone) for image in images for share in (0.7, 0.25) for tone in (255, 128, 20)]
     assert len(kept(BorderFilter(), thumbs(*map(thumb, [*images, *grounds])))) == len(images) + len(grounds)
@@ -330,12 +330,12 @@ def filters() -> list[type[ColumnFilter]]:
     return [stage for stage in found if issubclass(stage, ColumnFilter)]
 
 
-def test_no_filter_takes_the_place_of_a_column() -> None:
+def test_no_filter_replaces_a_column() -> None:
     needs_models = {"AestheticFilter", "CaptionScoreFilter", "NSFWFilter"}
     tried = 0
     for kind in filters():
         if kind.__name__ in needs_models:
-            assert kind.process is ColumnFilter.process  # which checks it for all
+            assert kind.process is ColumnFilter.process  # the base class checks it for all of them
             continue
         for options in ({"score_column": "url"}, {"score_column": "url", "mode": "annotate"}):
             with pytest.raises(UsageError, match=f"{kind.__name__} adds a column 'url', and there is one already"):
@@ -347,6 +347,6 @@ def test_no_filter_takes_the_place_of_a_column() -> None:
     assert tried >= 12
 
 
-def test_a_caption_called_text_takes_no_other_texts_place() -> None:
+def test_a_caption_called_text_replaces_no_other_text() -> None:
     with pytest.raises(UsageError, match="CaptionToText adds a column 'url'"):
         CaptionToText(text_column="url").process(facts())

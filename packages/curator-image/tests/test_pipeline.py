@@ -45,7 +45,8 @@ def picture(seed: int, width: int, height: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes], set[str]]:
-    """240 samples in 4 tars, keys unique; every 20th image is broken in one of four ways. Folder, images, bad keys."""
+    """240 samples in 4 tars; every 20th image is broken in one of four ways. Returns the folder, the images and the bad
+    keys."""
     folder = tmp_path_factory.mktemp("corpus")
     images: dict[str, bytes] = {}
     bad = set()
@@ -169,7 +170,7 @@ def gpu_groups(reader: ImageReader) -> list[tuple[str, float]]:
     return [(group.name, group.resources.gpu_memory_gb) for group in plan.segments[0].groups]
 
 
-def test_heads_share_the_gpu_worker_of_the_embedding_and_writing_does_not() -> None:
+def test_heads_share_the_gpu_worker_of_the_embedding_but_the_writer_does_not() -> None:
     assert gpu_groups(ImageReader("in/*.tar")) == [
         ("ImageRead", 0),
         ("ImageDecode+ResolutionFilter", 0),
@@ -186,7 +187,7 @@ def test_a_reader_with_a_gpu_decodes_in_the_worker_of_the_embedding_and_reads_wi
     ]
 
 
-def test_pictures_end_with_the_last_stage_that_looks_at_them() -> None:
+def test_pictures_are_dropped_after_the_last_stage_that_reads_them() -> None:
     chain: list[Any] = [
         ImageReader("in/*.tar"),
         BlurFilter(),
@@ -218,7 +219,7 @@ print(rows, len(reader.recorder.rejects), (resource.getrusage(resource.RUSAGE_SE
 
 
 @pytest.mark.slow
-def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(tmp_path: Path) -> None:
+def test_a_tar_twenty_times_larger_than_the_memory_limit_is_streamed(tmp_path: Path) -> None:
     """The process may grow by 32 MiB from its start; the tar has 640 MiB."""
     data = picture(0, 300, 300)
     filler = np.random.default_rng(0).bytes((1 << 20) - len(data) - 2048)
@@ -239,7 +240,7 @@ def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(
     assert grown <= 32
 
 
-def test_a_writer_that_no_row_reaches_is_a_writer_all_the_same(
+def test_a_writer_that_no_row_reaches_still_counts_as_a_writer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()

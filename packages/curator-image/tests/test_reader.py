@@ -131,7 +131,7 @@ def test_every_bad_image_is_listed_by_key_and_the_others_stay(tmp_path: Path) ->
     assert stage.recorder.read == 9
 
 
-def test_a_misnamed_image_is_read_and_noted(tmp_path: Path) -> None:
+def test_a_misnamed_image_is_read_and_marked_as_odd(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", [("d.jpg", picture(3, kind="PNG")), ("e.png", picture(3, kind="PNG"))])
     stage = ImageRead()
     _, rows = read(stage, path)
@@ -159,7 +159,7 @@ def test_missing_and_repeated_keys_and_members_are_recorded(tmp_path: Path) -> N
     stage = ImageRead()
     _, rows = read(stage, path)
     assert [(row["key"], row["bytes"]) for row in rows] == [("a", jpeg), ("b", jpeg)]
-    # The name of the last is reported where it is found, before the sample that it follows is complete.
+    # The name of the last member is reported where it is found, before the previous sample is complete.
     assert sorted(rejects(stage)) == sorted(
         [
             ("missing key", ".jpg"),
@@ -169,7 +169,7 @@ def test_missing_and_repeated_keys_and_members_are_recorded(tmp_path: Path) -> N
             ("unsafe name", "../x.jpg"),
         ]
     )
-    # A README is never a row, but it is recorded all the same.
+    # A README is never a row, but it is still recorded.
     assert stage.recorder.read == 6
 
 
@@ -186,7 +186,7 @@ ODD_SAMPLES = [
 ]
 
 
-def test_an_odd_sidecar_costs_no_picture_and_is_noted(tmp_path: Path) -> None:
+def test_an_odd_sidecar_costs_no_picture_and_is_marked(tmp_path: Path) -> None:
     jpeg = picture(1)
     entries = [
         item
@@ -201,7 +201,7 @@ def test_an_odd_sidecar_costs_no_picture_and_is_noted(tmp_path: Path) -> None:
     assert [row["n"] for row in rows if row["key"] == "g"] == [3]
 
 
-def test_what_is_odd_is_rejected_where_that_is_chosen(tmp_path: Path) -> None:
+def test_odd_samples_are_rejected_if_the_user_chooses_this(tmp_path: Path) -> None:
     entries = [
         ("a.jpg", picture()),
         ("a.txt", b"caf\xe9"),
@@ -215,7 +215,7 @@ def test_what_is_odd_is_rejected_where_that_is_chosen(tmp_path: Path) -> None:
     assert rejects(stage) == [("text not UTF-8", "a"), ("broken json", "b")]
 
 
-def test_a_cut_tar_gives_what_is_whole_and_a_record_of_its_end(tmp_path: Path) -> None:
+def test_a_truncated_tar_gives_its_complete_samples_and_a_record_of_its_end(tmp_path: Path) -> None:
     path = Path(write_tar(tmp_path / "s.tar", [(f"{n}.jpg", picture(n)) for n in range(6)]))
     path.write_bytes(path.read_bytes()[:5000])
     stage = ImageRead()
@@ -225,7 +225,7 @@ def test_a_cut_tar_gives_what_is_whole_and_a_record_of_its_end(tmp_path: Path) -
     assert stage.recorder.read == len(rows) + 1
 
 
-def test_columns_that_would_be_taken_get_a_name_of_their_own(tmp_path: Path) -> None:
+def test_columns_with_names_that_are_taken_get_other_names(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", [("a.jpg", picture()), ("a.key", b"k"), ("a.caption", b"c"), ("a.txt", b"t")])
     _, (row,) = read(ImageRead(), path)
     assert (row["key"], row["member_key"], row["caption"], row["member_caption"]) == ("a", b"k", "t", "c")
@@ -239,7 +239,7 @@ def test_json_that_arrow_cannot_hold_is_null_or_replaced(tmp_path: Path) -> None
     assert (row["a"], row["b"], row["c"], row["d"]) == ("?", float("inf"), None, None)
 
 
-def test_image_files_are_read_with_what_stands_beside_them(tmp_path: Path) -> None:
+def test_image_files_are_read_with_their_sidecars(tmp_path: Path) -> None:
     (tmp_path / "in/sub").mkdir(parents=True)
     (tmp_path / "in/a.jpg").write_bytes(picture(1))
     (tmp_path / "in/a.txt").write_text("first")
@@ -301,7 +301,7 @@ def test_a_folder_and_a_tar_of_the_same_files_have_the_same_accounts(tmp_path: P
     assert both == {Path(p).stem: r for r, p in rejects(folder) if p != "README"}
 
 
-def test_a_file_of_a_folder_is_called_by_its_name_up_to_the_last_dot(tmp_path: Path) -> None:
+def test_the_key_of_a_file_in_a_folder_is_its_name_up_to_the_last_dot(tmp_path: Path) -> None:
     (tmp_path / "photo.v2.jpg").write_bytes(picture(1))
     (tmp_path / "photo.v2.txt").write_text("the second")
     (tmp_path / "photo.v3.JPG").write_bytes(picture(2))
@@ -314,7 +314,7 @@ def test_a_file_of_a_folder_is_called_by_its_name_up_to_the_last_dot(tmp_path: P
     assert not stage.recorder.rejects
 
 
-def test_what_belongs_to_a_picture_or_a_tar_is_no_source_of_its_own(tmp_path: Path) -> None:
+def test_files_that_belong_to_a_picture_or_a_tar_are_not_separate_sources(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.txt", "a.seg.npy", "00000.tar", "00000.parquet", "00000_stats.json", "b.md", "c.tar.bz2"):
         (tmp_path / name).touch()
     (task,) = [t for t in ImageSources(paths=str(tmp_path)).process(EmptyTask()) if len(t.data) > 1]
@@ -324,7 +324,7 @@ def test_what_belongs_to_a_picture_or_a_tar_is_no_source_of_its_own(tmp_path: Pa
     assert ("unsupported format", "c.tar.bz2") in rejects(stage)
 
 
-def test_a_changed_caption_makes_its_picture_a_changed_source(tmp_path: Path) -> None:
+def test_a_changed_caption_changes_the_source_of_its_picture(tmp_path: Path) -> None:
     def generation() -> str:
         (task,) = ImageSources(paths=str(tmp_path)).process(EmptyTask())
         return task._generation
@@ -374,7 +374,7 @@ def test_parquet_with_bytes_is_read_row_by_row(tmp_path: Path) -> None:
     assert stage.recorder.read == 4
 
 
-def test_json_fields_are_filled_from_parquet_too(tmp_path: Path) -> None:
+def test_json_fields_are_also_filled_from_parquet(tmp_path: Path) -> None:
     table = pa.table(
         {
             "bytes": [picture(1), picture(2), picture(3)],
@@ -400,7 +400,7 @@ def test_json_fields_are_filled_from_parquet_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_parquet_with_a_broken_footer_is_a_record(tmp_path: Path) -> None:
+def test_parquet_with_a_broken_footer_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"bytes": [picture()], "a column with a long name": [1]}), path)
     data = path.read_bytes()
@@ -418,7 +418,7 @@ def test_parquet_with_a_broken_footer_is_a_record(tmp_path: Path) -> None:
     assert broken > 10
 
 
-def test_texts_of_parquet_that_are_not_utf8_cost_no_picture(tmp_path: Path) -> None:
+def test_text_in_parquet_that_is_not_utf8_costs_no_picture(tmp_path: Path) -> None:
     captions = pa.array(["caf\xe9".encode("latin-1"), b"fine", None], pa.binary()).view(pa.string())
     path = str(tmp_path / "t.parquet")
     pq.write_table(pa.table({"bytes": [picture(n) for n in range(3)], "caption": captions, "key": captions}), path)
@@ -433,7 +433,7 @@ def test_texts_of_parquet_that_are_not_utf8_cost_no_picture(tmp_path: Path) -> N
     assert [row["key"] for row in read(strict, path)[1]] == ["fine", "000000002"]
 
 
-def test_a_column_of_parquet_that_has_one_of_our_names_is_kept(tmp_path: Path) -> None:
+def test_a_parquet_column_with_one_of_our_names_is_kept(tmp_path: Path) -> None:
     table = pa.table({"image": [picture(1)], "bytes": [12], "format": ["A4"], "shard": ["s"], "odd": [True]})
     path = str(tmp_path / "t.parquet")
     pq.write_table(table, path)
@@ -461,7 +461,7 @@ def test_large_images_in_parquet_make_small_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"), [({"key_column": "no"}, "key_column"), ({"bytes_column": "id"}, "binary")]
 )
-def test_a_column_that_cannot_be_what_it_is_named_for_is_a_wrong_parameter(
+def test_a_column_that_cannot_have_its_role_is_a_wrong_parameter(
     tmp_path: Path, options: dict[str, str], message: str
 ) -> None:
     path = str(tmp_path / "t.parquet")
@@ -470,7 +470,7 @@ def test_a_column_that_cannot_be_what_it_is_named_for_is_a_wrong_parameter(
         read(ImageRead(**options), path)  # type: ignore[arg-type]
 
 
-def test_a_folder_that_a_writer_or_a_downloader_filled_is_read_without_its_indexes(tmp_path: Path) -> None:
+def test_a_folder_from_a_writer_or_a_downloader_is_read_without_its_indexes(tmp_path: Path) -> None:
     def sources(paths: str, *names: str) -> list[str]:
         for name in names:
             (tmp_path / name).touch()
@@ -499,7 +499,7 @@ def test_parquet_without_a_column_of_images_is_a_wrong_parameter(tmp_path: Path)
         read(ImageRead(), path)
 
 
-def test_wrong_parameters_are_refused_when_the_pipeline_is_written() -> None:
+def test_wrong_parameters_are_refused_when_the_stage_is_made() -> None:
     for wrong in (
         *({"images_per_batch": 0}, {"json_fields": "url"}, {"json_fields": {"a": "date"}}, {"mode": "x"}),
         *({"grouping": "dots"}, {"reject_odd": ["bad"]}, {"max_member_bytes": 1 << 30}, {"max_members": True}),

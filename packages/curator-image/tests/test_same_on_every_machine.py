@@ -60,7 +60,7 @@ for size in (1, 7, ROWS):
 json.dump(found, sys.stdout)
 """
 
-# Embeddings by torch: the same bits for the same batch whatever the threads outside of the stage.
+# Embeddings by torch have the same bits for the same batch, whatever the number of threads outside the stage.
 EMBEDDINGS = """
 import base64, json, sys
 import numpy as np
@@ -135,7 +135,7 @@ def test_scores_do_not_depend_on_threads_processor_or_batches(heads: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_embeddings_do_not_depend_on_threads_and_hardly_on_batches(tmp_path: Path) -> None:
+def test_embeddings_do_not_depend_on_threads_and_only_slightly_on_batches(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     import image_models
 

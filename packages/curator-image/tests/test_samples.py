@@ -45,13 +45,13 @@ def grouped(*names: str, **options: Any) -> tuple[dict[str, list[str]], list[tup
         (["a.jpg", "a.svg"], {"a": ["jpg"], "a.svg": ["svg"]}),
     ],
 )
-def test_every_picture_is_a_sample_with_the_members_that_continue_its_name(
+def test_every_picture_is_a_sample_with_the_members_whose_names_begin_with_its_own(
     names: list[str], expected: dict[str, list[str]]
 ) -> None:
     assert grouped(*names) == (expected, [])
 
 
-def test_the_rule_of_webdataset_holds_where_it_is_asked_for() -> None:
+def test_the_rule_of_webdataset_applies_if_it_is_chosen() -> None:
     names = ("a.left.jpg", "a.right.jpg", "a.json", "b.left.jpg")
     assert grouped(*names, grouping="first_dot") == ({"a": ["left.jpg", "right.jpg", "json"], "b": ["left.jpg"]}, [])
     apart, _ = grouped(*names)
@@ -89,7 +89,7 @@ def test_a_sample_of_too_many_members_or_bytes_is_one_reject(grouping: Any) -> N
     assert [item.reason if isinstance(item, Bad) else item.key for item in found] == ["sample too large", "b"]
 
 
-def test_the_bytes_of_pictures_with_one_stem_are_bounded_too() -> None:
+def test_the_bytes_of_pictures_with_one_stem_are_also_bounded() -> None:
     items = members([f"a.{number}.jpg" for number in range(9)], bytes(1000))
     held = most = 0
 

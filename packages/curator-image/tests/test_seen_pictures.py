@@ -1,4 +1,4 @@
-"""Images on a run's page: thumbnails on both sides of a limit, a map of embeddings, and duplicates side by side."""
+"""Images in a run's report: thumbnails on both sides of a limit, a map of embeddings, and duplicates side by side."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOSTILE = "'><img src=x onerror=hacked=1>"
 
 @dataclass(kw_only=True)
 class Measured(ProcessingStage[ImageBatch, ImageBatch]):
-    """An embedding of three numbers, all of them from the header."""
+    """An embedding of three numbers that come from the header."""
 
     def inputs(self) -> list[str]:
         return ["width", "height"]
@@ -75,7 +75,7 @@ def run(paths: str, folder: Path, workers: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_samples_of_images_have_thumbnails_and_a_map_whoever_worked_on_them(
+def test_samples_of_images_have_thumbnails_and_a_map_on_any_executor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = images(tmp_path / "in")
@@ -108,7 +108,7 @@ def test_samples_of_images_have_thumbnails_and_a_map_whoever_worked_on_them(
     assert escape(HOSTILE, quote=True) in page
 
 
-def test_what_cannot_be_decoded_is_a_sample_without_a_picture(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_decoded_is_a_sample_without_a_picture(tmp_path: Path) -> None:
     table = pa.table({"key": ["a", "b"], "bytes": [b"no image", None], "width": [3, 400], "height": [3, 400]})
     Pipeline([ResolutionFilter(min_width=100)]).run(
         LocalExecutor(workers=0), initial_tasks=[ImageBatch(data=table)], run_dir=str(tmp_path / "run")
@@ -118,7 +118,7 @@ def test_what_cannot_be_decoded_is_a_sample_without_a_picture(tmp_path: Path) ->
     assert seen.map == []
 
 
-def test_every_limit_of_a_size_is_found_and_the_tests_are_what_the_filter_keeps() -> None:
+def test_every_limit_of_a_size_is_found_and_agrees_with_the_filter() -> None:
     sizes = ResolutionFilter(min_width=3, min_height=4, max_width=9, max_height=8)
     found = {limit.parameter: asdict(limit) for score in sizes.declared_scores() for limit in score.limits}
     assert {name: (entry["value"], entry["keeps"]) for name, entry in found.items()} == {

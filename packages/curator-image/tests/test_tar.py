@@ -57,13 +57,13 @@ def read(data: bytes, **options: int) -> tuple[list[tuple[str, bytes]], list[Pro
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_members_of_every_common_format_come_with_name_and_bytes(kind: int) -> None:
+def test_members_of_every_common_format_have_their_name_and_bytes(kind: int) -> None:
     entries = [("a.jpg", b"x" * 513), ("dir/b.txt", b""), ("d" * 90 + "/" + "e" * 60 + ".json", b"{}" * 300)]
     assert read(archive(entries, kind)) == (entries, [])
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_names_longer_than_a_header_and_beyond_ascii_are_read(kind: int) -> None:
+def test_long_and_non_ascii_names_are_read(kind: int) -> None:
     entries = [("ü" * 120 + ".jpg", b"1"), ("short.jpg", b"2"), ("n" * 300 + ".txt", b"3")]
     assert read(archive(entries, kind)) == (entries, [])
 
@@ -78,7 +78,7 @@ def test_offsets_point_at_the_bytes_of_a_member() -> None:
         assert not problems
 
 
-def test_archives_put_together_are_read_to_the_last() -> None:
+def test_concatenated_archives_are_read_to_the_last() -> None:
     data = archive([("a.jpg", b"1")]) + archive([("b.jpg", b"2")])
     assert read(data) == ([("a.jpg", b"1"), ("b.jpg", b"2")], [])
 
@@ -88,7 +88,7 @@ def test_a_gzipped_archive_is_unzipped_on_the_way() -> None:
     assert read(gzip.compress(data)) == ([("a.jpg", b"1" * 5000)], [])
 
 
-def test_an_archive_without_its_end_marks_is_whole() -> None:
+def test_an_archive_without_its_end_marks_is_complete() -> None:
     data = tar_header("a.jpg", 3) + b"abc"  # not even padded
     assert read(data) == ([("a.jpg", b"abc")], [])
 
@@ -97,7 +97,7 @@ def test_an_archive_without_its_end_marks_is_whole() -> None:
     "name",
     ["/etc/passwd", "../up.jpg", "a/../../b.jpg", "C:/x.jpg", "a\\b.jpg", "a\nb.jpg", "..", "bell\x07.jpg"],
 )
-def test_names_that_lead_outside_are_set_aside_and_the_rest_is_read(name: str) -> None:
+def test_names_that_lead_outside_the_folder_are_set_aside_and_the_rest_is_read(name: str) -> None:
     members, problems = read(archive([(name, b"evil"), ("fine.jpg", b"good")]))
     assert members == [("fine.jpg", b"good")]
     assert [problem.reason for problem in problems] == [UNSAFE_NAME]
@@ -120,7 +120,7 @@ def test_links_and_devices_are_recorded_and_not_followed(kind: bytes, reason: st
     assert [(problem.reason, problem.name) for problem in problems] == [(reason, "a.jpg")]
 
 
-def test_folders_are_nothing() -> None:
+def test_folders_give_nothing() -> None:
     assert read(special("dir", tarfile.DIRTYPE)) == ([], [])
 
 
@@ -138,7 +138,7 @@ def test_a_member_over_the_limit_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 100, 511, 513, 900, 1500, 1700])
-def test_a_cut_archive_gives_what_is_whole_and_says_where_it_ends(cut: int) -> None:
+def test_a_truncated_archive_gives_its_complete_members_and_says_where_it_ends(cut: int) -> None:
     data = archive([("a.jpg", b"1" * 600), ("b.jpg", b"2" * 600)], tarfile.USTAR_FORMAT)
     members, problems = read(data[:cut])
     assert members == [("a.jpg", b"1" * 600), ("b.jpg", b"2" * 600)][: len(members)]
@@ -152,7 +152,7 @@ def test_an_empty_file_is_recorded() -> None:
     assert [problem.reason for problem in read(b"")[1]] == [TRUNCATED_TAR]
 
 
-def test_a_damaged_header_costs_its_member_and_not_those_after_it() -> None:
+def test_a_damaged_header_costs_only_its_own_member() -> None:
     data = bytearray(archive([("a.jpg", b"1"), ("b.jpg", b"2"), ("c.jpg", b"3")], tarfile.USTAR_FORMAT))
     data[1024 + 20] ^= 0xFF
     members, problems = read(bytes(data))
@@ -160,14 +160,14 @@ def test_a_damaged_header_costs_its_member_and_not_those_after_it() -> None:
     assert [(problem.reason, problem.offset) for problem in problems] == [(BAD_HEADER, 1024)]
 
 
-def test_what_is_no_archive_is_one_problem() -> None:
+def test_a_file_that_is_no_archive_is_one_problem() -> None:
     members, problems = read(b"<html>not found</html>" * 200)
     assert not members
     assert len(problems) <= 2
     assert problems[-1].reason in (BAD_HEADER, TRUNCATED_TAR)
 
 
-def test_a_size_that_the_archive_does_not_have_costs_no_memory() -> None:
+def test_a_false_size_costs_no_memory() -> None:
     header = bytearray(tar_header("a.jpg", 3))
     header[124:136] = b"\x80" + (200 << 20).to_bytes(11, "big")
     header[148:156] = b" " * 8
@@ -183,7 +183,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\\/\0", exclude
 @pytest.mark.slow
 @given(st.lists(st.tuples(names, st.binary(max_size=2000)), max_size=6))
 @settings(deadline=None, max_examples=100)
-def test_what_is_written_here_is_read_by_us_and_by_python(entries: list[tuple[str, bytes]]) -> None:
+def test_our_archives_are_read_by_us_and_by_python(entries: list[tuple[str, bytes]]) -> None:
     entries = [(f"k{number}/{name}x", data) for number, (name, data) in enumerate(entries) if ".." not in name]
     entries = [(name, data) for name, data in entries if not unsafe_name(name) and clean_name(name) == name]
     data = b"".join(tar_header(name, len(body)) + body + padding(len(body)) for name, body in entries) + END

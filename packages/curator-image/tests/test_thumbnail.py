@@ -26,7 +26,7 @@ def test_a_thumbnail_has_the_shape_of_its_image_and_is_never_larger():
     assert shape(jpeg_thumbnail(encoded((40, 20)), 96)) == (40, 20)
 
 
-def test_of_a_very_long_image_the_middle_is_shown():
+def test_the_thumbnail_of_a_very_long_image_shows_its_middle():
     image = Image.new("RGB", (10, 4000), "blue")
     image.paste("red", (0, 1980, 10, 2020))
     out = io.BytesIO()
@@ -37,13 +37,13 @@ def test_of_a_very_long_image_the_middle_is_shown():
         assert found.getpixel((5, 20))[0] > 200
 
 
-def test_a_photo_stands_upright():
+def test_the_thumbnail_of_a_photo_is_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     assert shape(jpeg_thumbnail(encoded((80, 40), kind="JPEG", exif=exif.tobytes()), 96)) == (40, 80)
 
 
-def test_what_cannot_be_decoded_has_no_thumbnail():
+def test_an_image_that_cannot_be_decoded_has_no_thumbnail():
     images = [encoded((8, 8)), b"no image", b"", None]
     table = pa.table({"key": list("abcd"), "bytes": pa.array(images, pa.binary())})
     made = Thumbnail(side=4).process(ImageBatch(data=table)).to_pyarrow()["thumbnail"].to_pylist()

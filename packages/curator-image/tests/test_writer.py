@@ -74,7 +74,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_every_member_comes_back_as_it_was_and_in_its_order(tmp_path: Path) -> None:
+def test_every_member_is_written_unchanged_and_in_order(tmp_path: Path) -> None:
     path = source(tmp_path / "in", "s.tar", [f"d/{n:03d}" for n in range(7)])
     stage = ImageWriter(path=str(tmp_path / "out"))
     standing = stage.finish(write(stage, batches(path)))
@@ -113,7 +113,7 @@ def test_the_index_says_where_each_image_is_and_keeps_every_column_but_bytes_and
     assert seen == list(originals)
 
 
-def test_the_index_describes_the_images_that_were_made_anew(tmp_path: Path) -> None:
+def test_the_index_describes_the_images_that_were_encoded_again(tmp_path: Path) -> None:
     path = source(tmp_path / "in", "s.tar", [f"{n:03d}" for n in range(4)])
     stage = ImageWriter(
         path=str(tmp_path / "out"), reencode="webp", max_side=12, sidecars={"score.txt": "score", "npy": "npy"}
@@ -128,7 +128,7 @@ def test_the_index_describes_the_images_that_were_made_anew(tmp_path: Path) -> N
     assert index[1]["members"] == ["npy", "webp", "txt", "json", "score.txt"]
 
 
-def test_the_index_does_not_repeat_members_that_are_bytes(tmp_path: Path) -> None:
+def test_the_index_does_not_repeat_binary_members(tmp_path: Path) -> None:
     path = source(tmp_path / "in", "s.tar", [f"{n:03d}" for n in range(4)])
     stage = ImageWriter(path=str(tmp_path / "out"), sidecars={"emb": "vector"})
     tasks = [
@@ -145,14 +145,14 @@ def test_the_index_does_not_repeat_members_that_are_bytes(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["length", "offset", "member", "source_shard"])
-def test_a_column_whose_place_the_index_needs_is_refused_and_not_lost(tmp_path: Path, name: str) -> None:
+def test_a_column_whose_name_the_index_needs_is_refused_and_not_lost(tmp_path: Path, name: str) -> None:
     path = source(tmp_path / "in", "s.tar", ["a"])
     (task,) = batches(path)
     with pytest.raises(UsageError, match=f"{name}.*RenameColumns"):
         ImageWriter(path=str(tmp_path / "out")).process(task.append_column(name, pa.array([1])))
 
 
-def test_a_json_field_and_a_member_of_one_name_both_come_back(tmp_path: Path) -> None:
+def test_a_json_field_and_a_member_of_the_same_name_are_both_written(tmp_path: Path) -> None:
     members = {"jpg": picture(1), "json": b'{"cls": "from json"}', "cls": b"7"}
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         for ext, data in members.items():
@@ -167,7 +167,7 @@ def test_a_json_field_and_a_member_of_one_name_both_come_back(tmp_path: Path) ->
     assert contents(tmp_path / "out/00000.tar") == {f"a.{ext}": data for ext, data in members.items()}
 
 
-def test_what_was_written_reads_back_as_the_same_rows(tmp_path: Path) -> None:
+def test_written_rows_are_read_back_unchanged(tmp_path: Path) -> None:
     path = source(tmp_path / "in", "s.tar", [f"{n:03d}" for n in range(6)])
     stage = ImageWriter(path=str(tmp_path / "out"), images_per_tar=4)
     stage.finish(write(stage, batches(path)))
@@ -180,7 +180,7 @@ def test_what_was_written_reads_back_as_the_same_rows(tmp_path: Path) -> None:
     assert again == before
 
 
-def test_limits_by_bytes_close_a_tar_before_they_are_passed(tmp_path: Path) -> None:
+def test_a_tar_is_closed_before_it_exceeds_its_limit_of_bytes(tmp_path: Path) -> None:
     path = source(tmp_path / "in", "s.tar", [f"{n:03d}" for n in range(9)])
     stage = ImageWriter(path=str(tmp_path / "out"), bytes_per_tar=12_000)
     standing = stage.finish(write(stage, batches(path)))
@@ -207,7 +207,7 @@ def test_packing_depends_on_lineage_alone_and_can_be_repeated(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_pass_that_was_cut_off_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_packing_pass_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from curator_core import storage
 
     path = source(tmp_path / "in", "s.tar", [f"{n:03d}" for n in range(10)])
@@ -255,7 +255,7 @@ def test_a_pass_that_was_cut_off_is_made_up_for(tmp_path: Path, monkeypatch: pyt
     assert calls > 6
 
 
-def test_new_sources_go_into_tars_behind_those_that_stand(tmp_path: Path) -> None:
+def test_new_sources_go_into_tars_after_the_existing_ones(tmp_path: Path) -> None:
     first, second = (source(tmp_path / "in", f"{name}.tar", [f"{name}{n}" for n in range(4)]) for name in "ab")
     stage = ImageWriter(path=str(tmp_path / "out"), images_per_tar=3)
     early = write(stage, batches(first))
@@ -272,7 +272,7 @@ def test_new_sources_go_into_tars_behind_those_that_stand(tmp_path: Path) -> Non
     assert all(after[name] == data for name, data in before.items() if name != ".packed.json")
 
 
-def test_parts_that_are_gone_before_they_were_packed_are_an_error(tmp_path: Path) -> None:
+def test_parts_that_are_missing_before_packing_are_an_error(tmp_path: Path) -> None:
     stage = ImageWriter(path=str(tmp_path / "out"))
     records = write(stage, batches(source(tmp_path / "in", "s.tar", ["a", "b"])))
     Path(records[0].path).unlink()
@@ -280,7 +280,7 @@ def test_parts_that_are_gone_before_they_were_packed_are_an_error(tmp_path: Path
         stage.finish(records)
 
 
-def test_equal_keys_of_different_shards_get_the_name_of_their_shard(tmp_path: Path) -> None:
+def test_equal_keys_of_different_shards_are_prefixed_with_the_shard(tmp_path: Path) -> None:
     paths = [source(tmp_path / "in", f"{name}.tar", ["000", "001"], ord(name)) for name in "ab"]
     stage = ImageWriter(path=str(tmp_path / "out"))
     stage.finish(write(stage, [task for path in paths for task in batches(path)]))
@@ -294,7 +294,7 @@ def test_equal_keys_of_different_shards_get_the_name_of_their_shard(tmp_path: Pa
         assert data[row["offset"] : row["offset"] + row["length"]] == packed[row["member"]]
 
 
-def test_a_schema_that_grows_from_task_to_task_is_one_in_the_index(tmp_path: Path) -> None:
+def test_schemas_that_grow_from_task_to_task_are_unified_in_the_index(tmp_path: Path) -> None:
     one, two = batches(source(tmp_path / "in", "s.tar", [f"{n}" for n in range(6)]))
     two = two.append_column("late", pa.array([1.5, 2.5, 3.5]))
     stage = ImageWriter(path=str(tmp_path / "out"))
@@ -302,7 +302,7 @@ def test_a_schema_that_grows_from_task_to_task_is_one_in_the_index(tmp_path: Pat
     assert pq.read_table(tmp_path / "out/00000.parquet").column("late").to_pylist() == [None, None, None, 1.5, 2.5, 3.5]
 
 
-def test_rows_that_cannot_be_a_sample_are_reported(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_written_as_a_sample_are_reported(tmp_path: Path) -> None:
     rows = {"key": ["../up", "", None, "a.b", "fine"], "bytes": [picture(n) for n in range(5)]}
     task = ImageBatch(data=pa.table(rows), task_id="t")
     stage = ImageWriter(path=str(tmp_path))
@@ -324,7 +324,7 @@ def test_chosen_columns_become_members_and_changed_captions_are_written(tmp_path
     assert "b.score.txt" not in packed
 
 
-def test_images_are_encoded_anew_only_when_asked(tmp_path: Path) -> None:
+def test_images_are_encoded_again_only_if_asked(tmp_path: Path) -> None:
     rows = {"key": ["a", "b"], "ext": ["png", "png"], "bytes": [picture(1, "PNG", (64, 32)), b"junk"]}
     stage = ImageWriter(path=str(tmp_path), reencode="webp", quality=80, max_side=16)
     done = stage.process(ImageBatch(data=pa.table(rows), task_id="t"))
@@ -366,7 +366,7 @@ def test_a_caption_becomes_the_text(tmp_path: Path) -> None:
     assert CaptionToText().process(task).to_pyarrow().column("text").to_pylist() == ["c", ""]
 
 
-def test_records_are_json_that_says_what_was_packed(tmp_path: Path) -> None:
+def test_the_record_of_a_pack_is_json(tmp_path: Path) -> None:
     stage = ImageWriter(path=str(tmp_path / "out"))
     records = write(stage, batches(source(tmp_path / "in", "s.tar", ["a"])))
     standing = stage.finish(records)

@@ -24,7 +24,7 @@ def batch(**columns):
     return DocumentBatch(data=pa.table(columns), task_id="s-1.00000")
 
 
-def test_a_split_depends_on_the_key_alone_and_has_its_shares():
+def test_a_split_depends_only_on_the_key_and_has_the_given_shares():
     keys = [f"doc {i}" for i in range(20_000)]
     stage = SplitByHash(parts={"train": 0.9, "validation": 0.1})
     whole = dict(zip(keys, stage.process(batch(id=keys)).to_pyarrow()["split"].to_pylist(), strict=True))
@@ -81,7 +81,7 @@ def test_tokens_are_counted_and_packed_without_losing_one(tokenizer):
         Tokenize(tokenizer=tokenizer, end_token="<eos>").process(task)
 
 
-def test_a_tokenizer_is_looked_for_where_its_name_says_and_its_absence_told(tokenizer, monkeypatch):
+def test_a_tokenizer_is_searched_for_by_its_name_and_reported_if_missing(tokenizer, monkeypatch):
     tokenizers = pytest.importorskip("tokenizers")
     asked = []
 
@@ -107,7 +107,7 @@ def test_a_tokenizer_is_looked_for_where_its_name_says_and_its_absence_told(toke
 
 
 def read_megatron(prefix):
-    """As Megatron's reader goes through the two files."""
+    """Reads the two files in the way of Megatron's reader."""
     data = Path(f"{prefix}.idx").read_bytes()
     assert data[:9] == b"MMIDIDX\x00\x00"
     version, code, sequences, documents = struct.unpack_from("<QBQQ", data, 9)
@@ -148,7 +148,7 @@ def test_megatron_reads_what_was_written(tmp_path, vocab_size, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers):
-    # A batch without a token in the middle, and a document that is longer than a shard.
+    # A batch without tokens in the middle, and a document that is longer than a shard.
     documents = [[[at * 100 + row] * row for row in range(9)] for at in range(6)]
     documents[2], documents[4] = [[], [], []], [[7] * 600]
     for at, rows in enumerate(documents):
@@ -180,7 +180,7 @@ def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers
     ],
     ids=["large", "null", "text", "texts"],
 )
-def test_what_is_not_a_token_is_reported_and_not_made_one(stage, tokens, message):
+def test_a_value_that_is_not_a_token_is_reported(stage, tokens, message):
     with pytest.raises(UsageError, match=message):
         stage.process(batch(tokens=tokens))
 
@@ -197,7 +197,7 @@ def test_tokens_may_be_lists_of_any_kind(tmp_path, kind):
     assert PackTokens(length=3).process(batch(tokens=pa.nulls(2))).num_rows == 0
 
 
-def test_weights_go_by_patterns_of_values():
+def test_weights_can_be_given_for_patterns_of_values():
     keys = [str(i) for i in range(400)]
     paths = ["/d/web/1.jsonl", "/d/books/1.jsonl", "/d/code/x.jsonl", None] * 100
     stage = Blend(weights={"*/web/*": 0, "/d/*": 3, "/d/code/x.jsonl": 1}, by_column="path", default=2)
@@ -206,7 +206,7 @@ def test_weights_go_by_patterns_of_values():
     assert stage.recorder.dropped == {"weight of */web/*": 100}
 
 
-def test_what_is_cut_into_batches_and_data_sets_without_rows_change_no_mix():
+def test_batches_and_data_sets_without_rows_do_not_change_the_mix():
     keys, names = [str(i) for i in range(500)], ["a", "b"] * 250
     whole = Blend(weights={"a": 1.5, "b": 0.5, "none": 9}).process(batch(id=keys, dataset=names)).to_pyarrow()
     parts = [
@@ -219,7 +219,7 @@ def test_what_is_cut_into_batches_and_data_sets_without_rows_change_no_mix():
         assert stage.process(empty).num_rows == 0
 
 
-def test_a_number_of_a_hash_is_below_one():
+def test_the_number_made_from_a_hash_is_below_one():
     class Highest:
         xxh3_64_intdigest = staticmethod(lambda _value, _seed: (1 << 64) - 1)
 
@@ -231,7 +231,7 @@ def test_a_number_of_a_hash_is_below_one():
         ]
 
 
-def test_a_column_that_is_there_is_not_replaced(tokenizer):
+def test_an_existing_column_is_not_replaced(tokenizer):
     for stage, column in (
         (SplitByHash(parts={"a": 1}), "split"),
         (Tokenize(tokenizer=tokenizer), "tokens"),

@@ -1,4 +1,5 @@
-"""Types that drift as in real data: no row is lost, no value changes, and the cutting of files has no effect."""
+"""Types change within files as in real data: no row is lost, no value changes, and the division of files has no
+effect."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ class ThroughPandas(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_a_stage_that_uses_pandas_gives_drifting_rows_back_as_they_were(tmp_path, data):
+def test_a_stage_that_uses_pandas_returns_drifting_rows_unchanged(tmp_path, data):
     result = run(
         tmp_path / "pandas", JsonlReader(paths=str(data)), ThroughPandas(), JsonlWriter(path=str(tmp_path / "pandas"))
     )
@@ -78,7 +79,7 @@ def test_a_stage_that_uses_pandas_gives_drifting_rows_back_as_they_were(tmp_path
 
 
 @pytest.mark.slow
-def test_ten_thousand_rows_of_drifting_types_all_come_out_as_they_went_in(tmp_path, data):
+def test_ten_thousand_rows_of_drifting_types_are_written_unchanged(tmp_path, data):
     packed = []
     for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
         out = tmp_path / f"out{number}"
@@ -119,7 +120,7 @@ def test_parquet_of_drifting_types_has_one_schema_and_loses_no_value(tmp_path, d
 
 
 @pytest.mark.slow
-def test_only_a_stage_that_needs_text_rejects_what_is_none_and_says_so(tmp_path, data):
+def test_only_a_stage_that_needs_text_rejects_other_values_and_says_so(tmp_path, data):
     objects = sum(isinstance(row["text"], dict) for row in ROWS)
     for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
         out = tmp_path / f"out{number}"
@@ -131,7 +132,7 @@ def test_only_a_stage_that_needs_text_rejects_what_is_none_and_says_so(tmp_path,
 
 
 @pytest.mark.slow
-def test_what_stages_make_of_a_value_does_not_depend_on_its_neighbours(tmp_path, data):
+def test_the_results_of_stages_for_a_value_do_not_depend_on_other_rows(tmp_path, data):
     found = []
     for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
         out = tmp_path / f"out{number}"
@@ -148,14 +149,14 @@ def test_what_stages_make_of_a_value_does_not_depend_on_its_neighbours(tmp_path,
     assert found[0].count(b"\n") == sum(row["score"] < 0.3 for row in ROWS)
 
 
-def test_a_declared_type_still_rejects_what_does_not_fit(tmp_path, data):
+def test_a_declared_type_still_rejects_values_that_do_not_fit(tmp_path, data):
     out = tmp_path / "out"
     reader = JsonlReader(paths=str(data), schema={"text": "string"}, columns=["text"])
     result = run(out, reader, JsonlWriter(path=str(out)))
     assert reasons(result) == {"JsonlRead": {"type conflict": sum(isinstance(row["text"], dict) for row in ROWS)}}
 
 
-def test_a_text_column_of_nothing_but_numbers_is_an_error_with_two_remedies(tmp_path):
+def test_a_text_column_with_only_numbers_is_an_error_with_two_remedies(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": 5}\n')
     out = tmp_path / "out"
     with pytest.raises(StageError, match=r"'text' is int64: put Cast\(columns=.*schema: \{text: string\}"):

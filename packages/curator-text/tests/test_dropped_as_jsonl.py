@@ -1,4 +1,4 @@
-"""Rows that are dropped are written in the format of the pipeline's writer, where it can hold them."""
+"""Dropped rows are written in the format of the pipeline's writer if it can hold them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(folder: Path, table: pa.Table, **options: object) -> Path:
     return folder / "gone" / "WordCountFilter"
 
 
-def test_dropped_rows_are_lines_of_json_with_stage_reason_and_score(tmp_path: Path) -> None:
+def test_dropped_rows_are_json_lines_with_stage_reason_and_score(tmp_path: Path) -> None:
     texts = ["one", "one two three", "one two", "", *[f"word {n}" for n in range(40)]]
     rows = pa.table({"id": [f"r{n}" for n in range(len(texts))], "text": texts, "tags": [["a", None]] * len(texts)})
     gone = run(tmp_path, rows, compression="gzip")
@@ -70,7 +70,7 @@ def test_a_table_with_bytes_which_json_cannot_hold_is_written_as_parquet(tmp_pat
         (["--stage", "Words"], "no rows were dropped by 'Words'"),
     ],
 )
-def test_a_stage_or_reason_by_which_nothing_was_dropped_is_refused_and_the_others_are_named(
+def test_a_stage_or_reason_without_dropped_rows_is_refused_and_the_others_are_named(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path, pa.table({"text": ["one", "one two three"]}))
@@ -92,7 +92,7 @@ class AtLeast(ColumnFilter):
         return pc.greater_equal(scores, self.least)
 
 
-def test_scores_that_json_lacks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_that_json_cannot_represent_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = pa.table({"text": ["one", "two"], "score": [float("nan"), 0.5]})
     stages = [AtLeast(), JsonlWriter(path=str(tmp_path / "out"))]
     Pipeline(stages).run(

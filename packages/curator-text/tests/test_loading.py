@@ -50,7 +50,7 @@ WRITERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_folder_of_ours_is_loaded_as_it_is(tmp_path, data, kind):
+def test_other_libraries_load_our_folder_unchanged(tmp_path, data, kind):
     out = tmp_path / "out"
     # The first file has no rows left.
     keep = Where(column="id", op=">=", value=20)
@@ -64,7 +64,7 @@ def test_a_folder_of_ours_is_loaded_as_it_is(tmp_path, data, kind):
     ending = "parquet" if "parquet" in kind else "jsonl*"
     reader = "read_parquet" if "parquet" in kind else "read_json"
     found = duckdb.sql(f"select id, text, tags, mixed from {reader}('{out}/*.{ending}') order by id").fetchall()
-    # DuckDB sees a value of mixed kinds as JSON, and shows it as text.
+    # DuckDB reads a value of mixed kinds as JSON, and shows it as text.
     assert [(*row[:3], json.loads(row[3])) for row in found] == [tuple(row.values()) for row in ROWS[20:]]
 
     paths = sorted(path for path in out.rglob("*") if path.is_file() and path.name[0] not in "._")

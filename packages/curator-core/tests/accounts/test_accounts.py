@@ -284,7 +284,7 @@ quick = settings(
 @given(pipelines(), inputs(), st.integers(0, 10**6), st.integers(1, 3))
 @example([Several(count=0), Join()], [[1], []], 0, 1)
 @example([Stream(count=3), Join().with_(batch_size=2), Stream(count=2), PoisonJoin(mod=2)], [[1, 2, 3], [4]], 1, 2)
-def test_whatever_is_run_twice_or_out_of_order_the_verdict_is_the_truth(
+def test_the_verdict_is_correct_however_often_and_in_which_order_tasks_run(
     stages: list[Any], sources: list[list[int]], seed: int, workers: int
 ) -> None:
     truth = simulate(stages, sources, broken=True)
@@ -322,7 +322,7 @@ def test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict(
 @pytest.mark.slow
 @quick
 @given(pipelines(), inputs(), st.integers(0, 10**6), st.booleans())
-def test_a_run_that_fails_goes_on_after_the_fix(
+def test_a_failed_run_continues_after_the_fix(
     stages: list[Any], sources: list[list[int]], seed: int, in_directory: bool
 ) -> None:
     poisoned = simulate(stages, sources, broken=True).failed
@@ -344,7 +344,7 @@ def test_a_run_that_fails_goes_on_after_the_fix(
 @pytest.mark.slow
 @quick
 @given(pipelines(), inputs(), st.integers(0, 10**6))
-def test_a_retry_after_the_fix_makes_up_for_what_was_quarantined(
+def test_a_retry_after_the_fix_completes_the_quarantined_work(
     stages: list[Any], sources: list[list[int]], seed: int
 ) -> None:
     truth, whole = simulate(stages, sources, broken=True), simulate(stages, sources, broken=False)
@@ -398,7 +398,7 @@ def test_shares_add_up_to_one_in_any_order_and_however_often_recorded(
 
 @pytest.mark.slow
 @given(lineages(), st.data())
-def test_one_event_that_is_missing_is_missed(lineage: tuple[list[Event], dict[str, Fraction]], data: Any) -> None:
+def test_a_single_missing_event_is_detected(lineage: tuple[list[Event], dict[str, Fraction]], data: Any) -> None:
     events, _ = lineage
     lost = data.draw(st.sampled_from(events))
     accounts = Accounts([event for event in events if event is not lost])
@@ -411,7 +411,7 @@ def test_one_event_that_is_missing_is_missed(lineage: tuple[list[Event], dict[st
 
 @pytest.mark.slow
 @given(lineages(), lineages(), st.randoms(use_true_random=False))
-def test_what_an_earlier_generation_left_does_not_count(
+def test_events_of_an_earlier_generation_do_not_count(
     old: tuple[list[Event], dict[str, Fraction]], new: tuple[list[Event], dict[str, Fraction]], rng: Any
 ) -> None:
     for event in old[0]:
@@ -431,7 +431,7 @@ def test_what_an_earlier_generation_left_does_not_count(
 
 @pytest.mark.slow
 @given(lineages(), st.randoms(use_true_random=False))
-def test_a_task_that_was_given_up_ends_there_whatever_its_dead_worker_left(
+def test_a_task_that_was_given_up_ends_there_whatever_its_dead_worker_recorded(
     lineage: tuple[list[Event], dict[str, Fraction]], rng: Any
 ) -> None:
     events, _ = lineage
@@ -447,7 +447,7 @@ def test_a_task_that_was_given_up_ends_there_whatever_its_dead_worker_left(
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_law_3_of_two_attempts_at_one_task_the_newer_counts_alone(order: tuple[int, ...]) -> None:
+def test_law_3_only_the_newer_of_two_attempts_at_a_task_counts(order: tuple[int, ...]) -> None:
     """The first attempt made three children, the second two (it found less, or was cut short). The third child belongs
     to no attempt that counts, and the verdict is the same whichever is read first.
     """
@@ -472,6 +472,6 @@ def test_law_3_of_two_attempts_at_one_task_the_newer_counts_alone(order: tuple[i
 
 
 @pytest.mark.parametrize("newer_first", [False, True])
-def test_law_3_of_two_attempts_at_one_merge_the_newer_counts(newer_first: bool) -> None:
+def test_law_3_only_the_newer_of_two_attempts_at_a_merge_counts(newer_first: bool) -> None:
     recorded = [Event(MERGE, "m", "m", "g", number, members=[f"s{number}"]) for number in (1, 2)]
     assert Accounts(recorded[::-1] if newer_first else recorded).merges["m"].members == ["s2"]

@@ -85,7 +85,7 @@ def test_every_dropped_row_is_written_with_its_stage_and_reason_and_accounted_fo
     assert result.summary.files == 0  # they are beside what the writers have written
 
 
-def test_a_run_that_was_cut_off_leaves_each_dropped_row_once(tmp_path: Path) -> None:
+def test_an_interrupted_and_resumed_run_leaves_each_dropped_row_once(tmp_path: Path) -> None:
     run, gone = str(tmp_path / "run"), tmp_path / "gone"
     with pytest.raises(CuratorError, match="the power is gone"):
         Pipeline([MinLength(), NoVowelAtTheEnd(fails_at="sea")]).run(
@@ -106,7 +106,7 @@ def test_a_run_that_was_cut_off_leaves_each_dropped_row_once(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
-def test_a_stage_has_a_folder_of_its_own_where_it_is_given_one(tmp_path: Path) -> None:
+def test_a_stage_can_have_its_own_folder_for_dropped_rows(tmp_path: Path) -> None:
     own = MinLength().with_(dropped=str(tmp_path / "short"))
     assert (
         f"writes the rows that it drops to {tmp_path / 'short'}"
@@ -118,7 +118,7 @@ def test_a_stage_has_a_folder_of_its_own_where_it_is_given_one(tmp_path: Path) -
         Pipeline([own, MinLength(min_length=4).with_(dropped=str(tmp_path / "short"))]).run(initial_tasks=batches())
 
 
-def test_the_command_prints_what_was_dropped_with_what_is_at_fault_marked(tmp_path: Path) -> None:
+def test_the_command_prints_dropped_rows_with_the_parts_at_fault_marked(tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     Pipeline([MinLength(), NoVowelAtTheEnd()]).run(LocalExecutor(workers=0), initial_tasks=batches(), run_dir=run)
     shown = CliRunner().invoke(drops_command, [run, "--stage", "MinLength"]).output

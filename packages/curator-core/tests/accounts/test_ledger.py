@@ -73,7 +73,7 @@ patient = settings(max_examples=50, deadline=None, suppress_health_check=[Health
 @pytest.mark.slow
 @patient
 @given(st.lists(events(), max_size=5))
-def test_events_come_back_as_they_were_written(given_events: list[Event]) -> None:
+def test_events_are_read_as_they_were_written(given_events: list[Event]) -> None:
     table = events_table(given_events)
     assert list(events_from(table)) == given_events
     # A slice, such as a reader of a part of a file gets.
@@ -95,7 +95,7 @@ def counted(totals: StageTotals) -> tuple[object, ...]:
 @pytest.mark.slow
 @patient
 @given(st.lists(events(), max_size=6))
-def test_totals_of_a_table_are_those_of_its_events(given_events: list[Event]) -> None:
+def test_totals_of_a_table_equal_those_of_its_events(given_events: list[Event]) -> None:
     by_table, by_event = Tally(), Tally()
     by_table.add_table(events_table(given_events)["counts"])
     for event in given_events:
@@ -111,7 +111,7 @@ def test_totals_of_a_table_are_those_of_its_events(given_events: list[Event]) ->
 @pytest.mark.slow
 @patient
 @given(st.lists(events(), max_size=12), st.integers(0, 20), st.integers(1, 4))
-def test_counts_that_are_handed_on_in_pieces_add_up_to_all(given_events: list[Event], few: int, every: int) -> None:
+def test_counts_passed_on_in_pieces_add_up_to_the_total(given_events: list[Event], few: int, every: int) -> None:
     at_once, worker, driver = Tally(), Tally(), Tally()
     for number, event in enumerate(given_events, start=1):
         at_once.add(event.counts)
@@ -126,7 +126,7 @@ def test_counts_that_are_handed_on_in_pieces_add_up_to_all(given_events: list[Ev
         assert counted(found) == counted(totals)
 
 
-def test_counts_of_many_calls_are_few_when_they_are_handed_on_and_while_they_wait() -> None:
+def test_counts_of_many_calls_are_summed_when_passed_on_and_while_waiting() -> None:
     tally = Tally()
     for _ in range(10_000):
         tally.add([StagePerfStats("Read", rows_in=1, rows_out=1)])
@@ -135,7 +135,7 @@ def test_counts_of_many_calls_are_few_when_they_are_handed_on_and_while_they_wai
     assert (count.stage_name, count.calls, count.rows_in) == ("Read", 10_000, 10_000)
 
 
-def test_nothing_is_known_before_it_is_flushed_and_everything_after(tmp_path: Path) -> None:
+def test_records_can_be_read_only_after_they_are_flushed(tmp_path: Path) -> None:
     writer = LedgerWriter(str(tmp_path))
     writer.event(Event(DONE, "s", "s", "g"))
     assert list(read_events(str(tmp_path))) == []
@@ -144,7 +144,7 @@ def test_nothing_is_known_before_it_is_flushed_and_everything_after(tmp_path: Pa
 
 
 @pytest.mark.parametrize("folder", ["rejects", "results"])
-def test_laws_3_and_4_no_event_is_durable_before_what_it_stands_for(tmp_path: Path, folder: str) -> None:
+def test_laws_3_and_4_no_event_is_on_disk_before_the_records_it_promises(tmp_path: Path, folder: str) -> None:
     """A resumed run takes an event as proof that the rejects and results of its task are there too."""
     obstacle = tmp_path / folder
     obstacle.write_text("a file where the folder is to be: nothing can be written into it")
@@ -163,7 +163,7 @@ def test_laws_3_and_4_no_event_is_durable_before_what_it_stands_for(tmp_path: Pa
     assert [path.is_file() for path in obstacle.iterdir()] == [True]
 
 
-def test_of_a_result_that_two_attempts_stored_the_newer_is_read(tmp_path: Path) -> None:
+def test_if_two_attempts_stored_a_result_the_newer_is_read(tmp_path: Path) -> None:
     for attempt in (1, 2):
         writer = LedgerWriter(str(tmp_path), attempt)
         writer.keep("s", pa.py_buffer(b"of attempt %d" % attempt))
@@ -184,7 +184,7 @@ def test_many_flushes_leave_few_files_and_lose_nothing(tmp_path: Path, monkeypat
     assert len(list((tmp_path / "ledger").iterdir())) <= 2 * 4 * 4
 
 
-def test_what_is_packed_while_somebody_reads_is_read_all_the_same(
+def test_records_are_found_even_if_they_are_packed_during_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "PACK_FILES", 4)
@@ -203,7 +203,7 @@ def test_what_is_packed_while_somebody_reads_is_read_all_the_same(
     assert found == {"s0", "s1", "s2", "s3"}
 
 
-def test_a_packing_that_was_cut_off_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_packing_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "PACK_FILES", 4)
     monkeypatch.setattr(storage, "remove", lambda path: None)  # the writer dies between writing and removing
     writer = LedgerWriter(str(tmp_path))
@@ -221,7 +221,7 @@ def test_a_packing_that_was_cut_off_counts_nothing_twice(tmp_path: Path, monkeyp
     assert tally.stages["Stage"].rows_in == 40
 
 
-def test_the_list_of_sources_remembers_the_last_word_on_each(tmp_path: Path) -> None:
+def test_the_list_of_sources_keeps_the_last_entry_for_each(tmp_path: Path) -> None:
     listing = SourceList(str(tmp_path))
     listing.note([Listed("a", "1"), Listed("b", "1", '[["x", null], ["y", null]]')])
     listing.note([Listed("a", "2")])
@@ -248,7 +248,7 @@ def test_leaves_beyond_a_hundred_thousand_stay_in_order(tmp_path: Path) -> None:
     assert accounts.settle("s").done == Fraction(4, 100_002)
 
 
-def test_any_reader_of_parquet_can_ask_where_rows_went(tmp_path: Path) -> None:
+def test_any_reader_of_parquet_can_query_what_became_of_rows(tmp_path: Path) -> None:
     """The queries in docs/ledger.md use only the files, and no code of ours."""
     trial = Trial(tmp_path, config={"workers": 0}, files=5, seconds=0.0)
     trial.run()
@@ -300,7 +300,7 @@ def stop(state: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_lives_in_an_object_store_is_resumed(s3_bucket: str, tmp_path: Path) -> None:
+def test_a_run_in_an_object_store_is_resumed(s3_bucket: str, tmp_path: Path) -> None:
     place = f"{s3_bucket}/{uuid.uuid4().hex}"
     put_inputs(place, 6)
     here = LocalExecutor(workers=0)

@@ -32,7 +32,7 @@ REJECT = st.builds(Reject, TEXT, TEXT, TEXT, TEXT, st.none() | st.binary(max_siz
 
 @pytest.mark.slow
 @given(st.lists(REJECT, max_size=30), st.integers(1, 8), st.integers(1, 40))
-def test_what_is_spooled_comes_back_in_order(given_: list[Reject], kept: int, kept_bytes: int) -> None:
+def test_spooled_rejects_are_read_in_order(given_: list[Reject], kept: int, kept_bytes: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool, "KEPT", kept)
         patch.setattr(spool, "KEPT_BYTES", kept_bytes)
@@ -51,7 +51,7 @@ def test_what_is_spooled_comes_back_in_order(given_: list[Reject], kept: int, ke
 
 
 @pytest.mark.slow
-def test_a_file_of_nothing_but_bad_rows_does_not_fill_memory(tmp_path: Path) -> None:
+def test_a_file_with_only_bad_rows_does_not_fill_memory(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("x")
     (tmp_path / "run.py").write_text(
         "import resource, sys\n"
@@ -83,7 +83,9 @@ def test_a_file_of_nothing_but_bad_rows_does_not_fill_memory(tmp_path: Path) -> 
     assert (group.reason, group.rows, [row["position"] for row in group.examples]) == ("bad", 60_000, ["0", "1"])
 
 
-def test_where_rejects_cannot_wait_the_run_stops_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_rejects_cannot_be_spooled_the_run_stops_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in.txt").write_text("x")
     monkeypatch.setattr(spool, "KEPT", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
@@ -148,7 +150,9 @@ class Fails(FanOut[FileGroupTask, DocumentBatch]):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [Lines(), Fails()], ids=lambda stage: type(stage).__name__)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_whose_name_is_no_text_is_reported_with_its_name(tmp_path: Path, stage: Any, workers: int) -> None:
+def test_a_file_whose_name_is_not_valid_text_is_reported_with_its_name(
+    tmp_path: Path, stage: Any, workers: int
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     try:

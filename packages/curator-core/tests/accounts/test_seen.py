@@ -74,7 +74,7 @@ def run(folder: Path, workers: int = 0, **options: object) -> Seen:
     return read_seen(str(folder))
 
 
-def test_every_row_is_in_the_histogram_and_the_kept_ones_are_those_of_the_filter(tmp_path: Path) -> None:
+def test_every_row_is_in_the_histogram_and_the_counts_of_kept_rows_equal_the_filters(tmp_path: Path) -> None:
     seen = run(tmp_path / "run")
     (score,) = seen.stages["MinWords"].scores
     sizes = [len(text.split()) for batch in batches() for text in batch.to_pyarrow()["text"].to_pylist()]
@@ -100,7 +100,7 @@ def test_a_limit_moved_to_an_edge_leaves_as_many_rows_as_a_run_with_it(tmp_path:
 
 
 @pytest.mark.slow
-def test_what_is_seen_does_not_depend_on_the_workers(tmp_path: Path) -> None:
+def test_samples_and_counts_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     alone = run(tmp_path / "0").to_json()
     assert json.dumps(run(tmp_path / "2", 2).to_json(), default=str) == json.dumps(alone, default=str)
 
@@ -119,7 +119,7 @@ class Watched(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_a_worker_keeps_copies_of_samples_and_no_batch_that_they_are_from(tmp_path: Path) -> None:
+def test_a_worker_keeps_copies_of_samples_and_not_their_batches(tmp_path: Path) -> None:
     Watched.seen.clear()
     Watched.alive.clear()
     stages = [Watched(), MinWords()]
@@ -129,7 +129,7 @@ def test_a_worker_keeps_copies_of_samples_and_no_batch_that_they_are_from(tmp_pa
 
 
 @pytest.mark.slow
-def test_samples_are_near_and_far_on_both_sides_and_say_where_they_are_from(tmp_path: Path) -> None:
+def test_samples_are_near_and_far_on_both_sides_and_have_their_places(tmp_path: Path) -> None:
     stage = run(tmp_path / "run", seen={"samples": 5}).stages["MinWords"]
     groups: dict[tuple[str, str, bool], list[float]] = {}
     for sample in stage.samples:
@@ -147,7 +147,7 @@ def test_samples_are_near_and_far_on_both_sides_and_say_where_they_are_from(tmp_
     assert rows["kept"] + sum(rows["dropped"].values()) == 300
 
 
-def test_nothing_is_kept_where_it_is_not_wanted_and_a_wrong_option_is_named(tmp_path: Path) -> None:
+def test_nothing_is_kept_if_switched_off_and_a_wrong_option_is_named(tmp_path: Path) -> None:
     assert run(tmp_path / "run", seen=False).stages == {}
     assert not list(tmp_path.glob("run/seen/*")) + list(tmp_path.glob("run/samples/*"))
     with pytest.raises(UsageError, match="seen has no option 'sample'; did you mean 'samples'"):
@@ -157,7 +157,7 @@ def test_nothing_is_kept_where_it_is_not_wanted_and_a_wrong_option_is_named(tmp_
 @pytest.mark.parametrize(
     ("keeps", "inclusive"), [("at least", True), ("at least", False), ("at most", True), ("at most", False)]
 )
-def test_the_edge_of_a_limit_parts_what_it_keeps_from_what_it_drops(keeps: str, inclusive: bool) -> None:
+def test_the_edge_of_a_limit_separates_kept_scores_from_dropped_ones(keeps: str, inclusive: bool) -> None:
     limit = Limit("limit", 0.3, keeps, inclusive)  # type: ignore[arg-type]
     for value in (0.3, np.nextafter(0.3, 0), np.nextafter(0.3, 1)):
         beyond = value > 0.3 if keeps == "at least" else value < 0.3
@@ -173,7 +173,7 @@ def test_the_edge_of_a_limit_parts_what_it_keeps_from_what_it_drops(keeps: str, 
     st.integers(1, 4),
     st.randoms(use_true_random=False),
 )
-def test_what_a_worker_forgets_is_not_among_the_first_of_all(
+def test_a_row_that_a_worker_discards_is_not_among_the_first_of_all(
     tasks: list[list[int]], most: int, workers: int, draw: Random
 ) -> None:
     unlike = draw.sample(range(1000), sum(map(len, tasks)))
@@ -203,7 +203,7 @@ def test_what_a_worker_forgets_is_not_among_the_first_of_all(
         max_size=6,
     )
 )
-def test_bins_are_the_same_where_tasks_are_small_and_where_they_are_large(
+def test_bins_are_the_same_for_small_and_for_large_tasks(
     tasks: list[list[tuple[float, bool, bool, bool]]],
 ) -> None:
     made = []
@@ -228,7 +228,7 @@ def test_bins_are_the_same_where_tasks_are_small_and_where_they_are_large(
             assert row[name] == counted
 
 
-def test_columns_tokens_and_overlap_are_counted_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_columns_tokens_and_overlap_are_counted_if_requested(tmp_path: Path) -> None:
     tasks = batches(2)
     Pipeline([MinWords(), MinWords(min_words=6)]).run(
         LocalExecutor(workers=0),
@@ -255,7 +255,7 @@ def test_columns_tokens_and_overlap_are_counted_where_they_are_asked_for(tmp_pat
     assert seen.overlap == {"MinWords": {"MinWords#2": outside}, "MinWords#2": {"MinWords": outside}}
 
 
-def test_a_tokenizer_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(CuratorError, match="no-such-tokenizer"):
         run(tmp_path / "run", seen={"tokens": str(tmp_path / "no-such-tokenizer.model")})
     assert not (tmp_path / "run" / "ledger").exists()
@@ -283,7 +283,7 @@ class BothSides(ColumnFilter):
         return pc.and_(long, pc.greater_equal(pc.struct_field(scores, "words"), pa.scalar(self.min_words)))
 
 
-def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Path) -> None:
+def test_moving_a_limit_is_exact_if_one_test_compares_several_scores(tmp_path: Path) -> None:
     texts = ["a", "a b", "abcdef", "abc def", "a b c d", "ab", "abcd e"]
     batch = DocumentBatch(data=pa.table({"text": texts}))
     place = str(tmp_path / "run")
@@ -310,7 +310,7 @@ class Endless(MinWords):
 
 
 @pytest.mark.slow
-def test_passages_are_searched_no_further_than_the_text_is_shown(tmp_path: Path) -> None:
+def test_passages_are_searched_only_in_the_text_that_is_shown(tmp_path: Path) -> None:
     Endless.named.clear()
     texts = pa.table({"text": ["word " * 2_000]})
     Pipeline([Endless()]).run(
@@ -322,7 +322,7 @@ def test_passages_are_searched_no_further_than_the_text_is_shown(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("module", "name", "value"), SMALL)
-def test_what_is_read_piece_by_piece_is_the_same(
+def test_reading_piece_by_piece_gives_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, value: int
 ) -> None:
     """Small folders are read whole, large ones in pieces; here pieces are merged after every row."""
@@ -331,7 +331,7 @@ def test_what_is_read_piece_by_piece_is_the_same(
     assert read_seen(str(tmp_path / "run")).to_json() == whole
 
 
-def test_a_row_that_two_workers_have_kept_is_one_sample(tmp_path: Path) -> None:
+def test_a_row_kept_by_two_workers_is_one_sample(tmp_path: Path) -> None:
     once = run(tmp_path / "run", seen={"samples": 5}).to_json()
     for name in ("samples", "seen"):
         for file in list((tmp_path / "run" / name).iterdir()):

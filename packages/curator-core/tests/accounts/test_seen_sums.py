@@ -88,9 +88,7 @@ def by_task(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_has_all_of_a_source_keeps_its_sums_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_has_a_whole_source_keeps_only_its_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "sums")
     run(tmp_path / "workers", workers=2)
     by_task(monkeypatch)
@@ -106,7 +104,7 @@ def test_a_worker_that_has_all_of_a_source_keeps_its_sums_alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_the_driver_adds_up_what_workers_have_kept_by_task(
+def test_the_driver_adds_up_the_counts_that_workers_kept_by_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
 ) -> None:
     by_task(monkeypatch)
@@ -127,9 +125,7 @@ def test_the_driver_adds_up_what_workers_have_kept_by_task(
 
 
 @pytest.mark.slow
-def test_a_part_that_is_written_before_the_source_is_through_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_written_before_the_source_is_done_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "whole")
     monkeypatch.setattr(ledger, "FLUSH_EVENTS", 7)
     run(tmp_path / "parts")
@@ -157,7 +153,7 @@ def counts(draw: st.DrawFn, tokens: list[int] | None) -> pa.Table:
 @pytest.mark.slow
 @settings(max_examples=30)
 @given(st.sampled_from([None, [3]]).flatmap(lambda tokens: st.tuples(counts(tokens), counts(tokens))))
-def test_sums_of_sums_are_sums(tables: tuple[pa.Table, pa.Table]) -> None:
+def test_sums_of_sums_are_correct(tables: tuple[pa.Table, pa.Table]) -> None:
     first, second = tables
     whole = summed(pa.concat_tables([first, second]))
     whole.validate(full=True)

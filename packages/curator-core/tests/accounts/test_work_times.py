@@ -24,7 +24,7 @@ def content(times: WorkTimes, folder: Path, name: str = "0001-x") -> dict:
 
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 50), st.floats(0, 400)), min_size=1, max_size=30))
-def test_every_second_of_work_is_in_a_slot_and_there_are_few_of_them(
+def test_every_second_of_work_is_in_a_slot_and_there_are_few_slots(
     tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, float, float]]
 ) -> None:
     times = WorkTimes()
@@ -42,7 +42,7 @@ def test_every_second_of_work_is_in_a_slot_and_there_are_few_of_them(
 
 
 @pytest.mark.slow
-def test_the_workers_of_one_attempt_stand_on_one_axis_and_the_rest_is_counted(tmp_path: Path) -> None:
+def test_the_workers_of_one_attempt_share_an_axis_and_others_are_counted(tmp_path: Path) -> None:
     for number in range(MOST_WORKERS + 3):
         times = WorkTimes()
         times.worker = f"w{number}<b>"
@@ -74,7 +74,7 @@ def test_the_workers_of_one_attempt_stand_on_one_axis_and_the_rest_is_counted(tm
 
 
 @pytest.mark.parametrize("stages", [1, 5, 6, 17, 30, 31])
-def test_every_stage_has_marks_of_its_own_in_the_timeline(stages: int) -> None:
+def test_every_stage_has_its_own_marks_in_the_timeline(stages: int) -> None:
     """Five shades, and beyond them the same with stripes; those that take the most time are plain."""
     busy = {f"Stage{number:02d}": float(1 + number) for number in range(stages)} | {"Idle": 0.0}
     slots = {name: [min(1.0, seconds)] for name, seconds in busy.items()}

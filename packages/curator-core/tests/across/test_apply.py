@@ -73,14 +73,14 @@ def applied(files: list[str], *stages: Any, workers: int = 0) -> tuple[pa.Table,
     return table, dict(result.summary.stages[1].dropped)
 
 
-def test_what_is_removed_goes_with_the_reason_in_the_accounts(files, decided):
+def test_removed_rows_are_dropped_with_the_reason_in_the_accounts(files, decided):
     table, dropped = applied(files, ApplyDecisions(path=decided))
     assert table["id"].to_pylist() == [n for n in range(18) if n not in (1, 5, 16)]
     assert table.column_names == ["id", "text"]
     assert dropped == {"near duplicate": 1, "exact duplicate": 1, "url": 1}
 
 
-def test_a_copy_of_what_went_too_counts_as_an_exact_duplicate(tmp_path, files):
+def test_a_copy_of_a_removed_document_counts_as_an_exact_duplicate(tmp_path, files):
     columns = {**DECIDED, "copy_of": [at(2, 4), None, None, None, None]}
     _, dropped = applied(files, ApplyDecisions(path=write(tmp_path / "copies", files, columns)))
     assert dropped == {"exact duplicate": 2, "url": 1}
@@ -97,7 +97,7 @@ def test_rows_are_marked_and_all_of_them_stay(files, decided):
     assert {row["cluster_size"] for row in table.to_pylist() if row["id"] not in marked} == {1}
 
 
-def test_marks_can_be_chosen_and_called_otherwise(files, decided):
+def test_marks_can_be_chosen_and_renamed(files, decided):
     columns = ["decision", "rule", "jaccard", "containment", "new_words"]
     table, _ = applied(files, ApplyDecisions(path=decided, mode="annotate", columns=columns, prefix="dup_"))
     assert table.column_names == ["id", "text", *(f"dup_{name}" for name in columns)]
@@ -106,7 +106,7 @@ def test_marks_can_be_chosen_and_called_otherwise(files, decided):
     assert table.schema.field("dup_new_words").type == pa.int32()
 
 
-def test_where_rows_have_no_ids_the_witness_is_named_by_its_place(tmp_path, files):
+def test_if_rows_have_no_ids_the_witness_is_named_by_its_place(tmp_path, files):
     without = {name: values for name, values in DECIDED.items() if name not in ("id", "witness_id")}
     table, _ = applied(files, ApplyDecisions(path=write(tmp_path / "other", files, without), mode="annotate"))
     places = [place for place in table["duplicate_of"].to_pylist() if place]
@@ -123,7 +123,7 @@ def test_a_column_of_the_data_is_not_overwritten(decided, mode):
         stage.process(DocumentBatch(data=rows, task_id="any"))
 
 
-def test_the_removed_can_be_written_out_with_why(files, decided):
+def test_removed_rows_can_be_written_with_the_reason(files, decided):
     columns = ["rule", "duplicate_of", "containment"]
     table, dropped = applied(files, ApplyDecisions(path=decided, mode="removed", columns=columns))
     assert [row["id"] for row in table.to_pylist()] == [1, 5, 16]
@@ -141,14 +141,14 @@ def test_the_removed_can_be_written_out_with_why(files, decided):
         ({"weight": "log"}, {2: 2.0, 12: 2.584962501}),
     ],
 )
-def test_a_survivor_carries_the_weight_of_its_cluster(files, decided, how, weights):
+def test_a_remaining_row_has_the_weight_of_its_cluster(files, decided, how, weights):
     table, dropped = applied(files, ApplyDecisions(path=decided, mode="rehydrate", **how))
     assert sum(dropped.values()) == 3
     found = dict(zip(table["id"].to_pylist(), table["weight"].to_pylist(), strict=True))
     assert found == {n: weights.get(n, 1.0) for n in range(18) if n not in (1, 5, 16)}
 
 
-def test_a_survivor_stands_as_often_as_its_cluster_was_large(files, decided):
+def test_a_remaining_row_is_repeated_as_often_as_its_cluster_is_large(files, decided):
     table, _ = applied(files, ApplyDecisions(path=decided, mode="rehydrate", repeat=True))
     once = [n for n in range(18) if n not in (1, 5, 16)]
     assert table["id"].to_pylist() == sorted([*once, 2, 12, 12])
@@ -156,7 +156,7 @@ def test_a_survivor_stands_as_often_as_its_cluster_was_large(files, decided):
 
 
 @pytest.mark.slow
-def test_part_of_a_weight_is_a_chance_that_depends_on_the_seed_and_the_place_alone(tmp_path, files):
+def test_the_fraction_of_a_weight_is_a_chance_that_depends_only_on_seed_and_place(tmp_path, files):
     columns = {
         "number": [at(batch, row) for batch in range(BATCHES) for row in range(ROWS)],
         "decision": [KEPT] * 18,
@@ -175,7 +175,7 @@ def test_part_of_a_weight_is_a_chance_that_depends_on_the_seed_and_the_place_alo
     assert repeats(7, workers=2) == found[7]
 
 
-def test_the_input_must_be_what_the_decisions_were_made_of(tmp_path, files, decided):
+def test_the_input_must_be_the_one_that_the_decisions_were_made_from(tmp_path, files, decided):
     Path(files[1]).write_text('{"id": 6, "text": "t"}\n')
     with pytest.raises(RunRefused, match="has 1 rows, and had 6"):
         applied(files, ApplyDecisions(path=decided))
@@ -183,7 +183,7 @@ def test_the_input_must_be_what_the_decisions_were_made_of(tmp_path, files, deci
         applied([str(Path(files[0]).rename(tmp_path / "new.jsonl"))], ApplyDecisions(path=decided))
 
 
-def test_a_folder_without_decisions_is_refused_before_any_row(tmp_path, files):
+def test_a_folder_without_decisions_is_refused_before_any_row_is_read(tmp_path, files):
     with pytest.raises(UsageError, match="no complete table of decisions"):
         applied(files, ApplyDecisions(path=str(tmp_path)))
 

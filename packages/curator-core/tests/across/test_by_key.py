@@ -42,7 +42,7 @@ ROWS = st.lists(st.tuples(st.sampled_from(["a", "b", None, "ü"]), st.integers(0
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(rows=ROWS, cut=st.integers(0, 40), partitions=st.sampled_from([1, 2, 64]), seed=st.integers(0, 2))
-def test_the_order_depends_on_keys_and_seed_alone_and_rows_of_a_key_stay_in_order(
+def test_the_order_depends_only_on_keys_and_seed_and_rows_of_a_key_stay_in_order(
     tmp_path_factory, rows, cut, partitions, seed
 ):
     table = pa.table(
@@ -62,7 +62,7 @@ def test_the_order_depends_on_keys_and_seed_alone_and_rows_of_a_key_stay_in_orde
         assert numbers == sorted(numbers)
 
 
-def test_another_seed_is_another_order(tmp_path):
+def test_another_seed_gives_another_order(tmp_path):
     table = pa.table({"id": [str(n) for n in range(100)]})
     one, other = (order(written(tmp_path / str(seed), [table], seed=seed)) for seed in (1, 2))
     assert one != other
@@ -91,7 +91,7 @@ def some_rows() -> list[pa.Table]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", [HERE, LocalExecutor(workers=2), ChaoticExecutor({"seed": 2})])
-def test_a_group_is_all_rows_of_a_key_and_what_does_not_come_back_is_counted(tmp_path, executor):
+def test_a_group_has_all_rows_of_a_key_and_rows_not_returned_are_counted(tmp_path, executor):
     folder = written(tmp_path, some_rows(), key_column="k", partitions=4)
     result = groups(folder, batch_bytes=200).run(executor)
     found = {row["k"]: row["n"] for task in result.tasks for row in task.to_pyarrow().to_pylist()}
@@ -100,7 +100,7 @@ def test_a_group_is_all_rows_of_a_key_and_what_does_not_come_back_is_counted(tmp
     assert (stage.rows_in, stage.rows_out, stage.dropped) == (310, 30, {"grouped": 280})
 
 
-def test_two_keys_of_one_hash_are_two_groups():
+def test_two_keys_with_the_same_hash_are_two_groups():
     table = pa.table({"k": ["a", "a", "b", "b"], "n": [1, 2, 3, 4]})  # as if "a" and "b" had one hash
     assert [group["n"].to_pylist() for group in _groups(table, ["k"])] == [[1, 2], [3, 4]]
 
@@ -114,7 +114,7 @@ class Counts(Biggest):
         yield last
 
 
-def test_a_group_that_does_not_fit_is_refused_or_handed_over_in_pieces(tmp_path):
+def test_a_group_that_does_not_fit_is_refused_or_passed_on_in_pieces(tmp_path):
     rows = [pa.table({"k": ["same"] * 500, "n": range(at, at + 500)}) for at in range(0, 3000, 500)]
     folder = written(tmp_path, rows, key_column="k")
     with pytest.raises(CuratorError, match=r"the rows of one key take more than Biggest\.memory.*'same'"):
@@ -135,7 +135,7 @@ def test_groups_need_a_shuffle_by_key(tmp_path):
         groups(str(tmp_path)).run(HERE)
 
 
-def test_what_the_keys_are_stands_in_the_manifest(tmp_path):
+def test_the_manifest_says_what_the_keys_are(tmp_path):
     folder = written(tmp_path, some_rows(), key_column=["k", "n"], seed=3)
     assert read_manifest(folder).facts == {"key_columns": ["k", "n"], "seed": 3}
 

@@ -81,7 +81,7 @@ def test_the_reader_finds_the_same_rows_in_the_same_order_with_the_same_numbers(
     assert seen(str(folder / "fewer")) == seen(before)
 
 
-def test_a_file_of_large_partitions_says_of_each_row_where_it_comes_from(tmp_path, monkeypatch):
+def test_a_file_of_large_partitions_records_where_each_row_comes_from(tmp_path, monkeypatch):
     from curator_core.across import shuffle
 
     monkeypatch.setattr(shuffle, "_LEAST_BATCH_BYTES", 200)
@@ -94,7 +94,7 @@ def test_a_file_of_large_partitions_says_of_each_row_where_it_comes_from(tmp_pat
 
 
 @pytest.mark.slow
-def test_files_are_opened_once_for_each_partition_and_lot_and_no_longer_for_each_file(tmp_path, monkeypatch):
+def test_files_are_opened_once_for_each_partition_and_portion(tmp_path, monkeypatch):
     files, partitions = 300, 40
     rng = np.random.default_rng(0)
     before = shuffled(
@@ -118,7 +118,7 @@ def test_files_are_opened_once_for_each_partition_and_lot_and_no_longer_for_each
     assert opens(str(tmp_path / "few")) == lots  # few enough to stay open
 
 
-def test_at_full_size_there_are_few_files_and_opens():
+def test_at_full_size_few_files_are_written_and_opened():
     # 10,000 sources of 5,000 documents with 26 rows of 12 bytes each, and 4,000 partitions.
     files = [module.ShuffleFile(str(number), 130_000, 130_000 * 12, "", number, 1) for number in range(10_000)]
     lots = module._lots(files, 256 << 20)
@@ -142,7 +142,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers(tmp_path):
     assert all(one == other for one, other in itertools.pairwise(found))
 
 
-def test_what_is_no_complete_shuffle_is_refused(tmp_path):
+def test_an_incomplete_shuffle_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds no complete shuffle"):
         compact(str(tmp_path), str(tmp_path / "few")).run(HERE)
     for wrong in ({"path": ""}, {"path": "a", "size": "much"}):

@@ -72,9 +72,7 @@ def at(batch: int, row: int) -> int:
     parts=st.integers(1, 14),
     group=st.sampled_from([1, 3, 1000]),
 )
-def test_the_part_of_a_batch_holds_what_was_decided_about_it_however_the_table_is_cut(
-    tmp_path_factory, chosen, parts, group
-):
+def test_the_part_of_a_batch_has_its_decisions_however_the_table_is_divided(tmp_path_factory, chosen, parts, group):
     rows = [removed(at(*place), 0, cluster_size=2) for place in sorted(chosen, key=lambda place: (-place[1], place[0]))]
     before, module._GROUP_ROWS = module._GROUP_ROWS, group
     try:
@@ -100,7 +98,7 @@ def test_numbers_and_groups_beyond_the_range_of_signed_integers_are_found(tmp_pa
         assert module._bounds(file.metadata).tolist() == [[5, (1 << 64) - 1]]
 
 
-def test_the_place_of_document_and_witness_comes_from_the_roll(tmp_path: Path):
+def test_the_places_of_document_and_witness_come_from_the_roll(tmp_path: Path):
     rows = [removed(at(1, 2), at(6, 3)), kept(at(6, 3), 2)]
     (table,) = written(tmp_path, rows, roll_of(8)).tables()
     assert table.schema.equals(SCHEMA)
@@ -141,7 +139,7 @@ def test_an_unfinished_folder_and_a_damaged_part_are_named(tmp_path: Path):
         list(table.tables())
 
 
-def test_an_empty_table_is_one(tmp_path: Path):
+def test_an_empty_table_is_a_valid_table(tmp_path: Path):
     table = written(tmp_path, [], roll_of(3))
     assert table.of_batch(2).schema.equals(SCHEMA)
     assert list(table.tables()) == []
@@ -153,7 +151,7 @@ def test_an_empty_table_is_one(tmp_path: Path):
 # Lists of ids
 
 
-def test_the_removed_are_listed_for_other_tools(tmp_path: Path):
+def test_removed_documents_are_listed_for_other_tools(tmp_path: Path):
     rows = [removed(1, 0), kept(0, 3), removed(2, 0, id="Zürich \u2028 2")]
     written(tmp_path / "table", rows, roll_of(1))
     for ending in ("txt", "jsonl", "parquet"):
@@ -196,7 +194,7 @@ def sizes_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), parts=st.integers(1, 6))
-def test_stricter_limits_undo_what_does_not_meet_them_and_nothing_else(tmp_path_factory, data, parts):
+def test_stricter_limits_undo_only_removals_that_do_not_meet_them(tmp_path_factory, data, parts):
     numbers = [at(batch, row) for batch in range(6) for row in range(5)]
     witnesses = data.draw(st.sets(st.sampled_from(numbers), min_size=1, max_size=4))
     rows: dict[int, dict[str, Any]] = {}

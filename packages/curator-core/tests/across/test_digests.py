@@ -18,7 +18,7 @@ def pairs(values, **options):
     ), found.present.tolist()
 
 
-def test_two_ways_to_write_an_accent_are_one_text():
+def test_an_accent_written_in_two_ways_gives_the_same_text():
     found, present = pairs(pa.array(["caf\u00e9", "cafe\u0301", "cafe"]))
     assert found[0] == found[1] != found[2]
     assert [length for *_, length in found] == [4, 4, 4]
@@ -31,7 +31,7 @@ def test_nothing_is_a_copy_of_null_or_of_the_empty_text():
     assert pairs(pa.array([None, 3]))[1] == [False, True]
 
 
-def test_normalized_texts_differ_neither_by_case_nor_by_what_is_between_words():
+def test_normalized_texts_do_not_differ_by_case_or_by_what_is_between_words():
     found, _ = pairs(pa.array(["Hello,  World!", "hello world", "helloworld", "ΑΒΓ", "αβγ"]), normalize=True)
     assert found[0] == found[1] != found[2]
     assert found[3] == found[4]
@@ -45,12 +45,12 @@ def test_the_hash_is_fixed():
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
 )
-def test_how_arrow_holds_a_text_makes_no_difference(kind):
+def test_the_arrow_type_of_a_text_makes_no_difference(kind):
     values = ["a", None, "bb", "a"]
     assert pairs(pa.array(values, kind)) == pairs(pa.array(values, pa.string()))
 
 
-def test_a_value_among_others_of_other_types_is_equal_to_the_same_one_in_a_column_of_its_own_type():
+def test_a_value_in_a_mixed_column_equals_the_same_value_in_a_column_of_its_type():
     values = ["a", 5, None, 2.5, [1, "b"]]
     mixed, present = pairs(pa.ExtensionArray.from_storage(JSON, pa.array([v and json.dumps(v) for v in values])))
     assert present == [True, True, False, True, True]
@@ -60,7 +60,7 @@ def test_a_value_among_others_of_other_types_is_equal_to_the_same_one_in_a_colum
 
 
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=5)), max_size=20), st.integers(0, 3))
-def test_equal_bytes_and_only_those_have_equal_hashes_in_slices_too(values, start):
+def test_equal_bytes_and_only_those_have_equal_hashes_also_in_slices(values, start):
     whole = pa.array(values, pa.binary())
     found, present = pairs(whole.slice(start))
     cut = values[start:]
@@ -70,7 +70,7 @@ def test_equal_bytes_and_only_those_have_equal_hashes_in_slices_too(values, star
             assert (a == b) == ((one or b"") == (other or b""))
 
 
-def test_texts_that_are_only_looked_at_are_composed_already():
+def test_texts_that_are_only_checked_are_already_composed():
     kept = re.compile(
         re.sub(r"\\x\{(\w+)\}", lambda found: f"\\U{int(found[1], 16):08x}", _MAY_CHANGE).replace("[^", "[", 1)
     )

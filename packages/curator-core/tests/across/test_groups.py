@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core.across import groups
-from curator_core.across.groups import Groups, components, groups_of, stars
+from curator_core.across.groups import components, groups_of, stars
 from curator_core.errors import CuratorError, UsageError
 from curator_core.executors.local import LocalExecutor
 from curator_core.stages.files import parse_bytes
 from curator_core.testing.faults import ChaoticExecutor
+from curator_core.workflows import groups as groups_workflow
+from curator_core.workflows.groups import Groups
 
 HERE = LocalExecutor(workers=0)
 
@@ -53,7 +55,7 @@ def arrays(edges: list[tuple[int, int]]) -> tuple[Any, Any]:
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(EDGES)
-def test_components_are_those_of_a_naive_union_find(edges):
+def test_components_equal_those_of_a_naive_union_find(edges):
     members, smallest = components(*arrays(edges))
     assert dict(zip(members.tolist(), smallest.tolist(), strict=True)) == naive(edges)
     assert members.tolist() == sorted(naive(edges))
@@ -149,7 +151,8 @@ def test_a_long_chain_and_a_large_star_become_one_group_in_rounds(tmp_path, shap
 
 @pytest.mark.slow
 def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tmp_path, monkeypatch):
-    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+    for module in (groups, groups_workflow):
+        monkeypatch.setattr(module, "PART_ROWS", 300)
     write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
     solved(tmp_path, 15_000)
     expected = files_of(tmp_path / "a" / "out")
@@ -165,7 +168,7 @@ def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tm
 KILLED = """
 import os, signal, sys
 from curator_core.across import groups
-from curator_core.across.groups import Groups
+from curator_core.workflows.groups import Groups
 from curator_core.executors.local import LocalExecutor
 from curator_core.stages.files import parse_bytes
 from curator_core.testing.faults import ChaoticExecutor
@@ -201,7 +204,7 @@ def test_a_run_of_groups_that_is_killed_in_any_step_resumes_and_gives_the_same(t
 
 
 @pytest.mark.slow
-def test_folders_between_the_rounds_are_given_back(tmp_path):
+def test_folders_between_the_rounds_are_removed(tmp_path):
     write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
     solved(tmp_path, 15_000)
     assert [path.name for path in (tmp_path / "a" / "run" / "work").iterdir()] == ["notes"]
@@ -209,8 +212,9 @@ def test_folders_between_the_rounds_are_given_back(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["1MiB", 15_000])
-def test_a_batch_is_in_one_file_of_several(tmp_path, monkeypatch, memory):
-    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+def test_a_batch_is_in_only_one_of_several_files(tmp_path, monkeypatch, memory):
+    for module in (groups, groups_workflow):
+        monkeypatch.setattr(module, "PART_ROWS", 300)
     a, b = some_edges(5, 3000, 1200)
     write_edges(tmp_path / "edges", a, b)
     expected = naive([(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x != y])
@@ -221,7 +225,7 @@ def test_a_batch_is_in_one_file_of_several(tmp_path, monkeypatch, memory):
         assert sum(first >> 32 <= batch <= last >> 32 for _, first, last in parts) == 1
 
 
-def test_no_edges_are_no_groups(tmp_path):
+def test_no_edges_give_no_groups(tmp_path):
     write_edges(tmp_path / "edges", *arrays([]))
     assert solved(tmp_path, "1MiB") == {}
     (tmp_path / "none").mkdir()
@@ -234,7 +238,7 @@ def test_an_edge_from_a_document_to_itself_makes_no_group(tmp_path):
     assert solved(tmp_path, "1MiB") == {2: 2, 3: 2}
 
 
-def test_what_is_no_file_of_edges_is_named(tmp_path):
+def test_a_file_that_has_no_edges_is_named(tmp_path):
     (tmp_path / "edges").mkdir()
     (tmp_path / "edges" / "x.arrow").write_bytes(b"nothing of the kind")
     with pytest.raises(CuratorError, match=r"x\.arrow' is not a complete Arrow file of edges"):

@@ -60,7 +60,7 @@ def test_a_list_of_ids_becomes_a_table_that_removes_the_rows(tmp_path, monkeypat
     assert Decisions.open(str(tmp_path / "again")).removed == 3
 
 
-def test_resumed_with_more_files_the_table_is_that_of_all(tmp_path):
+def test_a_resumed_run_with_more_files_has_a_table_of_all_files(tmp_path):
     (tmp_path / "ids.jsonl").write_text('{"id": 1}\n{"id": 9}\n')
     folder = str(tmp_path / "decisions")
     decide = DecisionsFromList(ids=str(tmp_path / "ids.jsonl"), path=folder)

@@ -48,7 +48,7 @@ KEYS = st.none() | st.sampled_from(["a", "b", "c", "d", "", "é"])
     how=st.sampled_from(["left", "inner", "anti"]),
     name=st.sampled_from(["side.parquet", "side.jsonl", "side.jsonl.gz"]),
 )
-def test_it_joins_as_pandas_does_with_the_rows_in_order(tmp_path_factory, rows, entries, how, name):
+def test_the_join_equals_that_of_pandas_with_the_rows_in_order(tmp_path_factory, rows, entries, how, name):
     folder = tmp_path_factory.mktemp("side")
     table = pa.table({"key": pa.array(entries, pa.string()), "score": pa.array(entries.values(), pa.int64())})
     data = pa.table({"key": pa.array(rows, pa.string()), "n": pa.array(range(len(rows)), pa.int64())})
@@ -74,7 +74,7 @@ def test_it_joins_as_pandas_does_with_the_rows_in_order(tmp_path_factory, rows, 
     assert metrics == ({"no match": missing} if missing and how == "left" else {})
 
 
-def test_columns_are_chosen_and_called_with_a_prefix(tmp_path: Path):
+def test_columns_are_chosen_and_named_with_a_prefix(tmp_path: Path):
     path = side(tmp_path, pa.table({"address": ["x", "y"], "rank": [1, 2], "kind": ["a", "b"]}))
     rows = pa.table({"url": ["y", "z"], "rank": [0, 0]})
     found, _, _ = looked_up(rows, table=path, on="url", table_on="address", columns=["rank"], prefix="site_")
@@ -83,7 +83,7 @@ def test_columns_are_chosen_and_called_with_a_prefix(tmp_path: Path):
     assert everything.column_names == ["url", "rank", "s_rank", "s_kind"]
 
 
-def test_several_columns_make_one_key_and_numbers_are_equal_whatever_their_type(tmp_path: Path):
+def test_several_columns_form_a_key_and_numbers_are_equal_whatever_their_type(tmp_path: Path):
     path = side(
         tmp_path, pa.table({"host": ["a", "a", "b"], "year": pa.array([1, 2, 1], pa.int16()), "w": [10, 20, 30]})
     )
@@ -104,7 +104,7 @@ def test_keys_that_share_half_of_their_digest_are_distinguished(monkeypatch):
     assert KeyIndex.of(pa.table({"k": [5, 3, 5]}), ["k"]).twice() == (0, 2)
 
 
-def test_a_key_that_stands_twice_is_refused_with_the_rows(tmp_path: Path):
+def test_a_key_in_two_rows_is_refused_and_the_rows_are_named(tmp_path: Path):
     path = side(tmp_path, pa.table({"url": ["a", "b", None, None, "b"], "n": range(5)}))
     with pytest.raises(UsageError, match=r"rows 2 and 5 of .*side\.parquet' have the same key, url='b'"):
         looked_up(pa.table({"url": ["b"]}), table=path, on="url")
@@ -114,7 +114,7 @@ def test_a_key_that_stands_twice_is_refused_with_the_rows(tmp_path: Path):
     assert dropped == {"no match": 1}
 
 
-def test_a_table_too_large_for_the_memory_is_refused_with_the_way_out(tmp_path: Path):
+def test_a_table_too_large_for_the_memory_is_refused_with_a_remedy(tmp_path: Path):
     path = side(tmp_path, pa.table({"url": ["x" * 1000] * 1000, "n": range(1000)}))
     with pytest.raises(UsageError, match=r"more than memory=.* in each worker.*ShuffleWriter.*GroupByKey"):
         looked_up(pa.table({"url": ["b"]}), table=path, on="url", memory="100KiB")
@@ -126,7 +126,7 @@ def test_a_text_file_is_a_list_of_keys(tmp_path: Path):
     assert looked_up(rows, table=f"{tmp_path}/*.txt", on="id", how="anti")[0]["id"].to_pylist() == ["b", ""]
 
 
-def test_numbers_are_found_in_a_text_file_which_says_nothing_about_types(tmp_path: Path):
+def test_numbers_are_found_in_a_text_file_although_it_has_no_types(tmp_path: Path):
     (tmp_path / "ids.txt").write_text("3\n7\n")
     for kind in (pa.int64(), pa.float64(), pa.string()):
         rows = pa.table({"id": pa.array([1, 3, 7]).cast(kind)})

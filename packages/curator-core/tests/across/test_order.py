@@ -35,7 +35,7 @@ KINDS = {
 
 
 @given(st.sampled_from(list(KINDS)), st.booleans(), st.data())
-def test_keys_compare_as_values_do_and_null_comes_last(kind: pa.DataType, down: bool, data: st.DataObject) -> None:
+def test_keys_compare_like_values_and_null_comes_last(kind: pa.DataType, down: bool, data: st.DataObject) -> None:
     values = data.draw(st.lists(st.none() | KINDS[kind], max_size=8))
     table = pa.table({"a": pa.array(values, kind)})
     keys = sort_keys(table, ["a"], ["a"] if down else [], table.schema)
@@ -64,7 +64,7 @@ def test_nan_comes_after_all_numbers_and_before_null() -> None:
     assert keys[3] == keys[4] < keys[2] < keys[1] < keys[0]
 
 
-def test_a_list_is_no_key() -> None:
+def test_a_list_is_not_a_key() -> None:
     table = pa.table({"a": pa.array([[1]])})
     with pytest.raises(UsageError, match=r"Sort.columns names 'a', which holds list<.*sort by text, numbers"):
         sort_keys(table, ["a"], [], table.schema)
@@ -97,7 +97,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("cuts", [1 << 14, 4, 0], ids=["many cuts", "few cuts", "no cut"])
 @pytest.mark.parametrize("memory", ["128MiB", "8KiB"])
-def test_rows_are_in_order_and_equal_ones_as_they_came(
+def test_rows_are_in_order_and_equal_rows_stay_in_the_order_of_the_input(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: int, memory: str
 ) -> None:
     monkeypatch.setattr(order, "_OF_ALL", cuts)
@@ -109,7 +109,7 @@ def test_rows_are_in_order_and_equal_ones_as_they_came(
     assert not (tmp_path / "run" / "work").exists()
 
 
-def test_a_file_of_steps_sorts_as_well_and_workers_and_files_change_nothing(tmp_path: Path) -> None:
+def test_sorting_in_a_file_of_steps_does_not_depend_on_workers_and_files(tmp_path: Path) -> None:
     pytest.importorskip("curator_text")
     written(tmp_path, [ROWS[at : at + 50] for at in range(0, 600, 50)])
     file = tmp_path / "sort.yaml"
@@ -122,14 +122,14 @@ def test_a_file_of_steps_sorts_as_well_and_workers_and_files_change_nothing(tmp_
     assert 1 < len(list((tmp_path / "out").glob("*.jsonl"))) <= 4
 
 
-def test_whole_numbers_and_floats_of_different_files_are_one_order(tmp_path: Path) -> None:
+def test_whole_numbers_and_floats_of_different_files_have_one_order(tmp_path: Path) -> None:
     pytest.importorskip("curator_text")
     data = written(tmp_path, [[{"a": 2}, {"a": 1}], [{"a": 1.5}, {"a": None}], [{"a": None}]])
     Sort(paths=data, path=str(tmp_path / "out"), columns=["a"]).run(HERE, run_dir=tmp_path / "run")
     assert [row["a"] for row in read(tmp_path / "out")] == [1, 1.5, 2, None, None]
 
 
-def test_text_and_numbers_are_no_one_order(tmp_path: Path) -> None:
+def test_text_and_numbers_together_have_no_order(tmp_path: Path) -> None:
     pytest.importorskip("curator_text")
     data = written(tmp_path, [[{"a": 2}], [{"a": "x"}]])
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_text_and_numbers_are_no_one_order(tmp_path: Path) -> None:
         Sort(paths=data, path=str(tmp_path / "out"), columns=["a"]).run(HERE, run_dir=tmp_path / "run")
 
 
-def test_no_rows_are_no_error(tmp_path: Path) -> None:
+def test_an_empty_input_is_no_error(tmp_path: Path) -> None:
     pytest.importorskip("curator_text")
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"a": pa.array([], pa.int64())}), tmp_path / "in" / "none.parquet")
@@ -158,12 +158,12 @@ def test_no_rows_are_no_error(tmp_path: Path) -> None:
         ({"columns": ["a"], "path": None}, r"Sort needs a path to write to"),
     ],
 )
-def test_what_is_wrong_is_said(wrong: dict[str, Any], message: str) -> None:
+def test_the_error_says_what_is_wrong(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Sort(**{"paths": "in", "path": "out", **wrong})
 
 
-def test_a_disk_that_is_plainly_too_small_is_noticed_before_anything_is_written(
+def test_a_disk_that_is_clearly_too_small_is_detected_before_anything_is_written(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from curator_core.workflows import ends

@@ -20,13 +20,13 @@ def encoded(keep, table, lengths=(1, 2, 3, 4)):
     return preference.sort(columns).tolist()
 
 
-def test_the_first_rule_decides_and_the_next_where_it_ties():
+def test_the_first_rule_decides_and_the_next_breaks_ties():
     table = pa.table({"score": [0.5, 0.5, 0.9, 0.1]})
     assert encoded([{"highest": "score"}, "longest", "first"], table) == [2, 1, 0, 3]
     assert encoded([{"lowest": "score"}, "shortest"], table) == [3, 0, 1, 2]
 
 
-def test_collections_that_are_not_ranked_come_after_those_that_are():
+def test_unranked_collections_come_after_ranked_ones():
     table = pa.table({"score": [1, 2, 3, 4]})
     assert encoded([{"rank": ["wiki", "web"]}, "first"], table) == [1, 3, 0, 2]
 
@@ -37,7 +37,7 @@ def test_without_first_the_hash_of_the_text_decides_before_the_place():
     assert encoded([{"highest": "score"}, "first"], table) == [0, 1, 2, 3]
 
 
-def test_a_score_that_is_whole_in_one_file_and_not_in_another_is_one_score():
+def test_whole_and_fractional_scores_of_different_files_are_compared():
     whole, parts = (
         Preference.of([{"highest": "score"}], "Test").encode(
             pa.table({"score": values}), np.zeros(2, np.uint64), COLLECTIONS
@@ -60,7 +60,7 @@ def test_a_score_that_is_whole_in_one_file_and_not_in_another_is_one_score():
         (["first", "longest"], "'longest' would never be used"),
     ],
 )
-def test_an_order_that_makes_no_sense_is_refused(keep, says):
+def test_a_meaningless_order_is_refused(keep, says):
     with pytest.raises(UsageError, match=r"ExactDedup\.keep") as caught:
         Preference.of(keep, "ExactDedup")
     assert says in str(caught.value)

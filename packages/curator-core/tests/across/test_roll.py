@@ -28,7 +28,7 @@ def roll_of(sizes: list[list[int]]) -> Roll:
 
 @pytest.mark.slow
 @given(sizes=SIZES)
-def test_a_number_says_where_the_document_stands_also_after_a_file(tmp_path_factory, sizes):
+def test_a_number_gives_the_place_of_the_document_also_from_a_stored_roll(tmp_path_factory, sizes):
     path = str(tmp_path_factory.mktemp("roll") / "roll.arrow")
     made = roll_of(sizes)
     record = made.write(path)
@@ -68,20 +68,20 @@ def test_ranges_cover_every_batch_once_and_hold_about_equally_many_documents(siz
     assert largest <= weights.sum() / parts + weights.max(initial=0)
 
 
-def test_the_numbers_of_the_last_batches_are_whole_beyond_the_range_of_signed_integers():
+def test_the_numbers_of_the_last_batches_are_correct_beyond_signed_integers():
     numbers = np.array([(1 << 64) - 2, 1 << 63], np.uint64)
     assert batches_of(numbers).tolist() == [(1 << 32) - 1, 1 << 31]
     assert rows_of(numbers).tolist() == [(1 << 32) - 2, 0]
 
 
-def test_a_batch_that_has_other_rows_now_is_refused_with_both_counts():
+def test_a_batch_with_another_number_of_rows_is_refused_with_both_counts():
     roll = roll_of([[3, 4]])
     task = DocumentBatch(data=pa.table({"x": [1, 2]}), task_id="s0-ab.00001")
     with pytest.raises(RunRefused, match=r"'s0-ab.00001' has 2 rows, and had 4.*input has changed.*fresh=True"):
         roll.numbers_of(task)
 
 
-def test_a_batch_that_was_not_there_is_refused_by_name(tmp_path: Path):
+def test_a_batch_that_is_not_in_the_roll_is_refused_by_name(tmp_path: Path):
     roll_of([[3, 4]]).write(str(tmp_path / "roll.arrow"))
     roll = Roll.read(str(tmp_path / "roll.arrow"))
     for unknown in ("s0-ab.00002", "", "a", "z"):
@@ -89,7 +89,7 @@ def test_a_batch_that_was_not_there_is_refused_by_name(tmp_path: Path):
             roll.number_of(unknown)
 
 
-def test_what_is_no_roll_of_batches_is_refused():
+def test_an_invalid_roll_is_refused():
     with pytest.raises(ValueError, match=r"'a\.parquet' is not called after a task"):
         Roll.of([FileRecord("a.parquet", 1)])
     with pytest.raises(ValueError, match=r"two batches are called 'a\.00001'"):

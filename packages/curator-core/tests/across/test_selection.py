@@ -33,7 +33,7 @@ def worse(value: float | None, highest: bool) -> tuple[bool, float]:
 
 
 @given(values=st.lists(NUMBERS, max_size=30), highest=st.booleans())
-def test_keys_are_in_the_order_of_the_scores_with_what_is_missing_last(values, highest):
+def test_keys_are_in_the_order_of_the_scores_with_missing_ones_last(values, highest):
     keys = score_keys(pa.chunked_array([pa.array(values, pa.float64())]), "x", highest=highest).tolist()
     ranks = [worse(value, highest) for value in values]
     for one, key in zip(ranks, keys, strict=True):
@@ -43,7 +43,7 @@ def test_keys_are_in_the_order_of_the_scores_with_what_is_missing_last(values, h
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.int64(), pa.uint16(), pa.float16(), pa.float32(), pa.float64()])
-def test_a_number_has_one_key_whatever_the_type_of_its_column(kind):
+def test_a_number_has_the_same_key_whatever_the_type_of_its_column(kind):
     values = np.array([3, 1, 2], np.float16) if kind == pa.float16() else [3, 1, 2]
     found = score_keys(pa.chunked_array([pa.array(values, kind)]), "x")
     assert found.tolist() == score_keys(pa.chunked_array([[3.0, 1.0, 2.0]]), "x").tolist()
@@ -66,7 +66,7 @@ def test_whole_numbers_are_compared_as_the_floats_that_they_would_be_in_another_
         (pa.array(["1"], pa.string()).cast(JSON), "several kinds, so put Cast before"),
     ],
 )
-def test_what_has_no_order_is_refused(values, message):
+def test_values_without_an_order_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         score_keys(pa.chunked_array([values]), "the score 'q'")
 
@@ -173,7 +173,7 @@ def by_sorting(batches: list[dict[str, Any]], column: int, group: str, bound: in
     weighted=st.booleans(),
     keys_alone=st.booleans(),
 )
-def test_it_finds_what_sorting_finds_in_every_group(tmp_path_factory, data, few, bins, weighted, keys_alone):
+def test_the_search_finds_the_same_as_sorting_in_every_group(tmp_path_factory, data, few, bins, weighted, keys_alone):
     scores = st.none() | st.sampled_from([0.5, 0.25, -1.0, 1e300]) | st.floats(0, 1, width=16)
     batches = []
     for _ in range(data.draw(st.integers(1, 4))):
@@ -203,7 +203,7 @@ def test_it_finds_what_sorting_finds_in_every_group(tmp_path_factory, data, few,
 
 
 @pytest.mark.slow
-def test_a_million_equal_scores_are_told_apart_by_number_without_gathering_them(tmp_path, monkeypatch):
+def test_a_million_equal_scores_are_ordered_by_number_without_gathering_them(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", 1000)
     rows = 250_000
     batches = [{"s0": np.zeros(rows), "g": np.repeat("a", rows)} for _ in range(4)]

@@ -44,7 +44,7 @@ BATCHES = st.lists(st.lists(PLACES, max_size=30), max_size=4)
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(batches=BATCHES, partitions=st.sampled_from([1, 2, 3, 64, 1000]), memory=st.sampled_from([1, 200, 10**6]))
-def test_rows_come_in_the_order_of_place_file_and_row(tmp_path_factory, batches, partitions, memory):
+def test_rows_are_read_in_the_order_of_place_file_and_row(tmp_path_factory, batches, partitions, memory):
     folder = tmp_path_factory.mktemp("s")
     tables = [
         (pa.table({"file": [number] * len(places), "text": [f"row {at}" for at in range(len(places))]}), places)
@@ -75,7 +75,7 @@ def test_rows_come_in_the_order_of_place_file_and_row(tmp_path_factory, batches,
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 10) | st.integers(0, 2**64 - 1), max_size=200))
-def test_the_quick_order_is_the_stable_one(values):
+def test_the_fast_sort_gives_the_stable_order(values):
     numbers = np.array(values, np.uint64)
     assert sorted_order(numbers).tolist() == np.argsort(numbers, kind="stable").tolist()
 
@@ -93,7 +93,7 @@ def test_a_large_partition_is_read_in_pieces_and_stays_in_order(tmp_path):
     assert np.array_equal(pa.concat_tables(tables)["n"].to_numpy(), np.argsort(places, kind="stable"))
 
 
-def test_a_column_that_has_the_places_already_is_not_there_twice(tmp_path):
+def test_an_existing_column_of_places_is_not_stored_twice(tmp_path):
     places = np.array([3, 1, 2], np.uint64)
     (task,) = written(tmp_path, [(pa.table({"place": places, "n": [3, 1, 2]}), places)], 1)
     (table,) = partition_sorted(task, 1000)
@@ -112,7 +112,7 @@ def test_files_with_other_columns_get_one_schema_or_a_clear_error(tmp_path):
         written(tmp_path / "bad", [(first, one), (pa.table({"n": ["b"]}), one)], 1)
 
 
-def test_a_file_that_is_not_what_was_written_is_named(tmp_path):
+def test_a_file_that_has_changed_is_named(tmp_path):
     (task,) = written(tmp_path, [(pa.table({"n": range(5)}), range(5))], 1)
     path = tmp_path / "s-1.00000.arrow"
     whole = path.read_bytes()

@@ -36,7 +36,7 @@ VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", VALUES, ids=str)
 @given(data=st.data())
-def test_a_list_becomes_what_pyarrow_makes_of_it(kind: pa.DataType, data: st.DataObject) -> None:
+def test_a_list_is_converted_as_by_pyarrow(kind: pa.DataType, data: st.DataObject) -> None:
     values = data.draw(st.lists(VALUES[kind] | st.none(), max_size=12))
     made = array(values, kind)
     made.validate(full=True)
@@ -61,7 +61,7 @@ def test_a_list_becomes_what_pyarrow_makes_of_it(kind: pa.DataType, data: st.Dat
         ([["a"], "b"], pa.list_(pa.string())),
     ],
 )
-def test_what_is_unlike_its_type_is_left_to_pyarrow(values: list[Any], kind: pa.DataType) -> None:
+def test_values_unlike_their_type_are_left_to_pyarrow(values: list[Any], kind: pa.DataType) -> None:
     assert _outcome(array, values, kind) == _outcome(pa.array, values, kind)
 
 
@@ -72,7 +72,7 @@ def _outcome(make: Callable[[list[Any], pa.DataType], pa.Array], values: list[An
         return type(error), str(error)
 
 
-def test_what_pyarrow_converts_is_converted() -> None:
+def test_values_that_pyarrow_converts_are_converted() -> None:
     assert array([1, 2.5], pa.float64()).to_pylist() == [1.0, 2.5]
     assert array([bytearray(b"ab")], pa.binary()).to_pylist() == [b"ab"]
     assert array(range(3), pa.int64()).to_pylist() == [0, 1, 2]
@@ -80,7 +80,7 @@ def test_what_pyarrow_converts_is_converted() -> None:
     assert array(np.array(["a", None], object), pa.string()).to_pylist() == ["a", None]
 
 
-def test_long_texts_become_an_array_too() -> None:
+def test_long_texts_also_become_an_array() -> None:
     texts = ["ä" * (1 << 20), None, "b" * (1 << 20)]
     assert array(texts, pa.string()).to_pylist() == texts
 
@@ -89,7 +89,7 @@ NUMPY = [np.arange(20, dtype=kind) for kind in ("i1", "i4", "i8", "u8", "f4", "f
 
 
 @pytest.mark.parametrize("values", NUMPY, ids=lambda values: values.dtype.str)
-def test_numbers_go_there_and_back(values: np.ndarray[Any, Any]) -> None:
+def test_numbers_are_converted_there_and_back(values: np.ndarray[Any, Any]) -> None:
     made = array(values)
     assert made.equals(pa.array(values))
     assert array(values[::2]).equals(pa.array(values[::2]))
@@ -101,18 +101,18 @@ def test_numbers_go_there_and_back(values: np.ndarray[Any, Any]) -> None:
     assert (none.dtype, len(none)) == (values.dtype, 0)
 
 
-def test_numbers_with_nulls_become_what_pyarrow_makes_of_them() -> None:
+def test_numbers_with_nulls_are_converted_as_by_pyarrow() -> None:
     assert np.array_equal(to_numpy(pa.array([1, None])), [1.0, np.nan], equal_nan=True)
     assert to_numpy(pa.array([True, None])).tolist() == [True, None]
 
 
 @pytest.mark.parametrize("value", [1, -1.5, True, "ü"])
-def test_a_value_becomes_the_scalar_that_pyarrow_makes_of_it(value: float | str) -> None:
+def test_a_value_is_converted_to_the_scalar_of_pyarrow(value: float | str) -> None:
     assert scalar(value).equals(pa.scalar(value))
 
 
 @pytest.mark.slow
-def test_pandas_is_left_alone() -> None:
+def test_pandas_is_not_imported() -> None:
     pytest.importorskip("pandas")
     code = (
         "import sys, numpy as np, pyarrow as pa, pyarrow.compute as pc\n"
@@ -129,6 +129,6 @@ def test_pandas_is_left_alone() -> None:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=40))
-def test_distinct_numbers_are_those_of_numpy(numbers: list[int]) -> None:
+def test_distinct_numbers_equal_those_of_numpy(numbers: list[int]) -> None:
     values = np.array(numbers, np.uint64)
     np.testing.assert_array_equal(distinct(values), np.unique(values))

@@ -38,7 +38,9 @@ def batch_of(values: list[object], *more: str) -> DocumentBatch:
 
 @pytest.mark.slow
 @given(st.lists(VALUES, max_size=6), st.sampled_from([(), ("any",), ("n",)]))
-def test_a_batch_through_pandas_is_as_it_was(values: list[object], columns: tuple[str, ...]) -> None:
+def test_a_batch_is_unchanged_after_a_conversion_to_pandas_and_back(
+    values: list[object], columns: tuple[str, ...]
+) -> None:
     batch = batch_of(values, *columns)
     frame = batch.to_pandas()
     again = batch.with_data(frame.copy()).to_pyarrow()
@@ -49,7 +51,7 @@ def test_a_batch_through_pandas_is_as_it_was(values: list[object], columns: tupl
         assert values_of(again.column(name)) == values_of(batch.to_pyarrow().column(name))
 
 
-def test_a_column_of_json_is_one_of_values_in_a_frame_and_may_be_changed_there() -> None:
+def test_a_json_column_has_python_values_in_a_frame_and_can_be_changed_there() -> None:
     frame = batch_of(["a", 1, None, [True], {"b": 2.5}]).to_pandas()
     assert frame["any"].tolist() == ["a", 1, None, [True], {"b": 2.5}]
     frame = frame[frame["n"] > 0].assign(size=4)
@@ -60,7 +62,7 @@ def test_a_column_of_json_is_one_of_values_in_a_frame_and_may_be_changed_there()
     assert not any(b"curator.fields" in value for value in (table.schema.metadata or {}).values())
 
 
-def test_a_frame_made_anew_is_taken_as_it_is() -> None:
+def test_a_new_frame_is_accepted_as_it_is() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": ["x", None]})
     assert DocumentBatch(data=frame, task_id="a").to_pyarrow().schema.field("a").type in (

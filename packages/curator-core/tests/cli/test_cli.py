@@ -210,7 +210,7 @@ def curate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-def test_a_run_ends_in_a_table_and_a_report(curate: Project) -> None:
+def test_a_run_ends_with_a_table_and_a_report(curate: Project) -> None:
     assert curate("run", "p.yaml", "--quiet") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
     assert curate.out.startswith("numbers: done in ")
@@ -225,7 +225,7 @@ def test_a_run_ends_in_a_table_and_a_report(curate: Project) -> None:
     assert not curate.err
 
 
-def test_json_is_all_that_is_printed(curate: Project) -> None:
+def test_with_json_nothing_else_is_printed(curate: Project) -> None:
     assert curate("run", "p.yaml", "--json") == DONE
     summary = json.loads(curate.out)
     assert summary["state"] == "done"
@@ -239,7 +239,7 @@ def test_json_is_all_that_is_printed(curate: Project) -> None:
     assert "continue it with --resume, start over with --fresh" in failure["error"]
 
 
-def test_flags_win_over_the_file(curate: Project) -> None:
+def test_flags_take_precedence_over_the_file(curate: Project) -> None:
     settings = ["--set", "Where.value=20", "--set", "Write.path=elsewhere"]
     assert curate("run", "p.yaml", "--run-dir", "other", "--limit", "2", "--workers", "0", *settings) == DONE
     assert len(list((curate.folder / "elsewhere").glob("*.txt"))) == 2
@@ -248,7 +248,7 @@ def test_flags_win_over_the_file(curate: Project) -> None:
 
 
 @pytest.mark.slow
-def test_an_engine_talks_only_when_it_is_asked_to(curate: Project) -> None:
+def test_an_engine_prints_messages_only_if_asked_to(curate: Project) -> None:
     curate.edit("local: {workers: 0}", f"{curate.module}:Talkative: {{workers: 0}}")
     assert curate("run", "p.yaml", "--quiet") == DONE
     assert "the engine talks" not in curate.out
@@ -256,7 +256,7 @@ def test_an_engine_talks_only_when_it_is_asked_to(curate: Project) -> None:
     assert "the engine talks" in curate.out
 
 
-def test_workers_are_for_executors_that_have_them(curate: Project) -> None:
+def test_the_option_workers_is_refused_by_executors_without_it(curate: Project) -> None:
     assert curate("run", "p.yaml", "--executor", f"{curate.module}.Elsewhere", "--workers", "2") == BAD_USAGE
     assert "--workers does not apply to" in curate.err
     assert "num_workers: N" in curate.err
@@ -269,7 +269,7 @@ def test_without_a_run_directory_the_run_is_kept_under_its_name(curate: Project)
 
 
 @pytest.mark.slow
-def test_a_second_run_is_refused_resumed_or_started_over(curate: Project) -> None:
+def test_a_second_run_is_refused_or_resumed_or_started_over(curate: Project) -> None:
     assert curate("run", "p.yaml") == DONE
     assert curate("run", "p.yaml") == BAD_USAGE
     assert "--resume" in curate.err
@@ -283,7 +283,7 @@ def test_a_second_run_is_refused_resumed_or_started_over(curate: Project) -> Non
 
 
 @pytest.mark.slow
-def test_files_that_come_and_go_between_runs_cost_no_more_than_they_must(curate: Project) -> None:
+def test_only_changed_files_are_processed_again_in_a_resumed_run(curate: Project) -> None:
     curate.edit('"in/*.txt"', '"in/*.txt", files_per_partition: 2')
     assert curate("run", "p.yaml") == DONE
     (curate.folder / "in/f0a.txt").write_text("50\n51")  # between f0 and f1, which share a group
@@ -300,7 +300,7 @@ def test_files_that_come_and_go_between_runs_cost_no_more_than_they_must(curate:
     assert curate("verify", "run") == DONE
 
 
-def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project) -> None:
+def test_a_stage_that_raises_fails_the_run_and_the_message_says_how_to_resume(curate: Project) -> None:
     curate.edit("Check: {}", "Check: {poison: 22, fixed_by: fixed}")
     assert curate("run", "p.yaml") == FAILED
     assert "error: stage 'Check' failed on task 'f2-" in curate.err
@@ -344,9 +344,7 @@ def test_a_run_that_failed_on_its_first_source_can_be_retried(curate: Project) -
 
 
 @pytest.mark.slow
-def test_a_retry_finds_everything_from_wherever_it_is_asked_for(
-    curate: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_works_from_any_working_folder(curate: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     curate.edit("Check: {}", f"Check: {{poison: 22, fixed_by: {curate.folder}/fixed}}")
     assert curate("run", "p.yaml", "--on-error", "quarantine", "--set", "Write.path=there") == QUARANTINED
     (curate.folder / "fixed").touch()
@@ -362,7 +360,7 @@ def test_too_many_rejects_stop_the_run(curate: Project) -> None:
     assert "max_error_fraction=0.1" in curate.err
 
 
-def test_rejects_show_where_a_row_stood_and_cannot_steer_the_terminal(curate: Project) -> None:
+def test_rejects_show_the_place_of_a_row_and_cannot_control_the_terminal(curate: Project) -> None:
     assert curate("run", "p.yaml") == DONE
     assert curate("rejects", "run", "--examples", "2") == DONE
     lines = curate.out.splitlines()
@@ -378,7 +376,7 @@ def test_rejects_show_where_a_row_stood_and_cannot_steer_the_terminal(curate: Pr
     assert curate.out == "nothing was set aside for that reason\n"
 
 
-def test_files_of_which_nothing_can_be_read_are_reported(curate: Project) -> None:
+def test_files_without_any_readable_row_are_reported(curate: Project) -> None:
     for path in (curate.folder / "in").iterdir():
         path.write_bytes(b"\x00\x01\x02")
     assert curate("run", "p.yaml") == DONE
@@ -387,7 +385,7 @@ def test_files_of_which_nothing_can_be_read_are_reported(curate: Project) -> Non
     assert ".txt:1  not digits  (3 bytes of binary data)\n" in curate.out
 
 
-def test_verify_finds_what_has_changed(curate: Project) -> None:
+def test_verify_finds_changed_files(curate: Project) -> None:
     assert curate("run", "p.yaml") == DONE
     assert curate("verify", "run") == DONE
     assert curate.out == "4 files are as they were written\n"
@@ -441,7 +439,7 @@ def test_input_output_and_the_run_itself_may_be_in_an_object_store(curate: Proje
 
 
 @pytest.mark.slow
-def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project) -> None:
+def test_a_workflow_runs_its_pipelines_and_resumes_where_it_stopped(curate: Project) -> None:
     text = (
         f"workflow: {{{curate.module}.Twice: {{paths: 'in/*.txt', path: out/}}}}\nexecutor: {{local: {{workers: 0}}}}\n"
         "max_reject_fraction: 1\n"
@@ -534,7 +532,7 @@ def test_a_list_of_steps_is_a_workflow(curate: Project) -> None:
         ("path: out/", "path: in/", "step 'last' writes to"),
     ],
 )
-def test_what_is_wrong_with_a_step_is_said_with_its_line(curate: Project, old: str, new: str, wanted: str) -> None:
+def test_an_error_in_a_step_is_reported_with_its_line(curate: Project, old: str, new: str, wanted: str) -> None:
     text = STEPS.replace(old, new, 1).replace('"in/*.txt"', "in/").replace("MODULE", curate.module).lstrip()
     (curate.folder / "steps.yaml").write_text(text)
     assert curate("run", "steps.yaml") == BAD_USAGE
@@ -604,7 +602,7 @@ def test_curate_stages_explains_a_workflow(curate: Project) -> None:
         ("name: numbers", "nme: numbers", "p.yaml:2: unknown key 'nme'; did you mean 'name'"),
     ],
 )
-def test_what_is_wrong_is_reported_before_anything_runs(curate: Project, old: str, new: str, wanted: str) -> None:
+def test_errors_are_reported_before_anything_runs(curate: Project, old: str, new: str, wanted: str) -> None:
     curate.edit(old, new)
     assert curate("run", "p.yaml") == BAD_USAGE
     assert wanted in curate.err
@@ -696,7 +694,7 @@ def test_every_registered_stage_can_be_explained(curate: Project) -> None:
             assert name in curate.out
 
 
-def test_the_doctor_says_what_is_here_and_how_to_get_the_rest(curate: Project) -> None:
+def test_the_doctor_shows_what_is_installed_and_how_to_get_the_rest(curate: Project) -> None:
     assert curate("doctor") == DONE
     assert f"Python {sys.version.split()[0]}" in curate.out
     assert "curator-core" in curate.out
@@ -710,7 +708,7 @@ def test_the_doctor_says_what_is_here_and_how_to_get_the_rest(curate: Project) -
         assert all(isinstance(missing, list) for missing in extras.values())
 
 
-def test_the_doctor_looks_into_extras_that_are_made_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_resolves_extras_that_consist_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "tower-1.0.dist-info"
     info.mkdir()
     lines = ["Metadata-Version: 2.1", "Name: tower", "Version: 1.0", "Provides-Extra: all", "Provides-Extra: top"]
@@ -747,10 +745,10 @@ def test_a_template_is_printed_or_written_and_never_overwrites(curate: Project) 
     assert curate("init", "custom", "-o", "new.yaml") == DONE
     assert (curate.folder / "new.yaml").read_text() == template_text("custom")
     assert curate("init", "custom", "-o", "p.yaml") == BAD_USAGE
-    assert "exists and is left as it is" in curate.err
+    assert "exists and was not changed" in curate.err
 
 
-def test_the_template_for_own_stages_runs_as_its_comments_say(curate: Project) -> None:
+def test_the_template_for_your_own_stages_runs_as_its_comments_say(curate: Project) -> None:
     text = template_text("custom")
     code = [line[6:] for line in text.splitlines() if line.startswith("#     ") or line == "#"]
     (curate.folder / "my_stages.py").write_text("\n".join(code))
@@ -763,7 +761,7 @@ def test_the_template_for_own_stages_runs_as_its_comments_say(curate: Project) -
 
 
 @pytest.mark.parametrize("name", template_names())
-def test_every_template_is_a_good_pipeline_file_where_its_stages_are_installed(
+def test_every_template_is_a_valid_pipeline_file_if_its_stages_are_installed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = template_text(name)
@@ -803,7 +801,7 @@ def test_every_command_has_help(curate: Project, command: str) -> None:
     assert "Usage: curate" in curate.out
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
+def test_it_is_no_error_if_the_reader_of_the_output_ends_early() -> None:
     done = subprocess.run(
         ["bash", "-c", 'set -o pipefail; "$@" stages --json | head -c 1', "bash", *CURATE],
         capture_output=True,
@@ -816,7 +814,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
+def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_be_resumed(
     curate: Project, name: signal.Signals, workers: int, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     curate.edit(

@@ -14,7 +14,7 @@ def test_the_completion_of_a_shell_is_printed(shell, capsys):
     assert f"_CURATE_COMPLETE={shell}_complete" in out
 
 
-def test_without_a_name_the_shell_in_use_is_taken_and_one_that_is_not_known_is_asked_for(capsys, monkeypatch):
+def test_without_a_name_the_shell_in_use_is_taken_or_the_user_is_asked(capsys, monkeypatch):
     monkeypatch.setenv("SHELL", "/usr/bin/zsh")
     assert run_command(["completion"]) == DONE
     assert "zsh_complete" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Workers import what they need while the command reads what to run."""
+"""Workers import what they need while the command reads the pipeline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Watched(LocalExecutor):
 
 
 class Slow(Watched):
-    """Takes time to open, so it is not opened before what it runs is read."""
+    """Takes time to open, so it is not opened before the pipeline is read."""
 
     opens_at_once: ClassVar[bool] = False
 
@@ -44,7 +44,7 @@ def wrong() -> PipelineFile:
     ("executor", "expected"),
     [("Watched", ["open", "get ready", "read", "close"]), ("Slow", ["read"]), (None, ["read"])],
 )
-def test_workers_start_before_what_to_run_is_read_and_end_if_it_is_wrong(
+def test_workers_start_before_the_pipeline_is_read_and_end_if_it_is_wrong(
     executor: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{__name__}.HAPPENED", [])
@@ -65,7 +65,7 @@ def test_workers_start_before_what_to_run_is_read_and_end_if_it_is_wrong(
         ({"run_dir": "new"}, ["."], True),
     ],
 )
-def test_no_worker_starts_for_a_run_that_a_look_at_its_files_shows_to_be_refused(
+def test_no_worker_starts_for_a_run_that_its_files_show_to_be_refused(
     flags: dict[str, Any], inputs: list[str], starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{__name__}.HAPPENED", [])

@@ -69,7 +69,7 @@ class Local(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task
 
 
-def test_what_a_file_cannot_hold_is_named() -> None:
+def test_values_that_a_file_cannot_hold_are_named() -> None:
     with pytest.raises(UsageError, match=r"Local\.rule is <function .*, which a file cannot hold"):
         dump_pipeline(Pipeline([Local(rule=lambda row: row)]))
 
@@ -80,7 +80,7 @@ def test_a_class_of_a_function_or_script_cannot_be_named_by_a_file() -> None:
         def process(self, task: DocumentBatch) -> DocumentBatch:
             return task
 
-    with pytest.raises(UsageError, match="put Inner into a module beside the file"):
+    with pytest.raises(UsageError, match="move Inner to a module beside the file"):
         dump_pipeline(Pipeline([Inner()]))
 
 
@@ -92,7 +92,7 @@ def test_a_class_of_a_function_or_script_cannot_be_named_by_a_file() -> None:
         max_leaves=5,
     )
 )
-def test_a_value_in_one_line_of_yaml_is_read_back_as_it_was(value: object) -> None:
+def test_a_value_in_one_line_of_yaml_is_read_back_unchanged(value: object) -> None:
     text = inline(value)
     assert "\n" not in text
     assert parse_value(text) == value

@@ -46,7 +46,7 @@ def message(folder: Path, text: str, *settings: str) -> str:
     return str(caught.value).replace(f"{folder}/", "")
 
 
-def test_a_good_file_becomes_stages_and_options(tmp_path: Path) -> None:
+def test_a_valid_file_becomes_stages_and_options(tmp_path: Path) -> None:
     file = load_pipeline(write(tmp_path, GOOD))
     assert file.name == "tidy"
     assert list(file.stages) == [
@@ -74,7 +74,7 @@ def test_relative_paths_are_relative_to_the_file_and_others_stay(tmp_path: Path)
     assert stage.params()["paths"] == [f"{tmp_path}/a/", f"{tmp_path.parent}/b/*", "/c", "s3://d/e", "/f"]
 
 
-def test_settings_win_and_their_paths_are_relative_to_the_working_folder(
+def test_settings_take_precedence_and_their_paths_are_relative_to_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -87,7 +87,7 @@ def test_settings_win_and_their_paths_are_relative_to_the_working_folder(
     assert stages[2].params()["columns"] == ["a", "b"]
 
 
-def test_the_second_stage_of_a_name_can_be_set(tmp_path: Path) -> None:
+def test_parameters_of_the_second_stage_of_a_name_can_be_set(tmp_path: Path) -> None:
     text = "stages:\n- Where: {column: a, value: 1}\n- Where: {column: b, value: 1}\n"
     stages = load_pipeline(write(tmp_path, text), ["Where#2.value=5"]).stages
     assert list(stages) == [Where(column="a", value=1), Where(column="b", value=5)]
@@ -172,7 +172,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
         ("name: a\n---\nname: b", 2, "expected a single document"),
     ],
 )
-def test_what_is_wrong_is_shown_with_its_line(tmp_path: Path, text: str, line: int | None, wanted: str) -> None:
+def test_an_error_is_shown_with_its_line(tmp_path: Path, text: str, line: int | None, wanted: str) -> None:
     said = message(tmp_path, text)
     assert wanted in said
     if line is None:
@@ -182,13 +182,13 @@ def test_what_is_wrong_is_shown_with_its_line(tmp_path: Path, text: str, line: i
         assert f"\n{line:>5} | {text.splitlines()[line - 1]}" in said
 
 
-def test_the_mark_stands_under_the_offending_key(tmp_path: Path) -> None:
+def test_the_mark_is_under_the_wrong_key(tmp_path: Path) -> None:
     said = message(tmp_path, "stages:\n  - Sample: {fraction: 1, sed: 2}")
     shown, mark = said.splitlines()[-2:]
     assert shown[mark.index("^") :].startswith("sed")
 
 
-def test_everything_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
     said = message(tmp_path, "nmae: x\nstages:\n- Sample: {fractoin: 1}\n- Wher: {}\n")
     assert [line for line in said.splitlines() if line.startswith("tidy.yaml")] == [
         line for number in (1, 3, 4) for line in said.splitlines() if line.startswith(f"tidy.yaml:{number}:")
@@ -196,7 +196,7 @@ def test_everything_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     assert len(said.splitlines()) == 9
 
 
-def test_modules_beside_the_file_bring_stages(tmp_path: Path) -> None:
+def test_modules_beside_the_file_provide_stages(tmp_path: Path) -> None:
     (tmp_path / "stages_beside_the_file.py").write_text(
         "from curator_core import DocumentBatch, stage\n\n"
         "@stage\ndef Louder(batch: DocumentBatch, times: int = 1) -> DocumentBatch:\n    return batch\n"
@@ -205,7 +205,7 @@ def test_modules_beside_the_file_bring_stages(tmp_path: Path) -> None:
     assert file.stages[0].params() == {"times": 2}
 
 
-def test_a_file_that_is_not_there_or_no_text_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_missing_file_or_one_that_is_not_text_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load_pipeline(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"name: \xff")
@@ -235,7 +235,7 @@ def test_a_file_that_is_not_there_or_no_text_is_one_clear_error(tmp_path: Path) 
         ("{a: &x {b: 1}, c: {<<: *x, b: 2}}", {"a": {"b": 1}, "c": {"b": 2}}),
     ],
 )
-def test_values_are_those_of_yaml_1_2(text: str, value: Any) -> None:
+def test_values_follow_yaml_1_2(text: str, value: Any) -> None:
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
 
@@ -251,7 +251,7 @@ def test_any_text_is_a_value_or_a_file_error(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_small_file_that_grows_without_end_in_memory_is_not_expanded(tmp_path: Path) -> None:
+def test_a_small_file_that_expands_without_end_is_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     with pytest.raises(FileError, match="too many"):
@@ -260,14 +260,14 @@ def test_a_small_file_that_grows_without_end_in_memory_is_not_expanded(tmp_path:
         read_yaml("[" * 5000, "deep.yaml")
 
 
-def test_a_file_for_a_run_can_be_made_by_hand() -> None:
+def test_a_run_can_be_made_from_values_without_a_file() -> None:
     file = PipelineFile("x.yaml", "x", (FilePartitioning(paths="in/"),))
     assert repr(file.make_executor("local", workers=0)) == "LocalExecutor(workers=0)"
     with pytest.raises(UsageError, match="no executor 'xena'"):
         file.make_executor("xena")
 
 
-def test_a_parameter_that_may_be_a_path_is_one_where_there_is_such_a_file(tmp_path: Path) -> None:
+def test_a_parameter_that_may_be_a_path_is_one_if_the_file_exists(tmp_path: Path) -> None:
     (tmp_path / "listed_words.py").write_text(
         "from dataclasses import dataclass\n"
         "from typing import Any\n"

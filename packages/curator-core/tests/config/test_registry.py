@@ -104,21 +104,21 @@ def test_a_clash_names_both_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "other-stages" in str(caught.value)
 
 
-def test_one_package_on_the_path_twice_is_no_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_on_the_path_twice_is_no_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in ("one", "two"):
         install(tmp_path / place, "nice-stages", f"Tidy = {__name__}:Picky")
         monkeypatch.syspath_prepend(tmp_path / place)
     assert load_stage("Tidy") is Picky
 
 
-def test_an_unknown_name_brings_the_nearest_and_the_packages_that_were_asked() -> None:
+def test_an_unknown_name_is_reported_with_the_nearest_and_the_packages_searched() -> None:
     with pytest.raises(UsageError, match=r"no stage 'FilePartitionin'; did you mean 'FilePartitioning'.*curator-core"):
         load_stage("FilePartitionin")
     with pytest.raises(UsageError, match="no executor 'locl'; did you mean 'local'"):
         load_executor("locl")
 
 
-def test_dotted_paths_name_what_is_not_registered() -> None:
+def test_dotted_paths_name_unregistered_stages() -> None:
     assert load_stage("curator_core.stages.files.FilePartitioning") is FilePartitioning
     assert load_stage("curator_core.stages.files:FilePartitioning") is FilePartitioning
     with pytest.raises(UsageError, match="there is no module 'nowhere'"):
@@ -145,7 +145,7 @@ def test_a_module_that_breaks_on_import_says_why(tmp_path: Path, monkeypatch: py
         load_stage("poor_stages.X")
 
 
-def test_values_take_the_type_that_the_constructor_wants() -> None:
+def test_values_get_the_type_that_the_constructor_declares() -> None:
     built = build_stage(
         f"{HERE}Picky",
         {"level": 3, "share": 1, "words": ["a"], "mode": "hard", "table": {"x": 1}, "folder": "in/"},
@@ -173,12 +173,12 @@ def test_values_take_the_type_that_the_constructor_wants() -> None:
         ({"level": 10}, r"level goes to nine"),
     ],
 )
-def test_a_wrong_value_names_the_stage_the_parameter_and_what_was_wanted(params: dict[str, Any], message: str) -> None:
+def test_a_wrong_value_is_reported_with_stage_parameter_and_expected_type(params: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build_stage(f"{HERE}Picky", params)
 
 
-def test_inherited_parameters_are_checked_with_the_types_of_where_they_were_written(
+def test_inherited_parameters_are_checked_with_the_types_of_their_own_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "heirs_of_a_filter.py").write_text(

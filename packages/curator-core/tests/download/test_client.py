@@ -40,7 +40,7 @@ def two_hosts(serve: Callable[..., Any]) -> tuple[Any, Any]:
     return first, serve(ok, "127.0.0.2", first.server_port)
 
 
-def test_a_name_that_changes_its_address_is_judged_at_every_connection(two_hosts: tuple[Any, Any]) -> None:
+def test_a_name_that_changes_its_address_is_checked_at_every_connection(two_hosts: tuple[Any, Any]) -> None:
     allowed, inside = two_hosts
     answers = iter([["127.0.0.1"], ["127.0.0.2"]])
     with loopback_only({"rebinding.example": lambda: next(answers)}) as connected:
@@ -56,7 +56,7 @@ def test_a_name_that_changes_its_address_is_judged_at_every_connection(two_hosts
     assert not inside.asked
 
 
-def test_a_name_with_addresses_inside_and_outside_is_fetched_from_outside(two_hosts: tuple[Any, Any]) -> None:
+def test_a_name_with_private_and_public_addresses_is_fetched_from_a_public_one(two_hosts: tuple[Any, Any]) -> None:
     allowed, inside = two_hosts
     with loopback_only({"both.example": ["127.0.0.2", "127.0.0.1"]}) as connected:
         assert fetch(allowed.url("a", "both.example")).ok
@@ -64,7 +64,7 @@ def test_a_name_with_addresses_inside_and_outside_is_fetched_from_outside(two_ho
     assert not inside.asked
 
 
-def test_no_socket_is_opened_to_an_address_inside_even_if_the_resolver_lets_it_through(
+def test_no_socket_is_opened_to_a_private_address_even_if_the_resolver_allows_it(
     two_hosts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed, inside = two_hosts
@@ -79,7 +79,9 @@ def test_no_socket_is_opened_to_an_address_inside_even_if_the_resolver_lets_it_t
 @pytest.mark.parametrize(
     "host", ["127.0.0.2", "2130706434", "0x7f.2", "127.2", "[::ffff:127.0.0.2]", "[::1]", "0.0.0.0"]
 )
-def test_numbers_are_judged_in_every_spelling_also_behind_a_redirect(serve: Callable[..., Any], host: str) -> None:
+def test_numeric_addresses_are_checked_in_every_notation_also_after_a_redirect(
+    serve: Callable[..., Any], host: str
+) -> None:
     server = serve(lambda request: request.send(302, Location=server.url("a", host)))
     with loopback_only() as connected:
         direct, redirected = fetch(server.url("a", host)), fetch(server.url("redirect"))
@@ -126,14 +128,14 @@ def test_the_words_of_robots_tags_are_respected(serve: Callable[..., Any], value
         (lambda request: request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nx"), "connection", None),
     ],
 )
-def test_what_the_server_answered_is_kept_however_it_ended(
+def test_the_status_of_the_server_is_kept_however_the_download_ended(
     serve: Callable[..., Any], answer: Callable[[Any], None], reason: str, status: int | None
 ) -> None:
     outcome = fetch(serve(answer).url("a"), max_bytes=100_000)
     assert (outcome.reason, outcome.http_status, outcome.data) == (reason, status, b"")
 
 
-def test_a_name_without_an_address_is_asked_for_again(serve: Callable[..., Any]) -> None:
+def test_a_name_without_an_address_is_resolved_again(serve: Callable[..., Any]) -> None:
     outcome = fetch("http://no-such-host.example/a", retries=1)
     assert (outcome.reason, outcome.http_status, outcome.attempts) == ("dns", None, 2)
 
@@ -153,14 +155,14 @@ def silent(serve: Callable[..., Any]) -> Iterator[tuple[Any, threading.Event, th
 
 
 @pytest.mark.slow
-def test_an_answer_that_stops_coming_is_a_timeout(silent: Any) -> None:
+def test_a_response_that_stops_is_a_timeout(silent: Any) -> None:
     server, _, _ = silent
     outcome = fetch(server.url("a"), timeout_s=None, idle_timeout_s=0.2)
     assert (outcome.reason, outcome.http_status) == ("timeout", 200)
     assert fetch(server.url("a"), timeout_s=0.2).reason == "timeout"
 
 
-def test_leaving_a_list_cancels_what_has_begun(silent: Any) -> None:
+def test_abandoning_a_list_cancels_active_downloads(silent: Any) -> None:
     server, asked, _ = silent
     client = Client(FetchRules(timeout_s=None, allow_private=HERE))
     outcomes = iter(InOrder(client, ["not an address", server.url("a")], memory_bytes=1000))
@@ -220,7 +222,7 @@ def test_wrong_rules_are_refused(wrong: dict[str, Any], message: str) -> None:
         FetchRules(**wrong)
 
 
-def test_where_only_https_is_allowed_a_redirect_out_of_it_is_refused(serve: Callable[..., Any]) -> None:
+def test_if_only_https_is_allowed_a_redirect_to_http_is_refused(serve: Callable[..., Any]) -> None:
     outcome = fetch(serve(lambda request: request.send(200, BODY)).url("a"), https_only=True)
     assert (outcome.reason, outcome.http_status) == ("bad url", None)
     assert "only https is fetched here" in outcome.message

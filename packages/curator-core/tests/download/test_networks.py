@@ -88,17 +88,17 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("address", REFUSED)
-def test_what_is_not_on_the_public_internet_is_refused(address: str) -> None:
+def test_addresses_outside_the_public_internet_are_refused(address: str) -> None:
     assert not allowed(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_on_the_public_internet_is_allowed(address: str) -> None:
+def test_addresses_on_the_public_internet_are_allowed(address: str) -> None:
     assert allowed(address)
 
 
 @given(st.ip_addresses())
-def test_nothing_is_allowed_that_python_calls_private_and_listed_networks_only_add(address: networks.Address) -> None:
+def test_every_address_that_python_calls_private_is_refused_unless_listed(address: networks.Address) -> None:
     if not allowed(str(address)):
         assert allowed(str(address), [ipaddress.ip_network(str(networks.leads_to(address)))])
         return
@@ -107,7 +107,7 @@ def test_nothing_is_allowed_that_python_calls_private_and_listed_networks_only_a
     assert [name for name in judged if getattr(inner, name)] == []
 
 
-def test_all_private_networks_are_not_the_metadata_services_of_clouds() -> None:
+def test_allowing_private_networks_does_not_allow_metadata_services() -> None:
     assert allowed("10.1.2.3", True)
     assert allowed("fd12::1", True)
     for address in ("169.254.169.254", "192.0.0.192", "168.63.129.16", "fd00:ec2::254", "::ffff:169.254.169.254"):
@@ -122,7 +122,7 @@ def test_a_listed_network_is_allowed_and_no_other() -> None:
     assert not allowed("192.168.1.1", private)
 
 
-def test_the_tables_of_python_are_not_asked() -> None:
+def test_the_tables_of_python_are_not_used() -> None:
     for name in ("networks.py", "rules.py", "client.py"):
         source = Path(networks.__file__).with_name(name).read_text(encoding="utf-8")
         code = "\n".join(line.partition("#")[0] for line in source.split('"""')[2:])

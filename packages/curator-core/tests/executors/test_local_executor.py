@@ -157,12 +157,12 @@ def column(result: Any, name: str) -> list[Any]:
 # Where work happens
 
 
-def test_without_workers_everything_is_in_this_process_where_a_breakpoint_works() -> None:
+def test_without_workers_everything_runs_in_this_process() -> None:
     assert set(column(run(0, AddPid()), "pid")) == {os.getpid()}
 
 
 @pytest.mark.slow
-def test_with_workers_everything_is_in_theirs(tmp_path: Path) -> None:
+def test_with_workers_everything_runs_in_worker_processes(tmp_path: Path) -> None:
     pids = set(column(run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(40)), "pid"))
     assert os.getpid() not in pids
     assert len(pids) == 2
@@ -174,7 +174,7 @@ def test_the_default_is_a_worker_for_each_core_and_no_more_than_there_are_source
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5, True, "2"])
-def test_a_number_of_workers_is_a_number_of_workers(workers: Any) -> None:
+def test_the_given_number_of_workers_is_used(workers: Any) -> None:
     with pytest.raises(UsageError, match=r"LocalExecutor\.workers must be a whole number of 0 or more, not"):
         LocalExecutor(workers)
 
@@ -223,7 +223,7 @@ class HoldsLock(ProcessingStage[DocumentBatch, DocumentBatch]):
             return task.with_data(task.data)
 
 
-def test_a_stage_that_cannot_be_sent_is_named_with_the_remedy() -> None:
+def test_a_stage_that_cannot_be_pickled_is_named_with_the_remedy() -> None:
     with pytest.raises(
         UsageError, match=r"stage 'HoldsLock' cannot be sent.*'lock', of type lock.*setup\(\); .*workers=0"
     ):
@@ -248,7 +248,7 @@ class HoldsDeep(ProcessingStage[DocumentBatch, DocumentBatch]):
     ],
     ids=["in a list", "in an object", "itself"],
 )
-def test_what_of_a_stage_cannot_be_sent_is_named_however_deep_it_is(options: Any, where: str) -> None:
+def test_the_attribute_that_cannot_be_sent_is_named_however_deep_it_is(options: Any, where: str) -> None:
     with pytest.raises(
         UsageError, match=f"stage 'HoldsDeep' cannot be sent to a worker process: its attribute .*{where}"
     ):
@@ -271,7 +271,7 @@ def count_up(task: OwnTask) -> OwnTask:
 
 
 @pytest.mark.slow
-def test_tasks_and_stages_of_a_module_that_workers_cannot_import_travel_with_their_code() -> None:
+def test_tasks_and_stages_of_a_module_that_workers_cannot_import_are_sent_with_their_code() -> None:
     result = run(2, count_up(), tasks=[OwnTask(data=n) for n in range(5)])
     assert [task.data for task in result] == [1, 2, 3, 4, 5]
     assert all(type(task) is OwnTask for task in result)
@@ -282,7 +282,7 @@ def test_tasks_and_stages_of_a_module_that_workers_cannot_import_travel_with_the
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_setup_is_once_a_worker_on_node_once_and_teardown_once_a_worker(workers: int, tmp_path: Path) -> None:
+def test_setup_and_teardown_run_once_per_worker_and_setup_on_node_once(workers: int, tmp_path: Path) -> None:
     run(workers, Traced(folder=str(tmp_path)), tasks=batches(30))
     assert len(traces(tmp_path, "node")) == 1
     assert len(traces(tmp_path, "setup")) == max(1, workers)
@@ -313,7 +313,7 @@ class MeetsInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_workers_wait_for_what_is_done_once_a_machine_and_not_for_the_setup_of_the_first(tmp_path: Path) -> None:
+def test_workers_wait_for_the_setup_of_the_machine_but_not_for_each_other(tmp_path: Path) -> None:
     assert len(run(2, MeetsInSetup(folder=str(tmp_path)), tasks=batches(8))) == 8
 
 
@@ -340,7 +340,7 @@ class BrokenTeardown(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_failing_teardown_is_reported_and_never_hides_what_came_first(workers: int) -> None:
+def test_a_failing_teardown_is_reported_and_never_hides_the_first_error(workers: int) -> None:
     with pytest.raises(StageError, match="the first trouble"):
         run(workers, BrokenTeardown())
     with pytest.raises(StageError, match=r"failed in teardown\(\).*the second trouble"):
@@ -401,7 +401,7 @@ def test_each_gpu_has_one_process_that_sees_it_alone(
 
 
 @pytest.mark.slow
-def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_replacement_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     stage = SeesCards(folder=str(tmp_path), dies=True).with_(resources=Resources(gpus=1))
     Pipeline([stage]).run(FourCards(2), initial_tasks=batches(30))
@@ -414,14 +414,14 @@ def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monk
 @pytest.mark.slow
 @pytest.mark.parametrize("slow", [0, 5, 19])
 @pytest.mark.parametrize("workers", [2, 3])
-def test_what_waits_behind_a_long_source_is_done_by_the_others(tmp_path: Path, workers: int, slow: int) -> None:
+def test_work_that_waits_behind_a_long_source_is_done_by_other_workers(tmp_path: Path, workers: int, slow: int) -> None:
     """Quick sources share a message, so many may wait behind one that turns out to be long."""
     stage = WaitsForOthers(folder=str(tmp_path), slow=slow)
     assert column(run(workers, stage, tasks=batches(20, rows=1)), "id") == list(range(20))
 
 
 @pytest.mark.slow
-def test_two_sources_and_two_workers_are_a_source_for_each(tmp_path: Path) -> None:
+def test_two_workers_get_one_of_two_sources_each(tmp_path: Path) -> None:
     result = run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(2))
     assert len(set(column(result, "pid"))) == 2
 
@@ -439,7 +439,7 @@ def test_a_worker_that_dies_costs_a_retry(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_deaths_stop_a_run_that_is_to_fail(tmp_path: Path) -> None:
+def test_three_deaths_stop_a_run_with_the_policy_fail(tmp_path: Path) -> None:
     with pytest.raises(
         WorkerDied,
         match=r"3 workers died while stage 'Die' worked on task 'task-00001': .*no memory left.*SIGKILL, as the kernel",
@@ -449,7 +449,7 @@ def test_three_deaths_stop_a_run_that_is_to_fail(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_deaths_set_the_source_aside_where_the_run_goes_on(tmp_path: Path) -> None:
+def test_three_deaths_set_the_source_aside_with_the_policy_quarantine(tmp_path: Path) -> None:
     result = run(2, Die(times=9, folder=str(tmp_path)), on_error="quarantine")
     assert column(result, "id") == [n for n in range(24) if n not in (3, 4, 5)]
     assert (result.exit_code, result.summary.sources_failed, result.summary.shares["failed"]) == (3, 1, "1")
@@ -457,7 +457,7 @@ def test_three_deaths_set_the_source_aside_where_the_run_goes_on(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
-def test_of_a_source_whose_parts_kill_workers_only_these_are_set_aside(tmp_path: Path, workers: int) -> None:
+def test_only_the_parts_of_a_source_that_kill_workers_are_set_aside(tmp_path: Path, workers: int) -> None:
     """Each is reported by its stage and its own id, although whole sources travel: the other parts are not to blame."""
     stages = [s.SplitRows(), s.Same(), Die(bad=4, times=99, folder=str(tmp_path)), s.Same()]
     tasks = [*batches(2), *batches(1, rows=9)]
@@ -470,7 +470,7 @@ def test_of_a_source_whose_parts_kill_workers_only_these_are_set_aside(tmp_path:
 
 
 @pytest.mark.slow
-def test_of_tasks_that_share_a_call_the_one_that_kills_is_found(tmp_path: Path) -> None:
+def test_the_task_that_kills_is_found_among_tasks_that_share_a_call(tmp_path: Path) -> None:
     stage = DieTogether(bad=4, times=99, folder=str(tmp_path)).with_(batch_size=3)
     result = run(2, s.SplitRows(), stage, tasks=batches(3), on_error="quarantine", run_dir=str(tmp_path / "run"))
     assert column(result, "id") == [0, 1, 2, 3, 5, 6, 7, 8]
@@ -480,7 +480,7 @@ def test_of_tasks_that_share_a_call_the_one_that_kills_is_found(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("native", [False, True], ids=["python", "native"])
-def test_a_worker_that_takes_too_long_is_ended_and_its_task_named(tmp_path: Path, native: bool) -> None:
+def test_a_worker_that_takes_too_long_is_stopped_and_its_task_named(tmp_path: Path, native: bool) -> None:
     stage = Hangs(native=native, bad=4).with_(task_timeout_s=2)
     with pytest.raises(
         TaskTimeout, match=r"'Hangs' worked on task 'task-00001.00001' for longer than task_timeout_s=2"
@@ -505,7 +505,7 @@ class Refuses(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_an_error_has_the_same_causes_from_a_worker_as_in_this_process() -> None:
+def test_an_error_from_a_worker_has_the_same_causes_as_in_this_process() -> None:
     def causes(workers: int) -> list[tuple[str, str]]:
         with pytest.raises(StageError, match="ValueError: refused") as caught:
             run(workers, Refuses())
@@ -530,7 +530,7 @@ class DiesInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_a_crash_in_set_up_is_not_tried_for_ever() -> None:
+def test_a_crash_in_set_up_is_not_repeated_forever() -> None:
     with pytest.raises(WorkerDied, match=r"being set up \(exit code 9\).*workers=0 to see where"):
         run(2, DiesInSetup())
 
@@ -602,7 +602,7 @@ def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
+def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(textwrap.dedent(SLOW))
     with subprocess.Popen([sys.executable, str(script), str(tmp_path), "2"]) as driver:
@@ -662,7 +662,7 @@ def test_a_script_needs_no_main_guard_and_a_notebook_works(notebook: bool, tmp_p
 
 
 @pytest.mark.slow
-def test_sources_are_taken_as_workers_become_free() -> None:
+def test_sources_are_read_as_workers_become_free() -> None:
     """Law 6: the driver stays only a little ahead of the workers, however many sources there are."""
     taken = 0
 
@@ -690,7 +690,7 @@ class Slow(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_files_written_by_workers_are_the_same_bytes_twice(tmp_path: Path) -> None:
+def test_workers_write_the_same_bytes_twice(tmp_path: Path) -> None:
     """Laws 8 and 1: the output depends neither on the time nor on the number of workers."""
     contents = []
     for name, workers in (("one", 0), ("two", 2), ("three", 2)):
@@ -751,7 +751,7 @@ def test_workers_that_start_ahead_of_the_plan_do_the_work(tmp_path: Path) -> Non
     assert not alive(ahead)
 
 
-def test_workers_that_started_for_nothing_are_not_waited_for() -> None:
+def test_unused_workers_are_not_waited_for() -> None:
     executor = LocalExecutor(workers=1)
     executor.open()
     executor.get_ready()
@@ -771,7 +771,7 @@ def test_the_segments_of_a_run_share_their_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_of_other_surroundings_is_not_used_again(
+def test_a_worker_with_another_environment_is_not_used_again(
     held: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _over(tmp_path, held)
@@ -783,7 +783,7 @@ def test_a_worker_of_other_surroundings_is_not_used_again(
 
 
 @pytest.mark.slow
-def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(held: LocalExecutor, tmp_path: Path) -> None:
+def test_a_worker_that_died_while_idle_is_replaced(held: LocalExecutor, tmp_path: Path) -> None:
     _over(tmp_path, held)
     (worker,) = traces(tmp_path, "setup")
     os.kill(int(worker), signal.SIGKILL)
@@ -792,7 +792,7 @@ def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(held: LocalEx
 
 
 @pytest.mark.slow
-def test_no_worker_of_a_segment_that_failed_is_kept(held: LocalExecutor, tmp_path: Path) -> None:
+def test_no_worker_of_a_failed_segment_is_kept(held: LocalExecutor, tmp_path: Path) -> None:
     with pytest.raises(StageError):
         _over(tmp_path, held, s.FailIn("process"))
     (worker,) = traces(tmp_path, "setup")
@@ -802,7 +802,7 @@ def test_no_worker_of_a_segment_that_failed_is_kept(held: LocalExecutor, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_worker_that_holds_much_memory_does_no_other_segment(held: LocalExecutor, tmp_path: Path) -> None:
+def test_a_worker_that_uses_much_memory_gets_no_other_segment(held: LocalExecutor, tmp_path: Path) -> None:
     _over(tmp_path, held, Hold(gigabytes=1.2))
     _over(tmp_path, held)
     assert len(set(traces(tmp_path, "setup"))) == 2
@@ -812,7 +812,7 @@ def test_a_worker_that_holds_much_memory_does_no_other_segment(held: LocalExecut
     ("resident", "large", "collected"),
     [([100], False, 0), ([700, 700], False, 0), ([1200, 1200, 300], False, 1), ([1200, 1200, 1200], True, 1)],
 )
-def test_a_worker_looks_for_garbage_only_where_it_holds_much(
+def test_a_worker_collects_garbage_only_if_it_uses_much_memory(
     resident: list[int], large: bool, collected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, calls = iter(resident), []

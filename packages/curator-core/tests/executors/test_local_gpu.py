@@ -136,7 +136,7 @@ def test_one_process_owns_the_gpu_and_a_source_stays_with_its_worker(tmp_path: P
     assert sorted(traces(tmp_path, "teardown-embedding")) == sorted([str(os.getpid()), owners[0][0]])
 
 
-def test_a_request_has_as_many_tasks_as_one_of_the_stages_wants_a_call() -> None:
+def test_a_request_has_as_many_tasks_as_a_stage_wants_per_call() -> None:
     class Echo:
         def __init__(self, ahead_bytes: int) -> None:
             self.ahead_bytes = ahead_bytes
@@ -167,7 +167,7 @@ def test_a_request_has_as_many_tasks_as_one_of_the_stages_wants_a_call() -> None
     assert requests(Together(), 100) == [4, 4, 1]
 
 
-def test_two_groups_on_the_gpu_share_its_process_and_what_one_drops_is_accounted_for(tmp_path: Path) -> None:
+def test_two_groups_on_the_gpu_share_its_process_and_dropped_rows_are_accounted_for(tmp_path: Path) -> None:
     second = embed(tmp_path, column="second").with_(batch_size=2)
     stages = [s.SplitRows(), Decode(), embed(tmp_path, drops=4), s.Same(), second, Forget()]
     result = Pipeline(stages).run(OneCardExecutor(2), initial_tasks=batches(), run_dir=str(tmp_path / "run"))
@@ -218,7 +218,7 @@ def test_the_model_is_loaded_while_the_first_sources_are_read(tmp_path: Path) ->
     assert len(Pipeline(stages).run(OneCardExecutor(1), initial_tasks=batches(2))) == 2
 
 
-def test_what_is_on_its_way_to_the_gpu_stays_within_a_part_of_memory() -> None:
+def test_tasks_on_their_way_to_the_gpu_take_a_limited_part_of_memory() -> None:
     assert share_of_memory(128.0, 4) == AHEAD_BYTES
     for memory_gb, workers in ((2.0, 3), (1.0, 16), (16.0, 64)):
         assert workers * share_of_memory(memory_gb, workers) <= memory_gb * 2**30 / 8
@@ -227,7 +227,7 @@ def test_what_is_on_its_way_to_the_gpu_stays_within_a_part_of_memory() -> None:
 # Deaths -------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_owner_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
+def test_a_killed_owner_costs_only_time(tmp_path: Path) -> None:
     stages = [Decode(), embed(tmp_path, kills=10), Forget()]
     result = Pipeline(stages).run(OneCardExecutor(2), initial_tasks=batches(20), run_dir=str(tmp_path / "run"))
     assert rows(result) == rows(
@@ -236,7 +236,7 @@ def test_an_owner_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
     assert len(traces(tmp_path, "kill")) == 1
 
 
-def test_a_worker_that_is_killed_leaves_the_owner_to_the_others(tmp_path: Path) -> None:
+def test_the_owner_still_serves_others_after_a_worker_was_killed(tmp_path: Path) -> None:
     killed = s.KillWorker(bad=10, times=1, folder=str(tmp_path))
     stages = [Decode(), killed, embed(tmp_path), Forget()]
     result = Pipeline(stages).run(OneCardExecutor(2), initial_tasks=batches(20), run_dir=str(tmp_path / "run"))
@@ -285,9 +285,9 @@ class Waits(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(task.data)
 
 
-def test_an_owner_that_dies_again_and_again_at_no_task_ends_the_run(tmp_path: Path) -> None:
+def test_an_owner_that_dies_repeatedly_without_a_task_ends_the_run(tmp_path: Path) -> None:
     stages = [DiesIdle(str(tmp_path)).with_(resources=ON_THE_CARD), Waits(str(tmp_path))]
-    with pytest.raises(WorkerDied, match="owns the GPU has died 3 times while it worked on no task"):
+    with pytest.raises(WorkerDied, match="owns the GPU has died 3 times while it was not working on a task"):
         Pipeline(stages).run(OneCardExecutor(1), initial_tasks=batches(3))
 
 
@@ -300,7 +300,7 @@ class RejectFirst(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(task.to_pyarrow().slice(1))
 
 
-def test_what_the_owner_has_rejected_is_durable_before_the_events_of_a_worker(
+def test_rejects_of_the_owner_are_on_disk_before_the_events_of_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []

@@ -30,7 +30,7 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
 
 @settings(max_examples=30, deadline=None)
 @given(sizes=st.lists(st.integers(0, 3 * INLINE_BYTES), max_size=5), text=st.text())
-def test_what_is_sent_arrives(sizes: list[int], text: str) -> None:
+def test_sent_messages_arrive(sizes: list[int], text: str) -> None:
     left, right = (Channel(end) for end in socket.socketpair())
     buffers = [pa.py_buffer(bytes([index + 1]) * size) for index, size in enumerate(sizes)]
     sender = threading.Thread(target=left.send, args=(text, buffers))
@@ -60,7 +60,7 @@ def shared_files() -> set[str]:
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="looks for blocks of Linux in /proc")
-def test_a_block_is_gone_with_the_last_who_looks_at_it(ends: tuple[Channel, Channel]) -> None:
+def test_a_block_is_freed_with_its_last_reader(ends: tuple[Channel, Channel]) -> None:
     before, open_before = mapped(), descriptors()
     data = pa.table({"pixels": [bytes(INLINE_BYTES)] * 4})
     sink = pa.BufferOutputStream()
@@ -94,7 +94,7 @@ def receive_all(channel: Channel) -> None:
 
 
 @pytest.mark.slow
-def test_who_is_killed_while_it_sends_leaves_nothing(ends: tuple[Channel, Channel]) -> None:
+def test_a_process_killed_while_sending_leaves_nothing_behind(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = socket.socketpair()
     before = shared_files()
     sender = subprocess.Popen([sys.executable, "-c", SENDER, str(theirs.fileno())], pass_fds=[theirs.fileno()])

@@ -1,4 +1,4 @@
-"""Columns beside the table: they stay in place for stages that take them so, and are ordinary columns for all
+"""Columns beside the table stay in place for stages that can use them there, and are ordinary columns for all
 others."""
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def run(*stages: Any) -> tuple[list[dict[str, Any]], list[int]]:
     return [row for task in result for row in task.to_pyarrow().to_pylist()], list(LANDED)
 
 
-def test_a_column_stays_beside_the_table_from_the_stage_that_makes_it_to_one_that_takes_it() -> None:
+def test_a_column_stays_beside_the_table_until_a_stage_takes_it() -> None:
     expected = [{"x": x, "y": 10 * x, "z": 10 * x + 1} for x in (1, 2, 3)]
     rows, landed = run(Make(), Keep(), Take())
     assert (rows, landed) == (expected, [3])  # once, at the end, without the rows that the filter has dropped
@@ -113,13 +113,13 @@ def test_a_column_stays_beside_the_table_from_the_stage_that_makes_it_to_one_tha
     assert not any("beside" in text for text in Pipeline([Make(), Keep()]).plan(initial_tasks=[batch()]).decisions)
 
 
-def test_for_a_stage_that_knows_nothing_of_it_the_column_is_in_the_table() -> None:
+def test_for_other_stages_the_column_is_in_the_table() -> None:
     rows, landed = run(Make(give=True), Look())
     assert [row["y"] for row in rows] == [10, 20, 30, 40, 50]
     assert landed == [5]
 
 
-def test_the_column_follows_rows_and_is_gone_with_other_data() -> None:
+def test_the_column_follows_its_rows_and_is_dropped_with_new_data() -> None:
     task = batch().with_beside("y", Numbers(np.arange(5)))
     assert task.column_names == ["x", "y"]
     kept = task.filter(pa.array([True, False, True, False, True])).append_column("z", ["a", "b", "c"])
@@ -131,12 +131,12 @@ def test_the_column_follows_rows_and_is_gone_with_other_data() -> None:
     assert task.landed(stay=["y"]) is task
 
 
-def test_a_table_is_no_frame_while_another_thread_imports_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checking_for_frames_works_while_another_thread_imports_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))
     assert batch().with_beside("y", Numbers(np.arange(5))).column_names == ["x", "y"]
 
 
-def test_what_leaves_the_process_has_it_in_the_table() -> None:
+def test_a_task_that_leaves_the_process_has_the_column_in_the_table() -> None:
     task = batch().with_beside("y", Numbers(np.arange(5)))
     for there in (decode_task(encode_task(task)), pickle.loads(pickle.dumps(task))):
         assert isinstance(there, DocumentBatch)

@@ -23,7 +23,7 @@ def asked(folder: Path, *flags: str) -> tuple[int, str]:
     return number, hint
 
 
-def test_modules_that_every_process_compiles_anew_are_counted_and_a_command_mends_it(tmp_path: Path) -> None:
+def test_modules_without_bytecode_are_counted_and_a_command_compiles_them(tmp_path: Path) -> None:
     folder = tmp_path / "site-packages"
     folder.mkdir()
     for number in range(60):

@@ -43,7 +43,7 @@ def there_and_back(task: Task[Any], pickled: bool = True) -> Task[Any]:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text(max_size=8)), max_size=20), metadata, st.text(max_size=8))
-def test_a_table_comes_out_as_it_went_in(texts: list[str | None], facts: dict[str, Any], name: str) -> None:
+def test_a_table_is_unchanged_after_decoding(texts: list[str | None], facts: dict[str, Any], name: str) -> None:
     task = DocumentBatch(
         data=pa.table({"text": pa.array(texts, pa.string()), "n": range(len(texts))}), task_id="s-1.00002"
     )
@@ -59,21 +59,21 @@ def test_a_table_comes_out_as_it_went_in(texts: list[str | None], facts: dict[st
         assert back._outputs == task._outputs
 
 
-def test_files_come_out_as_they_went_in() -> None:
+def test_files_are_unchanged_after_decoding() -> None:
     task = FileGroupTask(
         data=["a", "b"], ranges=[None, (5, 9)], records=[FileRecord("a", 1, 2, "x")], task_id="f", _source="f"
     )
     assert there_and_back(task, pickled=False) == task
 
 
-def test_the_columns_of_a_decoded_table_are_the_bytes_that_came() -> None:
+def test_the_columns_of_a_decoded_table_point_into_the_received_bytes() -> None:
     buffer = encode_task(DocumentBatch(data=pa.table({"n": pa.array(range(1000), pa.int64())})))
     column = decode_task(buffer).data["n"].chunk(0).buffers()[1]
     assert buffer.address <= column.address < buffer.address + buffer.size
     assert column.address % 8 == 0
 
 
-def test_a_slice_sends_its_rows_and_not_the_table_that_it_was_cut_from() -> None:
+def test_a_slice_sends_only_its_rows_and_not_the_whole_table() -> None:
     table = pa.table({"n": pa.array(range(100_000), pa.int64())})
     assert encode_task(DocumentBatch(data=table.slice(5, 10))).size < 2_000
 
@@ -101,7 +101,7 @@ def special() -> DocumentBatch:
     ],
     ids=["empty", "own-field", "own-type", "integer-keys"],
 )
-def test_other_tasks_travel_between_our_processes_as_what_they_are(task: Task[Any]) -> None:
+def test_other_tasks_keep_their_type_between_our_processes(task: Task[Any]) -> None:
     back = there_and_back(task)
     assert back == task
     assert type(back) is type(task)
@@ -123,7 +123,7 @@ class Trap:
         return Path.touch, (self.place / "sprung",)
 
 
-def test_law_9_what_lies_on_a_disk_is_not_unpickled(tmp_path: Path) -> None:
+def test_law_9_nothing_on_a_disk_is_unpickled(tmp_path: Path) -> None:
     for data in (b"PKL1" + pickle.dumps(Trap(tmp_path)), pickle.dumps(Trap(tmp_path))):
         with pytest.raises(UsageError, match="not an encoded task"):
             decode_task(data, pickled=False)
@@ -157,11 +157,11 @@ def test_law_9_a_pickle_planted_in_a_run_directory_is_not_loaded(tmp_path: Path)
     assert not (tmp_path / "sprung").exists()
 
 
-def test_law_9_what_lies_on_a_disk_does_not_choose_the_code_that_is_loaded() -> None:
+def test_law_9_data_on_a_disk_do_not_choose_the_code_that_is_loaded() -> None:
     data = bytes(memoryview(encode_task(DocumentBatch(data=pa.table({"x": [1]})))))
     for kind, message in (("antigravity:Task", "is not loaded: import it"), ("os:popen", "is not a type of task")):
         name = b"curator_core:DocumentBatch"
-        # As long as before, so that the length before it is still right.
+        # It has the same length as the original, so that the stored length remains correct.
         forged = data.replace(b'"' + name + b'"', f'"{kind}"'.encode().ljust(len(name) + 2))
         with pytest.raises(UsageError, match=message):
             decode_task(forged, pickled=False)

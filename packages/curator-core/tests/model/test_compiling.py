@@ -18,7 +18,7 @@ from curator_core.model.compiling import COMPILE_AFTER_S, MaybeCompiled, check_c
         ("never", True, "plain", "plain"),
     ],
 )
-def test_a_model_is_compiled_when_its_option_says_so(option: str, on_gpu: bool, first: str, later: str) -> None:
+def test_a_model_is_compiled_if_its_option_says_so(option: str, on_gpu: bool, first: str, later: str) -> None:
     now = [100.0]
     model = MaybeCompiled("plain", option, on_gpu=on_gpu, compile=lambda _: "compiled", clock=lambda: now[0])
     assert not model.in_time()
@@ -31,7 +31,7 @@ def test_a_model_is_compiled_when_its_option_says_so(option: str, on_gpu: bool, 
     assert model.current == later
 
 
-def test_the_plan_says_what_becomes_of_the_option() -> None:
+def test_the_plan_says_whether_the_model_is_compiled() -> None:
     assert compile_decisions("E", "never", True) == compile_decisions("E", "auto", False) == []
     (auto,), (always,) = compile_decisions("E", "auto", True), compile_decisions("E", "always", False)
     assert auto == (

@@ -52,7 +52,7 @@ def test_a_generator_function_records_what_it_rejects() -> None:
     assert result.summary.stages[0].rejected == {"bad text": 1}
 
 
-def test_the_stage_itself_is_not_a_parameter_of_it() -> None:
+def test_the_argument_for_the_stage_is_not_a_parameter() -> None:
     assert LongTexts().params() == {"chars": 3}  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="LongTexts has no parameter 'stage'"):
         LongTexts(stage=1)  # type: ignore[call-arg]

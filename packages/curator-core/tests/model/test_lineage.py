@@ -20,7 +20,7 @@ def descend(path: list[int]) -> str:
 
 
 @given(paths, paths)
-def test_ids_are_unique_and_sort_as_one_process_meets_them(one: list[int], other: list[int]) -> None:
+def test_ids_are_unique_and_sort_in_the_order_of_one_process(one: list[int], other: list[int]) -> None:
     assert (descend(one) == descend(other)) == (one == other)
     assert (lineage_key(descend(one)) < lineage_key(descend(other))) == (one < other)
 
@@ -36,14 +36,14 @@ def test_ids_sort_as_text_up_to_a_hundred_thousand_children() -> None:
 
 
 @given(st.text(max_size=100), st.lists(st.text(max_size=20), max_size=4))
-def test_the_id_of_a_source_is_a_file_name_and_the_same_every_time(label: str, parts: list[str]) -> None:
+def test_the_id_of_a_source_is_a_valid_file_name_and_always_the_same(label: str, parts: list[str]) -> None:
     made = source_id(label, parts)
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}", made)
     assert made == source_id(label, iter(parts))
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=4), st.lists(st.text(max_size=5), min_size=1, max_size=4))
-def test_other_parts_make_another_source(one: list[str], other: list[str]) -> None:
+def test_other_parts_give_another_source(one: list[str], other: list[str]) -> None:
     if "\0" not in "".join(one + other):
         assert (source_id("x", one) == source_id("x", other)) == (one == other)
 

@@ -54,7 +54,7 @@ def run(*stages: ProcessingStage[Any, Any], tasks: Sequence[Task[Any]] | None = 
 # Parameters and copies
 
 
-def test_with_gives_a_copy_and_leaves_the_original_alone() -> None:
+def test_with_gives_a_copy_and_does_not_change_the_original() -> None:
     original = Repeat(times=3, words=["x"])
     before = copy.deepcopy(vars(original))
     twin = original.with_(
@@ -72,7 +72,7 @@ def test_settings_stay_when_parameters_change_later() -> None:
     assert (twin.name, twin.num_workers(), twin.times) == ("mine", 2, 7)
 
 
-def test_facts_for_engines_add_up() -> None:
+def test_keys_for_engines_are_merged() -> None:
     twin = Repeat().with_(ray_stage_spec={RayStageSpecKeys.MIN_WORKERS: 1}).with_(ray_stage_spec={"max_workers": 2})
     assert twin.ray_stage_spec() == {"min_workers": 1, "max_workers": 2}
     assert Repeat().ray_stage_spec() == {}
@@ -99,7 +99,7 @@ def test_a_misspelled_setting_names_the_nearest() -> None:
         ({"resources": 2}, "must be a Resources"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Repeat().with_(**settings)
 
@@ -206,7 +206,7 @@ def test_a_function_stage_checks_its_parameters() -> None:
         stage(lambda batch, **levels: batch)
 
 
-def test_a_function_stage_takes_its_parameters_as_the_function_does() -> None:
+def test_a_function_stage_has_the_signature_of_its_function() -> None:
     @stage
     def needs(batch: DocumentBatch, level: int, *, mark: str = "!") -> DocumentBatch:
         return batch.append_column("seen", pa.array([f"{level}{mark}"] * batch.num_rows))
@@ -237,14 +237,14 @@ class Once(CompositeStage[DocumentBatch, DocumentBatch]):
         return [Repeat(times=2)]
 
 
-def test_composites_nest_and_may_be_of_one() -> None:
+def test_composites_can_be_nested_and_may_have_one_stage() -> None:
     assert [row["text"] for row in run(Twice(times=3))] == ["a" * 6, "b" * 6]
     plan = Pipeline([Twice(), Once()]).plan(initial_tasks=[batch("a")])
     assert [planned.name for planned in plan.stages] == ["Repeat", "Repeat#2", "Repeat#3"]
     assert "expanded Twice into Repeat, Repeat" in plan.decisions
 
 
-def test_what_is_set_on_a_composite_holds_for_its_stages() -> None:
+def test_settings_of_a_composite_apply_to_its_stages() -> None:
     small = Resources(cpus=0.5)
     plan = Pipeline([Twice().with_(resources=small, name="t")]).plan(initial_tasks=[batch("a")])
     assert [planned.name for planned in plan.stages] == ["t.Repeat", "t.Once"]

@@ -26,7 +26,7 @@ def batch(**columns: object) -> DocumentBatch:
     return DocumentBatch(data=pa.table(columns), task_id="s-1")
 
 
-def test_an_arrow_table_is_handed_out_as_it_is() -> None:
+def test_an_arrow_table_is_returned_as_it_is() -> None:
     task = batch(x=[1, 2])
     assert task.to_pyarrow() is task.data
 
@@ -48,7 +48,7 @@ def test_arrow_sees_the_memory_of_pandas() -> None:
     assert task.to_pandas() is task.data
 
 
-def test_there_and_back_again_is_the_same_table() -> None:
+def test_a_table_converted_there_and_back_is_the_same() -> None:
     table = pa.table(
         {"text": ["a", "ü", None], "n": [1, 2, 3], "f": [0.5, float("nan"), 1.0], "b": [True, False, True]}
     )
@@ -65,12 +65,12 @@ def test_a_record_batch_becomes_a_table_without_a_copy() -> None:
     assert task.data["x"].chunk(0).buffers()[1].address == record["x"].buffers()[1].address
 
 
-def test_what_is_no_table_is_refused_with_the_way_to_make_one() -> None:
+def test_data_that_are_no_table_are_refused_with_advice() -> None:
     with pytest.raises(UsageError, match="from_pylist"):
         DocumentBatch(data=[{"text": "a"}])  # type: ignore[arg-type]
 
 
-def test_answers_leave_the_input_as_it_was() -> None:
+def test_methods_that_return_a_task_do_not_change_the_input() -> None:
     task = batch(x=[1, 2, 3])
     task._metadata["language"] = "de"
     kept = task.filter(pa.array([True, False, True]))
@@ -88,7 +88,7 @@ def test_a_column_of_the_same_name_is_replaced_in_place() -> None:
     assert task.to_pyarrow().to_pydict() == {"x": [9], "y": [2]}
 
 
-def test_what_was_derived_follows_a_filter_and_goes_with_the_data_it_came_from() -> None:
+def test_derived_values_follow_a_filter_and_are_dropped_with_their_data() -> None:
     task = batch(text=["a", "b", "c"])
     task._derived["mirror"] = Mirror(task.data["text"].chunk(0))
     mask = pc.not_equal(task.data["text"], "b")
@@ -106,7 +106,7 @@ def test_a_table_with_a_column_twice_is_not_valid() -> None:
     assert not DocumentBatch(data=pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"])).validate()
 
 
-def test_files_come_with_their_ranges() -> None:
+def test_files_have_their_ranges() -> None:
     task = FileGroupTask(data=["a", "b"], ranges=[None, (0, 10)])
     assert task.parts == [("a", None), ("b", (0, 10))]
     assert task.num_items == 2

@@ -137,7 +137,7 @@ def groups(of: Plan) -> list[str]:
 # Columns and types
 
 
-def test_a_column_that_nobody_made_names_the_nearest_there_is() -> None:
+def test_a_missing_column_is_reported_with_the_nearest_existing_one() -> None:
     message = refused(FILES, Read(), Add(reads="txt"))
     assert "stage 'Add' reads column 'txt', which no stage before it produces; did you mean 'text'?" in message
     assert "Columns at this point: text, url" in message
@@ -156,21 +156,21 @@ def test_a_column_that_would_be_added_twice_is_refused_unless_it_is_read_replace
     plan(FILES, Read(), DropColumns(columns=["url"]), AddNew(column="url"))
 
 
-def test_a_column_that_was_removed_names_who_did_it() -> None:
+def test_a_removed_column_is_reported_with_the_stage_that_removed_it() -> None:
     message = refused(FILES, Read(), DropColumns(columns=["text"]), Add(reads="text"))
     assert "which 'DropColumns' removed: put 'Add' before it, or keep the column" in message
 
 
-def test_a_column_that_comes_later_names_who_brings_it() -> None:
+def test_a_column_that_comes_later_is_reported_with_the_stage_that_adds_it() -> None:
     message = refused(FILES, Read(), Add(reads="lang"), Add(column="lang"))
     assert "'Add#2' produces it: put it before 'Add'" in message
 
 
-def test_a_column_that_an_installed_stage_would_bring_names_it() -> None:
+def test_a_missing_column_is_reported_with_an_installed_stage_that_adds_it() -> None:
     assert "AddId" in refused(FILES, Read(columns=["body"]), Add(reads=AddId().outputs()[0]))
 
 
-def test_only_data_tells_what_a_reader_without_a_schema_brings(tmp_path: Path) -> None:
+def test_only_the_data_show_the_columns_of_a_reader_without_a_schema(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     stages = [FilePartitioning(paths=str(tmp_path)), Read(columns=["url", ANY_COLUMNS]), Add(reads="text")]
     assert groups(plan(*stages)) == ["Read+Add"]
@@ -178,7 +178,7 @@ def test_only_data_tells_what_a_reader_without_a_schema_brings(tmp_path: Path) -
         Pipeline(stages).run(LocalExecutor(workers=0))
 
 
-def test_tasks_of_the_wrong_type_name_both_sides_and_what_to_do() -> None:
+def test_tasks_of_the_wrong_type_are_reported_with_both_stages_and_a_remedy() -> None:
     assert "takes DocumentBatch, but FilePartitioning gives FileGroupTask" in refused(FILES, Add(), Read())
     assert "'Read' gives DocumentBatch: put it before 'Add'" in refused(FILES, Add(), Read())
     assert "start the pipeline with a reader, or pass initial_tasks" in refused(Add())
@@ -190,7 +190,7 @@ def test_a_source_comes_first() -> None:
     )
 
 
-def test_a_stage_that_yields_is_asked_to_be_a_fan_out() -> None:
+def test_a_stage_that_yields_must_be_a_fan_out() -> None:
     class Yields(ProcessingStage[DocumentBatch, DocumentBatch]):
         def process(self, task: DocumentBatch) -> Any:
             yield task
@@ -198,7 +198,7 @@ def test_a_stage_that_yields_is_asked_to_be_a_fan_out() -> None:
     assert "derive Yields from FanOut" in refused(Yields(), first_task=DocumentBatch)
 
 
-def test_what_is_no_stage_is_refused_when_it_is_added() -> None:
+def test_an_object_that_is_no_stage_is_refused_when_it_is_added() -> None:
     with pytest.raises(UsageError, match="a class: add parentheses"):
         Pipeline([Add])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="got 'Add'"):
@@ -235,7 +235,7 @@ def test_equal_names_are_distinguished() -> None:
     assert [planned.stage.name for planned in made.stages] == ["Add", "Add#3", "Add#2"]
 
 
-def test_planning_changes_nothing_and_gives_the_same_every_time() -> None:
+def test_planning_changes_nothing_and_always_gives_the_same_plan() -> None:
     stages = [FILES, Pixels(), Add(reads="pixels"), Add()]
     before = [copy.deepcopy(vars(stage)) for stage in stages]
     first, second = (make_plan([FILES, Read(), *stages[1:]], SMALL) for _ in range(2))
@@ -244,14 +244,14 @@ def test_planning_changes_nothing_and_gives_the_same_every_time() -> None:
     assert first.segments is not second.segments
 
 
-def test_a_stage_learns_what_later_stages_read() -> None:
+def test_a_stage_gets_the_columns_that_later_stages_read() -> None:
     made = plan(Pixels(), Add(reads="pixels"), first_task=DocumentBatch)
     assert ProcessingStage.__repr__(made.stages[0].stage) == "Pixels(make=True)"
     made = plan(Pixels(), Add(), first_task=DocumentBatch)
     assert made.stages[0].stage.params() == {"make": False}
 
 
-def test_one_object_may_stand_twice_and_in_two_pipelines() -> None:
+def test_one_stage_object_may_be_used_twice_and_in_two_pipelines() -> None:
     log: list[str] = []
     stage = Remembers(log=log)
     task = DocumentBatch(data=pa.table({"text": ["a", "b"]}))
@@ -288,7 +288,7 @@ def test_neighbours_share_a_worker() -> None:
         ([Split(), Add()], ["Split", "Add"], "Split fans out, and its children may go to several workers"),
         ([Add(), Add().with_(resources=GPU)], ["Add", "Add#2"], "it uses a GPU"),
         ([Add().with_(resources=GPU), Add()], ["Add", "Add#2"], "it needs no GPU, Add does"),
-        ([Add(), Add().with_(runtime_env={"pip": ["x"]})], ["Add", "Add#2"], "it has an environment of its own"),
+        ([Add(), Add().with_(runtime_env={"pip": ["x"]})], ["Add", "Add#2"], "it has its own environment"),
         ([Add(), Add().with_(num_workers=3)], ["Add", "Add#2"], "it wants 3 workers"),
         ([Add().with_(num_workers=1), Add()], ["Add", "Add#2"], "Add wants 1 worker"),
         ([Add(), Add().with_(ray_stage_spec={"max_workers": 2})], ["Add", "Add#2"], "its own scheduling settings"),
@@ -314,7 +314,7 @@ class Threshold(Add):
     light = True
 
 
-def test_a_light_stage_rides_in_the_gpu_worker_before_it_and_others_end_the_group() -> None:
+def test_a_light_stage_joins_the_gpu_worker_before_it_and_other_stages_end_the_group() -> None:
     embed = Add().with_(resources=GPU, name="Embed")
     made = plan(embed, Threshold(), Threshold(), embed, Add(), Threshold(), machine=ONE_GPU, first_task=DocumentBatch)
     assert groups(made) == ["Embed+Threshold+Threshold#2+Embed#2", "Add+Threshold#3"]
@@ -322,7 +322,7 @@ def test_a_light_stage_rides_in_the_gpu_worker_before_it_and_others_end_the_grou
     assert "new group at Add: it needs no GPU, Embed#2 does" in made.describe()
 
 
-def test_a_light_stage_with_wishes_of_its_own_does_not_ride_along() -> None:
+def test_a_light_stage_with_its_own_requests_does_not_join() -> None:
     stages = [Add().with_(resources=GPU), Threshold().with_(num_workers=2)]
     assert groups(plan(*stages, machine=ONE_GPU, first_task=DocumentBatch)) == ["Add", "Threshold"]
 
@@ -341,7 +341,7 @@ def test_a_merge_starts_a_segment_and_is_shown_as_a_barrier() -> None:
 # Resources
 
 
-def test_law_7_more_cpus_than_there_are_are_scaled_down_and_reported() -> None:
+def test_law_7_requests_for_too_many_cpus_are_scaled_down_and_reported() -> None:
     made = plan(FILES, Read(), Add().with_(resources=Resources(cpus=64)))
     assert made.segments[0].groups[0].resources.cpus == 2
     assert "asks for 64 CPUs a worker, this machine has 2; it gets 2" in made.describe()
@@ -356,7 +356,7 @@ def test_law_7_groups_that_run_at_the_same_time_fit_together() -> None:
     assert "8 groups ask for 12 CPUs together, this machine has 2: CPU requests scaled by 0.167" in made.describe()
 
 
-def test_law_7_what_cannot_be_met_is_refused_before_anything_starts() -> None:
+def test_law_7_impossible_requests_are_refused_before_anything_starts() -> None:
     message = refused(FILES, Read(), Add().with_(resources=Resources(gpus=1)))
     assert "stage 'Add' asks for gpus=1, but this machine has no GPU: give the stage" in message
     message = refused(FILES, Read(), Add().with_(resources=Resources(gpu_memory_gb=100)), machine=ONE_GPU)
@@ -422,7 +422,7 @@ class Looks(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task
 
 
-def test_a_column_is_made_as_the_stages_need_it_that_read_it() -> None:
+def test_a_column_is_made_as_its_readers_need_it() -> None:
     made = plan(FILES, Read(), Paints(), Looks(), Looks())
     painter = made.stages[2].stage
     assert painter.made == "red"  # type: ignore[attr-defined]
@@ -433,7 +433,7 @@ def test_a_column_is_made_as_the_stages_need_it_that_read_it() -> None:
     assert not hasattr(plan(FILES, Read(), Paints()).stages[2].stage, "made")
 
 
-def test_needs_that_contradict_one_another_are_refused_unless_the_column_is_made_anew() -> None:
+def test_conflicting_needs_are_refused_unless_the_column_is_made_again() -> None:
     assert refused(FILES, Read(), Paints(), Looks(), Looks("green")) == "one wall cannot be green and red"
     made = plan(FILES, Read(), Paints(), Looks(), Paints(), Looks("green"))
     assert [made.stages[index].stage.made for index in (2, 4)] == ["red", "green"]  # type: ignore[attr-defined]
@@ -449,7 +449,7 @@ def test_the_description_shows_parameters_columns_and_needs() -> None:
     assert "1 CPU, 2 workers" in text
 
 
-def test_of_long_lists_the_plan_shows_the_beginning_and_keeps_all() -> None:
+def test_the_plan_shows_only_the_beginning_of_long_lists_and_keeps_all() -> None:
     endings = [f".{letter}" for letter in "abcdefgh"]
     made = plan(FilePartitioning(paths="in", extensions=endings), Read())
     assert "extensions=['.a', '.b', '.c', '.d', ...]" in made.describe()
@@ -463,6 +463,6 @@ def test_a_pipeline_that_cannot_run_describes_itself_and_says_why() -> None:
     assert "did you mean 'text'" in text
 
 
-def test_nothing_of_what_is_planned_is_opened() -> None:
+def test_planning_opens_nothing() -> None:
     assert groups(plan(FilePartitioning(paths="no/such/folder/*.txt"), Read())) == ["Read"]
     assert issubclass(EmptyTask, FILES.task_in)

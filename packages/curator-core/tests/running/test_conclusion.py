@@ -34,7 +34,7 @@ class Talks(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_a_conclusion_is_in_the_summary_the_record_and_the_report(tmp_path: Path) -> None:
+def test_conclusions_are_in_the_summary_the_record_and_the_report(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "one"}\n')
     stages = [ListFiles([str(tmp_path / "a.jsonl")]), ReadRows(), Talks(), Talks(words="").with_(name="silent")]
     result = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
@@ -58,7 +58,7 @@ class LeavesHalf(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task
 
 
-def test_what_a_dead_worker_had_begun_to_write_is_gone_when_the_run_ends(tmp_path: Path) -> None:
+def test_half_written_files_of_a_dead_worker_are_gone_when_the_run_ends(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "one"}\n')
     run_dir, half = tmp_path / "run", ".rows.parquet.tmp-12-3"
     stages = [ListFiles([str(tmp_path / "a.jsonl")]), ReadRows()]

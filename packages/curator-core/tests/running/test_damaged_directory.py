@@ -66,7 +66,7 @@ def damages(run_dir: Path, folder: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("folder", ["ledger", "sources", "rejects"])
-def test_every_command_names_the_damaged_file_and_what_can_be_saved(
+def test_every_command_names_the_damaged_file_and_a_remedy(
     run_dir: Path, folder: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = one_of(run_dir, folder)
@@ -106,9 +106,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(run_dir: Path, folder: str, tmp_p
     assert refused > 25, "a flip in the words that stand before the checksum changes nothing"
 
 
-def test_a_damaged_success_file_whose_checksum_nobody_noted_is_a_problem_of_the_output(
-    run_dir: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_success_file_without_a_recorded_checksum_is_reported(run_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     record = json.loads((run_dir / "run.json").read_text())
     record |= {"outputs": {"Writer": {"folder": str(tmp_path / "out"), "files": 0}}, "marks": {}}
@@ -120,7 +118,7 @@ def test_a_damaged_success_file_whose_checksum_nobody_noted_is_a_problem_of_the_
 
 
 @pytest.mark.parametrize("folder", ["ledger", "sources"])
-def test_a_resume_that_damage_refuses_leaves_finished_output_as_it_is(tmp_path: Path, folder: str) -> None:
+def test_a_resume_refused_because_of_damage_does_not_change_finished_output(tmp_path: Path, folder: str) -> None:
     (tmp_path / "in").mkdir()
     for name in "ab":
         (tmp_path / "in" / f"{name}.txt").write_text("1\n2\n")
@@ -158,9 +156,7 @@ def test_a_damaged_record_leaves_the_rejects_readable(
 @pytest.mark.parametrize(
     "change", [lambda text: text.replace("ReadNumbers", "ReadXumbers"), lambda text: text.replace('"class"', '"clXss"')]
 )
-def test_a_plan_that_says_something_else_than_was_written_is_damaged(
-    run_dir: Path, tmp_path: Path, change: Callable[[str], str]
-) -> None:
+def test_a_changed_plan_is_reported_as_damaged(run_dir: Path, tmp_path: Path, change: Callable[[str], str]) -> None:
     plan = run_dir / "plan.json"
     plan.write_text(change(plan.read_text()))
     with pytest.raises(RunRefused, match=r"plan.json' is damaged \(its fingerprint does not match its steps"):
@@ -185,7 +181,7 @@ def without_an_inner_key(text: str) -> str:
         lambda text: text.replace('"machine"', '"machXne"'),
     ],
 )
-def test_a_record_that_says_something_else_than_was_written_is_damaged(
+def test_a_changed_record_is_reported_as_damaged(
     run_dir: Path, tmp_path: Path, change: Callable[[str], str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     record = run_dir / "run.json"
@@ -223,7 +219,7 @@ def changed(record: object, path: tuple[str | int, ...], value: object) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["run.json", "command.json"])
-def test_a_record_without_a_fingerprint_is_held_to_what_its_readers_need(
+def test_a_record_without_a_fingerprint_is_checked_for_all_that_its_readers_need(
     run_dir: Path, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     record = json.loads((run_dir / "run.json").read_text())
@@ -246,7 +242,7 @@ def test_a_record_without_a_fingerprint_is_held_to_what_its_readers_need(
     assert refused > 8
 
 
-def test_a_flipped_letter_in_the_kept_command_is_found_and_one_of_an_earlier_version_is_read(run_dir: Path) -> None:
+def test_a_changed_command_is_detected_and_one_of_an_earlier_version_is_read(run_dir: Path) -> None:
     directory = RunDirectory(str(run_dir))
     command = {"file": "clean.yaml", "settings": ("a=1",), "folder": "", "flags": {"retries": 2, 7: None}}
     directory.write_json("command.json", command)

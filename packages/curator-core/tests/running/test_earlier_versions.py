@@ -57,7 +57,7 @@ def resume(left: str, retry: bool = False) -> RunResult:
     return Pipeline(stages).run(LocalExecutor(workers=0), run_dir="run", resume=True, retry=retry)
 
 
-def test_it_is_verified_or_said_to_be_unfinished(left: str) -> None:
+def test_an_earlier_run_is_verified_or_reported_as_unfinished(left: str) -> None:
     problems = verify("run")
     if left == "interrupted":
         assert len(problems) == 1
@@ -66,7 +66,7 @@ def test_it_is_verified_or_said_to_be_unfinished(left: str) -> None:
         assert problems == []
 
 
-def test_it_is_resumed_and_what_was_done_is_not_done_again(left: str) -> None:
+def test_an_earlier_run_is_resumed_and_complete_work_is_not_repeated(left: str) -> None:
     before = snapshot(Path("out")) if left == "finished" else {}
     result = resume(left)
     assert result.summary.sources_skipped == {"finished": 3, "interrupted": 2, "tables": 2}[left]

@@ -17,7 +17,7 @@ def vectors(rows: int, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("rows", "size"), [(60, 8), (40, 300), (3, 2)])
-def test_the_axes_hold_as_much_as_those_of_a_library(rows: int, size: int) -> None:
+def test_the_axes_show_as_much_variance_as_those_of_a_library(rows: int, size: int) -> None:
     given = vectors(rows, size)
     places, held = main_axes(given)
     unit = given / np.linalg.norm(given, axis=1)[:, None]
@@ -37,13 +37,13 @@ def test_the_order_in_which_numbers_are_added_up_changes_nothing() -> None:
     assert np.abs(places - again).max() < 1e-6
 
 
-def test_rows_that_are_all_alike_lie_in_the_middle() -> None:
+def test_rows_that_are_all_equal_are_in_the_middle() -> None:
     places, held = main_axes(np.ones((5, 4)))
     assert not places.any()
     assert held == (0.0, 0.0)
 
 
-def test_a_map_says_how_many_rows_it_is_of_and_colours_them_by_the_score_that_most_have() -> None:
+def test_a_map_gives_its_number_of_rows_and_is_coloured_by_the_most_frequent_score() -> None:
     given = vectors(30, 4).astype("<f2")
     rows = [
         MapRow("Filter" if n % 3 else "Write", "dropped" if n % 3 else "kept", "low", f"<b>{n}", "a.jsonl", f"line {n}", "t",

@@ -55,7 +55,7 @@ def numbers(tasks: Iterator[object]) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_iterating_gives_what_a_run_gives_with_the_same_accounts(pipeline: Pipeline, workers: int) -> None:
+def test_iterating_gives_the_results_of_a_run_with_the_same_accounts(pipeline: Pipeline, workers: int) -> None:
     ran = pipeline.run(LocalExecutor(workers=workers))
     stream = pipeline.iterate(LocalExecutor(workers=workers))
     with pytest.raises(UsageError, match="when its last task has been taken"):
@@ -78,7 +78,7 @@ def test_no_task_is_kept(pipeline: Pipeline) -> None:
     assert len(kept) > 10
 
 
-def test_a_run_that_is_left_early_is_resumed_and_gives_the_rest_too(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_run_abandoned_early_is_resumed_and_gives_the_rest(pipeline: Pipeline, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "run")
     with pipeline.iterate(LocalExecutor(workers=0), run_dir=run_dir) as stream:
         next(stream)
@@ -92,14 +92,14 @@ def test_a_run_that_is_left_early_is_resumed_and_gives_the_rest_too(pipeline: Pi
     assert again.summary.sources_skipped == 4
 
 
-def test_an_error_comes_where_the_task_would_have(pipeline: Pipeline) -> None:
+def test_an_error_comes_in_the_place_of_its_task(pipeline: Pipeline) -> None:
     broken = Pipeline([*pipeline.stages[:2], Where(column="n", op="==", value="text")])
     with pytest.raises(StageError):
         list(broken.iterate(LocalExecutor(workers=0)))
 
 
 @pytest.mark.slow
-def test_executors_are_named(pipeline: Pipeline) -> None:
+def test_executors_can_be_given_by_name(pipeline: Pipeline) -> None:
     assert len(numbers(pipeline.iterate("local"))) == 19
     assert pipeline.run("local").summary.executor == "LocalExecutor"
     with pytest.raises(UsageError, match="there is no executor 'locl'; did you mean 'local'"):
@@ -110,7 +110,7 @@ def test_executors_are_named(pipeline: Pipeline) -> None:
         pipeline.iterate(rundir="x")
 
 
-def test_results_are_tables_and_pages(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_results_can_be_shown_as_tables_and_pages(pipeline: Pipeline, tmp_path: Path) -> None:
     result = pipeline.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
     assert sorted(result.to_arrow()["n"].to_pylist()) == sorted(result.to_pandas()["n"])
     assert len(result.to_arrow()) == 19

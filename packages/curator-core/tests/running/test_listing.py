@@ -24,7 +24,7 @@ def pipeline(folder, name="clean"):
     return Pipeline([FilePartitioning(paths=str(folder / "in")), ReadLines()], name=name)
 
 
-def test_runs_are_listed_with_state_times_and_rows_those_in_folders_below_too(tmp_path, capsys):
+def test_runs_are_listed_with_state_times_and_rows_also_in_subfolders(tmp_path, capsys):
     pipeline(tmp_path).run(HERE, run_dir=str(tmp_path / "runs/a"))
     pipeline(tmp_path, "later").run(HERE, run_dir=str(tmp_path / "runs/deep/er/b"))
     runs = runs_below(str(tmp_path))
@@ -51,7 +51,7 @@ class Both(Workflow):
         yield pipeline(Path(self.folder), "two")
 
 
-def test_the_steps_of_a_workflow_stand_in_it_and_are_no_runs_of_their_own(tmp_path, capsys):
+def test_the_steps_of_a_workflow_are_listed_below_it_and_not_as_runs(tmp_path, capsys):
     Both(str(tmp_path)).run(HERE, run_dir=str(tmp_path / "runs/w"))
     (run,) = runs_below(str(tmp_path))
     assert [(step.name, step.state, step.rows_out) for step in run.steps] == [("one", "done", 10), ("two", "done", 10)]
@@ -59,7 +59,7 @@ def test_the_steps_of_a_workflow_stand_in_it_and_are_no_runs_of_their_own(tmp_pa
     assert "  one" in capsys.readouterr().out
 
 
-def test_a_run_that_nobody_works_on_is_interrupted(tmp_path):
+def test_a_run_without_a_process_is_interrupted(tmp_path):
     place = tmp_path / "a"
     pipeline(tmp_path).run(HERE, run_dir=str(place))
     record = json.loads((place / "run.json").read_text())
@@ -89,6 +89,6 @@ def test_a_damaged_run_is_named_with_what_is_wrong_and_hides_no_other(tmp_path, 
     assert ("is damaged" if content is not None else "no run.json") in capsys.readouterr().out
 
 
-def test_a_folder_that_is_not_there_is_wrong_usage(tmp_path, capsys):
+def test_a_missing_folder_is_wrong_usage(tmp_path, capsys):
     assert run_command(["runs", str(tmp_path / "none")]) == BAD_USAGE
     assert "there is no folder" in capsys.readouterr().err

@@ -68,7 +68,9 @@ def inputs(folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_a_stage_prints_and_logs_is_kept(tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_and_log_messages_of_a_stage_are_kept(
+    tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     stages = [FilePartitioning(paths=inputs(tmp_path)), Read(), Talk()]
     Pipeline(stages).run(LocalExecutor(workers=workers), run_dir=str(tmp_path / "run"))
     lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
@@ -97,7 +99,7 @@ def test_the_level_is_an_option(tmp_path: Path) -> None:
         Pipeline(stages).run(run_dir=str(tmp_path / "other"), log_level="loud")  # type: ignore[arg-type]
 
 
-def test_a_run_that_fails_has_a_log_too(tmp_path: Path) -> None:
+def test_a_failed_run_also_has_a_log(tmp_path: Path) -> None:
     stages = [FilePartitioning(paths=inputs(tmp_path)), Read(), Talk(fails=True)]
     with pytest.raises(StageError):
         Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
@@ -137,7 +139,9 @@ def test_a_worker_keeps_a_limited_number_of_lines_and_says_so(tmp_path: Path, mo
     assert "not a stage's" not in text
 
 
-def test_a_stage_may_print_where_nobody_reads_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_may_print_after_the_reader_of_the_output_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, write = os.pipe()
     os.close(read)
     stream = os.fdopen(write, "w", buffering=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ ALARMS = {
 
 
 @pytest.mark.parametrize("kind", ALARMS)
-def test_an_alarm_stands_at_the_top_with_advice(kind: str) -> None:
+def test_an_alarm_is_at_the_top_with_advice(kind: str) -> None:
     found = numbers(*ALARMS[kind])
     assert [alarm["kind"] for alarm in found["alarms"]] == [kind]
     top = top_of(report_page(found))
@@ -77,13 +78,13 @@ def test_an_alarm_stands_at_the_top_with_advice(kind: str) -> None:
     assert 'id="alarms"' in top
 
 
-def test_a_run_in_which_nothing_is_odd_has_no_alarm() -> None:
+def test_a_run_without_anything_unusual_has_no_alarm() -> None:
     stages = [READ, StageTotals("Words", 4, 1000, 900, dropped={"words": 100}, seconds=1.0)]
     seen = Seen(stages={"Words": StageSeen("Words", scores=[score([3] * 100 + [9] * 900, 5)])})
     assert numbers(stages, seen)["alarms"] == []
 
 
-def test_of_many_alarms_of_a_kind_the_first_are_shown_and_the_others_counted() -> None:
+def test_only_the_first_of_many_alarms_of_a_kind_are_shown_and_the_others_counted() -> None:
     lost = [Counted(f"c{number}", 100, 0, {"Words": 100}) for number in range(30)]
     found = numbers([READ, StageTotals("Words", 4, 1000, 900, dropped={"words": 100})], Seen(by={"collection": lost}))
     assert len(found["alarms"]) == 11
@@ -91,7 +92,7 @@ def test_of_many_alarms_of_a_kind_the_first_are_shown_and_the_others_counted() -
 
 
 @pytest.mark.slow
-def test_the_top_says_that_a_run_was_killed_and_what_of_it_is_complete(tmp_path: Path) -> None:
+def test_the_top_says_that_a_run_was_killed_and_which_work_is_complete(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jsonl").write_text('{"id": 1, "text": "one"}\n{"id": 2, "text": "two"}\n')
     run_dir = str(tmp_path / "run")
@@ -114,7 +115,7 @@ def test_the_top_says_that_a_run_was_killed_and_what_of_it_is_complete(tmp_path:
 @pytest.mark.parametrize(
     ("state", "said"), [("quarantined", "done, with work set aside"), ("failed", "failed"), ("done", "accounted for")]
 )
-def test_the_top_says_how_a_run_ended(state: str, said: str) -> None:
+def test_the_top_of_the_page_says_how_a_run_ended(state: str, said: str) -> None:
     assert said in top_of(report_page(numbers([READ, StageTotals("Write", 4, 1000, 1000)], state=state)))
 
 
@@ -156,7 +157,7 @@ def test_a_row_that_is_in_two_samples_is_shown_and_counted_once() -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=50), st.integers(1, 60), st.integers(0, 60))
-def test_what_would_stay_at_an_edge_is_what_a_limit_there_keeps(values: list[int], limit: int, moved: int) -> None:
+def test_the_number_at_an_edge_equals_what_a_limit_there_keeps(values: list[int], limit: int, moved: int) -> None:
     seen = asdict(score(values, limit))
     assert would_stay(seen, {}) == sum(value >= limit for value in values)
     assert would_stay(seen, {"min_words": float(moved)}) == sum(value >= moved for value in values)
@@ -164,7 +165,7 @@ def test_what_would_stay_at_an_edge_is_what_a_limit_there_keeps(values: list[int
     assert f"<output>{sum(value >= limit for value in values):,}</output>" in histogram(seen, "h")
 
 
-def test_pictures_are_dealt_out_in_turns_until_the_page_is_full() -> None:
+def test_pictures_are_distributed_in_turn_until_the_page_is_full() -> None:
     stages = {}
     for name in ("A", "B"):
         rows = [sample(row, 4 if row % 2 else 6, near=True) for row in range(40)]
@@ -187,7 +188,7 @@ def test_numbers_that_json_does_not_have_are_null() -> None:
     assert found_again["stages"][0]["rows_in"] == 1000
 
 
-def test_a_card_says_what_a_filter_drops_by_itself_first_and_in_vain() -> None:
+def test_a_card_says_what_a_filter_drops_alone_first_and_needlessly() -> None:
     words = StageSeen("Words", scores=[score([7] * 500, 5)], alone=62, first=45, anyway=17)
     found = numbers([READ, StageTotals("Words", 4, 1000, 955, dropped={"words": 45})], Seen(stages={"Words": words}))
     assert [found["stages"][1][name] for name in ("alone", "first", "anyway")] == [62, 45, 17]
@@ -207,7 +208,7 @@ def test_the_row_nearest_to_a_limit_is_found_in_units_that_all_limits_of_a_score
     assert page.index("kept, words 120") < page.index("kept, words 740")
 
 
-def test_rows_that_are_as_near_as_those_shown_are_spoken_of() -> None:
+def test_rows_as_near_as_those_shown_are_mentioned() -> None:
     words = StageSeen("Words", scores=[score([6] * 4, 5)], samples=[sample(row, 6, near=True) for row in range(4)])
     found = numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": words}))
     assert "Other rows are equally near." in report_page(found)
@@ -215,7 +216,7 @@ def test_rows_that_are_as_near_as_those_shown_are_spoken_of() -> None:
     assert "Other rows are equally near." not in report_page(found)
 
 
-def test_files_of_one_folder_are_named_by_what_tells_them_apart() -> None:
+def test_files_of_one_folder_are_named_by_the_parts_that_differ() -> None:
     files = ["s3://bucket/crawl/de/a.jsonl", "s3://bucket/crawl/de/b.jsonl", "s3://bucket/crawl/en/a.jsonl"]
     by = [Counted(file, rows_in=10, rows_out=place) for place, file in enumerate(files)]
     found = numbers([StageTotals("Read", 3, 30, 30)], Seen(by={"source": [*by, Counted("(others)", 1, 1)]}))
@@ -236,7 +237,7 @@ def test_tokens_are_not_estimated_from_the_bytes_of_pictures() -> None:
         assert (found["tokens"]["in"], found["bytes"]["in"]) == (tokens, 100)
 
 
-def test_a_score_of_one_row_is_spoken_of_as_one() -> None:
+def test_a_score_of_one_row_is_described_in_the_singular() -> None:
     one = score([7], 5)
     shown = histogram({**asdict(one), "limits": [limit.as_dict() for limit in one.limits]}, "h")
     assert "</b> of 1 row <" in shown
@@ -244,7 +245,7 @@ def test_a_score_of_one_row_is_spoken_of_as_one() -> None:
     assert "<output>1</output> of 1 row <span>stays</span>" in shown
 
 
-def test_rows_of_a_stage_without_a_score_take_all_places_of_the_page() -> None:
+def test_rows_of_a_stage_without_a_score_fill_all_places_of_the_page() -> None:
     rows = [sample(row, row, near=False) for row in range(20)]
     samples = [replace(row, side="dropped", reason="copy", score=None, scores={}) for row in rows]
     stages = [READ, StageTotals("Apply", 4, 1000, 900, dropped={"copy": 100})]
@@ -310,7 +311,7 @@ def test_kept_rows_are_ordered_by_the_nearest_limit_of_their_score() -> None:
     assert [text.partition("<")[0] for text in examples.split("<p>words ")[1:]] == ["50", "51", "700"]
 
 
-def test_the_folder_of_dropped_rows_is_named_as_such_and_one_file_is_one() -> None:
+def test_the_folder_of_dropped_rows_is_named_and_one_file_is_in_the_singular() -> None:
     summary = RunSummary("x", sources=1, stages=[READ], seconds=1.0, files=1).as_dict()
     outputs = {"Writer": {"folder": "/out", "files": 4}, "Words: dropped rows": {"folder": "/lost", "files": 1}}
     page = report_page(make_numbers({"state": "done", "attempt": 1, "summary": summary, "outputs": outputs}, {}))
@@ -346,3 +347,16 @@ def test_duplicates_are_described_by_what_their_rule_measures(rule: str, removed
     page = report_page(found)
     assert said in page
     assert ("curate dedup show /run a" in page) == bool(removed)
+
+
+def test_a_row_that_was_set_aside_has_a_command_that_shows_it() -> None:
+    found = numbers([READ])
+    places = [("/in/a b.jsonl", "line 7"), ("/in/c.tar", "000009"), ("/in/a.jsonl", "task t-1"), ("", "")]
+    examples = [
+        {"source": source, "position": position, "task": "t-1", "message": "odd", "raw": None}
+        for source, position in places
+    ]
+    found["rejects"] = [{"kind": "reject", "stage": "Read", "reason": "odd", "rows": 4, "examples": examples}]
+    aside = report_page(found).partition('id="aside"')[2].partition("</section>")[0]
+    commands = re.findall("<code>(curate [^<]*)</code><button", aside)
+    assert commands == ["curate show &#x27;/in/a b.jsonl:7&#x27;", "curate show /in/c.tar:000009"]

@@ -61,7 +61,7 @@ def test_rows_of_an_earlier_plan_are_reported_as_such(trial: Trial) -> None:
     assert "of was 7, is 2" in page
 
 
-def test_a_finished_run_that_is_resumed_with_another_plan_does_not_pass_for_its_output(trial: Trial) -> None:
+def test_a_finished_run_resumed_with_another_plan_is_not_taken_for_its_output(trial: Trial) -> None:
     run(trial, of=7)
     result = run(trial, of=2, resume=True, allow_changed=True)
     (share,) = result.summary.plans
@@ -71,7 +71,7 @@ def test_a_finished_run_that_is_resumed_with_another_plan_does_not_pass_for_its_
 
 
 @pytest.mark.slow
-def test_a_plan_that_comes_back_is_the_present_one(trial: Trial) -> None:
+def test_a_plan_that_is_used_again_is_the_current_one(trial: Trial) -> None:
     with pytest.raises(Stop):
         run(trial, of=7, stop_after=2)
     with pytest.raises(Stop):
@@ -83,7 +83,7 @@ def test_a_plan_that_comes_back_is_the_present_one(trial: Trial) -> None:
 
 
 @pytest.mark.slow
-def test_one_plan_is_not_worth_a_word_and_starting_over_forgets_the_others(trial: Trial) -> None:
+def test_a_single_plan_is_not_mentioned_and_starting_over_discards_the_others(trial: Trial) -> None:
     with pytest.raises(Stop):
         run(trial, of=7, stop_after=2)
     assert run(trial, of=7, resume=True).summary.plans == []
@@ -92,7 +92,7 @@ def test_one_plan_is_not_worth_a_word_and_starting_over_forgets_the_others(trial
     assert plans(trial) == {"0000.json": {"of": 2}}
 
 
-def test_a_run_directory_that_kept_only_its_last_plan_keeps_that(trial: Trial) -> None:
+def test_a_run_directory_with_only_its_last_plan_keeps_it(trial: Trial) -> None:
     with pytest.raises(Stop):
         run(trial, of=7, stop_after=2)
     for path in (trial.folder / "run" / "plans").iterdir():

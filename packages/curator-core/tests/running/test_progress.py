@@ -55,7 +55,7 @@ LINE = (
 )
 
 
-def test_a_line_comes_early_and_then_now_and_then_where_there_is_no_terminal() -> None:
+def test_without_a_terminal_a_line_is_printed_early_and_then_regularly() -> None:
     now = [0.0]
     out = io.StringIO()
     display = ProgressDisplay(stream=out, first_seconds=3, line_seconds=30, clock=lambda: now[0])
@@ -64,7 +64,7 @@ def test_a_line_comes_early_and_then_now_and_then_where_there_is_no_terminal() -
     assert out.getvalue().splitlines() == [LINE] * 3
 
 
-def test_a_line_comes_though_no_news_does() -> None:
+def test_a_line_is_printed_even_if_nothing_changes() -> None:
     now = [0.0]
     out = io.StringIO()
     display = ProgressDisplay(stream=out, first_seconds=3, line_seconds=30, clock=lambda: now[0])
@@ -74,7 +74,7 @@ def test_a_line_comes_though_no_news_does() -> None:
     assert out.getvalue().splitlines() == [LINE]
 
 
-def test_what_a_run_waits_for_is_said_at_once() -> None:
+def test_the_display_says_at_once_what_a_run_waits_for() -> None:
     out = io.StringIO()
     with ProgressDisplay(stream=out) as display:
         display(RunProgress("clean", state="starting", waiting_for="Ray is starting"))
@@ -96,17 +96,19 @@ def test_what_a_run_waits_for_is_said_at_once() -> None:
         ({"state": "done"}, ""),
     ],
 )
-def test_the_time_left_says_what_it_is_judged_by_or_why_it_is_unknown(changes: dict[str, Any], said: str) -> None:
+def test_the_time_left_is_shown_with_its_basis_or_the_reason_why_it_is_unknown(
+    changes: dict[str, Any], said: str
+) -> None:
     assert time_left(progress(**changes)) == said
 
 
-def test_the_start_of_the_executor_does_not_count_for_the_time_left() -> None:
+def test_the_start_of_the_executor_does_not_affect_the_remaining_time() -> None:
     now = time.monotonic()
     left = time_left(progress(begun=now - 100, working_since=now - 6))
     assert left == "about 10.0 s left, estimated from 3 sources"
 
 
-def test_progress_of_a_workflow_says_which_step_it_is_and_of_how_many_where_that_is_clear() -> None:
+def test_progress_of_a_workflow_gives_the_step_and_their_number_if_known() -> None:
     assert line(progress(step=2, steps=3, step_name="groups/round-1")).startswith(
         "step 2 of 3: groups/round-1: 5 of 10"
     )
@@ -120,7 +122,7 @@ def screen(width: int, height: int, **changes: Any) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def test_a_terminal_has_a_row_for_each_stage_with_what_waits_before_it() -> None:
+def test_a_terminal_has_a_row_for_each_stage_with_the_rows_waiting_for_it() -> None:
     lines = screen(100, 30)
     rows = {words[0]: words[1:] for found in lines if (words := found.split())}
     assert rows["stage"] == ["in", "kept", "dropped", "failed", "waiting", "rows/s"]
@@ -131,7 +133,7 @@ def test_a_terminal_has_a_row_for_each_stage_with_what_waits_before_it() -> None
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
-def test_no_line_is_wider_than_the_terminal_and_there_are_no_more_than_it_has(width: int) -> None:
+def test_the_display_is_never_wider_or_higher_than_the_terminal(width: int) -> None:
     lines = screen(width, 12, stages=("Read", *(f"AStageWithALongName{number}" for number in range(40))))
     assert max(map(len, lines)) <= width
     assert len(lines) <= 11
@@ -151,7 +153,7 @@ def test_a_terminal_is_left_clean() -> None:
     assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h") == 1
 
 
-def test_quiet_is_quiet() -> None:
+def test_quiet_prints_nothing() -> None:
     out = io.StringIO()
     with ProgressDisplay(stream=out, quiet=True, first_seconds=0, line_seconds=0) as display:
         display(progress())
@@ -173,7 +175,7 @@ def batches(count: int) -> list[DocumentBatch]:
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_run_reports_its_stages_its_workers_and_what_is_in_flight(workers: int) -> None:
+def test_a_run_reports_its_stages_its_workers_and_the_sources_in_progress(workers: int) -> None:
     seen: list[tuple[tuple[str, ...], int, int, int | None]] = []
 
     def note(state: RunProgress) -> None:
@@ -292,7 +294,7 @@ def read_until(terminal: int, pattern: bytes | None) -> bytes:
 # The machine ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_memory_in_use_is_that_of_the_container_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_in_use_is_that_of_the_container_if_it_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "/proc/meminfo": ["MemTotal: 16777216 kB", "MemFree: 1 kB", "MemAvailable: 12582912 kB"],
         "/sys/fs/cgroup/memory.max": ["max"],
@@ -306,12 +308,12 @@ def test_the_memory_in_use_is_that_of_the_container_where_there_is_a_limit(monke
     assert MachineUse().now() == Use(2.0, 8.0)
 
 
-def test_how_busy_gpus_are_is_said_where_the_driver_says_it() -> None:
+def test_the_load_of_gpus_is_shown_if_the_driver_reports_it() -> None:
     assert machine_text(Use(5.2, 16.0, (0.97, 0.0))) == "this machine: memory 5.2 of 16.0 GiB, GPU 97 %, 0 % busy"
     assert machine_text(Use()) == ""
 
 
-def test_a_cell_is_redrawn_at_once_when_the_state_changes_and_now_and_then_otherwise(
+def test_a_cell_is_redrawn_at_once_on_a_change_of_state_and_otherwise_regularly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pages: list[str] = []

@@ -54,14 +54,14 @@ def test_a_source_above_the_limit_makes_the_exit_code_3_and_is_named(
     assert "11.3 % of its rows rejected (14 of 124)" in summary_text(summary.as_dict()).splitlines()[0]
 
 
-def test_below_the_limit_the_exit_code_is_0_and_the_share_is_still_said(tmp_path: Path) -> None:
+def test_below_the_limit_the_exit_code_is_0_and_the_share_is_still_reported(tmp_path: Path) -> None:
     summary = run(tmp_path, {"a.txt": "1\n" * 99 + "x\n"}, True)
     assert summary.exit_code == 0
     assert summary.warnings == []
     assert "1.0 % of its rows rejected (1 of 100)" in summary_text(summary.as_dict()).splitlines()[0]
 
 
-def test_a_source_of_nothing_but_rejects_is_a_warning_at_the_top_whatever_the_limit(tmp_path: Path) -> None:
+def test_a_source_with_only_rejects_causes_a_warning_at_the_top_whatever_the_limit(tmp_path: Path) -> None:
     summary = run(tmp_path, {"a.txt": "1\n" * 99, "b.txt": "x\ny\n"}, True, max_reject_fraction=1)
     assert summary.exit_code == 0
     assert "source 'b-" in summary_text(summary.as_dict()).splitlines()[1]

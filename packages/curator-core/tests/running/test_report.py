@@ -77,7 +77,7 @@ def test_the_page_shows_the_funnel_and_the_reasons() -> None:
         assert wanted in page.text
 
 
-def test_nothing_in_the_page_comes_from_elsewhere_or_runs() -> None:
+def test_the_page_loads_nothing_and_runs_nothing_from_the_data() -> None:
     example = {"task": EVIL, "source": EVIL, "position": EVIL, "message": EVIL, "raw": EVIL.encode() + b"\xff"}
     rejects = [RejectGroup("reject", EVIL, EVIL, 1, [example])]
     page = _Page(report_page(make_numbers(record(EVIL, machine={"system": EVIL}), {"text": EVIL}, rejects)))
@@ -95,14 +95,14 @@ def test_nothing_in_the_page_comes_from_elsewhere_or_runs() -> None:
     assert "url(" not in report_page(make_numbers(record(), {}, []))
 
 
-def test_a_run_that_has_not_finished_has_a_page_too() -> None:
+def test_an_unfinished_run_also_has_a_page() -> None:
     page = _Page(report_page(make_numbers({"state": "running", "attempt": 1}, {"name": "x", "text": "plan"}, [])))
     assert "not finished" in page.text
 
 
 @pytest.mark.slow
 @given(st.text(), st.integers(0, 10**12), st.integers(0, 10**12))
-def test_any_name_and_any_numbers_make_a_page(name: str, rows_in: int, rows_out: int) -> None:
+def test_a_page_is_made_for_any_name_and_any_numbers(name: str, rows_in: int, rows_out: int) -> None:
     content = record(name)
     content["summary"]["stages"][0] |= {"rows_in": rows_in, "rows_out": rows_out}
     page = report_page(make_numbers(content, {}, []))
@@ -177,7 +177,7 @@ def test_the_summary_is_a_table_without_empty_columns() -> None:
     assert len(ends) == 1
 
 
-def test_what_a_cluster_takes_to_start_is_reported_and_what_takes_no_time_is_not() -> None:
+def test_the_start_of_a_cluster_is_reported_if_it_takes_time() -> None:
     recorded = record()
     recorded["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
     line = "RayDataExecutor was ready after 4.12 s, the first work done after 9.80 s"
@@ -214,5 +214,5 @@ def test_what_a_cluster_takes_to_start_is_reported_and_what_takes_no_time_is_not
         (formatting.beginning(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(1990), 160), "(2 kB of binary data)"),
     ],
 )
-def test_numbers_and_bytes_read_as_people_write_them(said: str, wanted: str) -> None:
+def test_numbers_and_bytes_are_written_in_a_readable_form(said: str, wanted: str) -> None:
     assert said == wanted

@@ -79,7 +79,7 @@ CHANGES = [truncate, replace, delete, add, add_first]
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("per_partition", [1, 2])
 @pytest.mark.parametrize("merge", [False, True], ids=["rows", "merge"])
-def test_a_changed_input_is_run_again_and_its_old_rows_leave(
+def test_a_changed_input_is_run_again_and_its_old_rows_are_removed(
     tmp_path: Path, change: Callable[[Trial], None], per_partition: int, merge: bool
 ) -> None:
     trial = here(tmp_path, files_per_partition=per_partition, merge=merge)
@@ -103,7 +103,7 @@ def test_a_changed_input_is_run_again_and_its_old_rows_leave(
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("per_partition", [1, 2])
-def test_of_a_complete_run_only_what_has_changed_is_run(
+def test_only_changed_sources_of_a_complete_run_are_run(
     tmp_path: Path, change: Callable[[Trial], None], per_partition: int
 ) -> None:
     trial = here(tmp_path, files_per_partition=per_partition)
@@ -118,7 +118,7 @@ def test_of_a_complete_run_only_what_has_changed_is_run(
     assert again == (0 if change is delete and per_partition == 1 else 1), result.summary.inputs
 
 
-def test_what_happened_to_the_input_is_distinguished(tmp_path: Path) -> None:
+def test_the_changes_of_the_input_are_distinguished(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     replace(trial)
@@ -129,7 +129,7 @@ def test_what_happened_to_the_input_is_distinguished(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_that_comes_back_as_it_was_is_read_again(tmp_path: Path) -> None:
+def test_a_file_that_returns_unchanged_is_read_again(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     path = inputs(trial)[2]
@@ -140,7 +140,7 @@ def test_a_file_that_comes_back_as_it_was_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_change_that_is_taken_back_after_another_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_change_undone_after_another_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     path = inputs(trial)[0]
@@ -151,7 +151,7 @@ def test_a_change_that_is_taken_back_after_another_interruption_leaves_nothing_b
     trial.check(trial.run(resume=True))
 
 
-def test_the_output_of_a_removed_source_that_was_under_way_leaves_too(tmp_path: Path) -> None:
+def test_the_output_of_a_removed_source_in_progress_is_also_removed(tmp_path: Path) -> None:
     """Its file is there, but the record of it was lost with the process."""
     trial = here(tmp_path)
     interrupt(trial, 4)
@@ -165,7 +165,7 @@ def test_the_output_of_a_removed_source_that_was_under_way_leaves_too(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("merge", [False, True], ids=["rows", "merge"])
-def test_a_complete_run_resumed_does_nothing_and_gives_the_same(tmp_path: Path, merge: bool) -> None:
+def test_resuming_a_complete_run_does_nothing_and_gives_the_same_result(tmp_path: Path, merge: bool) -> None:
     trial = here(tmp_path, merge=merge)
     first = trial.run()
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.name != "_SUCCESS"}
@@ -182,7 +182,7 @@ def test_a_complete_run_resumed_does_nothing_and_gives_the_same(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_law_4_output_that_somebody_has_deleted_is_written_again(tmp_path: Path) -> None:
+def test_law_4_deleted_output_is_written_again(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     before = worked_on(trial)
@@ -195,7 +195,7 @@ def test_law_4_output_that_somebody_has_deleted_is_written_again(tmp_path: Path)
     assert result.summary.inputs == {"unchanged": 8, "unfinished": 1}
 
 
-def test_tables_are_given_back_too(tmp_path: Path) -> None:
+def test_tables_are_also_returned(tmp_path: Path) -> None:
     trial = here(tmp_path)
     pipeline = Pipeline(trial.stages()[:-1])
     first = pipeline.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
@@ -204,7 +204,7 @@ def test_tables_are_given_back_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_counts_of_a_run_in_pieces_are_those_of_one_in_one_piece(tmp_path: Path) -> None:
+def test_an_interrupted_run_has_the_same_counts_as_an_undisturbed_one(tmp_path: Path) -> None:
     whole, pieces = here(tmp_path / "whole", merge=True), here(tmp_path / "pieces", merge=True)
     expected = whole.run()
     for after in (2, 3, 2):
@@ -219,7 +219,7 @@ def changed_stages(trial: Trial, of: int = 5) -> Pipeline:
     return Pipeline([NoMultiples(of=of) if isinstance(s, NoMultiples) else s for s in trial.stages()])
 
 
-def test_a_changed_pipeline_is_refused_with_what_has_changed(tmp_path: Path) -> None:
+def test_a_changed_pipeline_is_refused_and_the_change_named(tmp_path: Path) -> None:
     trial = here(tmp_path)
     interrupt(trial, 3)
     with pytest.raises(RunRefused, match=r"'NoMultiples': of was 7, is 5") as caught:
@@ -239,7 +239,7 @@ def test_law_4_a_stage_of_another_version_is_a_changed_pipeline(
     trial.check(trial.run(resume=True, allow_changed=True))
 
 
-def test_a_run_is_not_run_over_without_being_told_to(tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_without_a_flag(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     with pytest.raises(RunRefused, match="already holds a run"):
@@ -256,7 +256,7 @@ class Watched(LocalExecutor):
 
 
 @pytest.mark.slow
-def test_a_run_that_stands_is_refused_before_an_executor_opens(tmp_path: Path) -> None:
+def test_an_existing_run_is_refused_before_an_executor_opens(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     executor = Watched(workers=0)
@@ -267,7 +267,7 @@ def test_a_run_that_stands_is_refused_before_an_executor_opens(tmp_path: Path) -
     assert executor.opened
 
 
-def test_a_file_system_without_locks_is_not_taken_for_another_run(
+def test_a_file_system_without_locks_is_not_mistaken_for_another_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -304,7 +304,7 @@ def test_allow_changed_keeps_what_is_complete_and_mixes_nothing(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_fresh_starts_over_and_removes_what_the_run_before_has_written(tmp_path: Path) -> None:
+def test_fresh_starts_over_and_removes_the_output_of_the_previous_run(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     for path in inputs(trial)[:4]:
@@ -316,7 +316,7 @@ def test_fresh_starts_over_and_removes_what_the_run_before_has_written(tmp_path:
 
 
 @pytest.mark.slow
-def test_a_fresh_run_that_is_interrupted_still_knows_what_was_there_before(tmp_path: Path) -> None:
+def test_an_interrupted_fresh_run_still_knows_the_previous_files(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     for path in inputs(trial)[:4]:
@@ -326,7 +326,7 @@ def test_a_fresh_run_that_is_interrupted_still_knows_what_was_there_before(tmp_p
 
 
 @pytest.mark.slow
-def test_what_a_killed_finish_had_begun_to_write_beside_the_output_is_removed(tmp_path: Path) -> None:
+def test_half_written_files_of_a_killed_finishing_pass_are_removed(tmp_path: Path) -> None:
     trial = here(tmp_path, files=1)
     trial.run()
     for name in ("._inputs.json.tmp-12-3", ".notes.txt.tmp-12-3"):
@@ -336,7 +336,7 @@ def test_what_a_killed_finish_had_begun_to_write_beside_the_output_is_removed(tm
     assert left == {".notes.txt.tmp-12-3"}  # somebody else may be writing it
 
 
-def test_files_of_others_in_the_output_stay_and_are_reported(tmp_path: Path) -> None:
+def test_other_files_in_the_output_stay_and_are_reported(tmp_path: Path) -> None:
     trial = here(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
@@ -345,7 +345,7 @@ def test_files_of_others_in_the_output_stay_and_are_reported(tmp_path: Path) -> 
     assert "1 file that this run did not write" in result.summary.warnings[0]
 
 
-def test_a_run_that_goes_on_is_not_marked_as_a_success(tmp_path: Path) -> None:
+def test_a_run_in_progress_has_no_success_file(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     add(trial)
@@ -353,7 +353,7 @@ def test_a_run_that_goes_on_is_not_marked_as_a_success(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
-def test_verify_tells_what_has_happened_to_the_output(tmp_path: Path) -> None:
+def test_verify_reports_what_has_happened_to_the_output(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     first, second, third, *_ = sorted((tmp_path / "out").glob("*.jsonl"))
@@ -367,7 +367,7 @@ def test_verify_tells_what_has_happened_to_the_output(tmp_path: Path) -> None:
     assert len(problems.splitlines()) == 3
 
 
-def test_a_run_directory_that_knows_of_no_marks_is_verified_by_the_files_alone(tmp_path: Path) -> None:
+def test_a_run_directory_without_records_of_success_files_is_verified_by_the_files(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     record = tmp_path / "run" / "run.json"
@@ -379,7 +379,7 @@ def test_a_run_directory_that_knows_of_no_marks_is_verified_by_the_files_alone(t
     assert len(verify(str(tmp_path / "run"))) == 1
 
 
-def test_a_refused_run_leaves_nothing_where_it_was_to_be_kept(tmp_path: Path) -> None:
+def test_a_refused_run_leaves_no_run_directory(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     (tmp_path / "there").mkdir()
@@ -392,7 +392,7 @@ def test_a_refused_run_leaves_nothing_where_it_was_to_be_kept(tmp_path: Path) ->
     assert list((tmp_path / "there").iterdir()) == []
 
 
-def test_a_path_that_names_nothing_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+def test_a_path_that_matches_nothing_does_not_change_the_run(tmp_path: Path) -> None:
     trial = here(tmp_path)
     missing = Pipeline([FilePartitioning(paths=str(tmp_path / "nothing")), *trial.stages()[1:]])
     for options in ({}, {"fresh": True}, {"resume": True}):
@@ -407,7 +407,7 @@ def test_a_path_that_names_nothing_leaves_the_run_as_it_was(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_run_in_which_nothing_was_done_is_not_in_the_way(tmp_path: Path) -> None:
+def test_a_run_in_which_nothing_was_done_does_not_block_the_next(tmp_path: Path) -> None:
     """As after a missing package: changes since then do not matter either."""
 
     class Unready(NoMultiples):
@@ -424,7 +424,7 @@ def test_a_run_in_which_nothing_was_done_is_not_in_the_way(tmp_path: Path) -> No
     trial.check(trial.run())
 
 
-def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_whose_folder_was_removed_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One process has opened the lock file when another, which was refused, removes it together with the folder."""
     first, second = RunDirectory(str(tmp_path / "runs" / "a")), RunDirectory(str(tmp_path / "runs" / "a"))
     first.lock()
@@ -447,7 +447,7 @@ def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkey
     assert (tmp_path / "runs" / "a").is_dir()  # it was not the third that has made it
 
 
-def test_a_run_that_writes_where_the_files_it_is_given_lie_is_warned(tmp_path: Path) -> None:
+def test_a_run_that_writes_into_its_input_folder_warns(tmp_path: Path) -> None:
     trial = here(tmp_path, files=3)
     assert trial.run().summary.warnings == []
     _, *stages, _ = trial.stages()
@@ -458,7 +458,7 @@ def test_a_run_that_writes_where_the_files_it_is_given_lie_is_warned(tmp_path: P
     assert len([text for text in result.summary.warnings if "is read from" in text]) == 1
 
 
-def test_the_mark_lists_each_file_in_a_line(tmp_path: Path) -> None:
+def test_the_success_file_lists_each_file_in_a_line(tmp_path: Path) -> None:
     trial = here(tmp_path, files=3)
     result = trial.run()
     text = (tmp_path / "out" / "_SUCCESS").read_text()
@@ -473,7 +473,7 @@ def test_the_mark_lists_each_file_in_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> None:
+def test_finished_output_of_another_run_is_not_overwritten(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     before = snapshot(tmp_path / "out")
@@ -493,7 +493,7 @@ def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_two_runs_that_fill_one_folder_at_a_time_do_not_both_succeed(tmp_path: Path) -> None:
+def test_two_runs_that_fill_one_folder_at_the_same_time_do_not_both_succeed(tmp_path: Path) -> None:
     trial = here(tmp_path)
     other = changed_stages(trial)
     begun: list[int] = []
@@ -510,7 +510,7 @@ def test_two_runs_that_fill_one_folder_at_a_time_do_not_both_succeed(tmp_path: P
     trial.check(trial.run(fresh=True))
 
 
-def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_just_before_its_end_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = here(tmp_path)
 
     def killed(*_: object) -> None:
@@ -526,7 +526,7 @@ def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["of a run with a directory", "of a run without one"])
-def test_a_run_without_a_directory_does_not_write_over_finished_output(tmp_path: Path, kept: bool) -> None:
+def test_a_run_without_a_directory_does_not_overwrite_finished_output(tmp_path: Path, kept: bool) -> None:
     trial = here(tmp_path)
     trial.run() if kept else Pipeline(trial.stages()).run(LocalExecutor(workers=0))
     before = snapshot(tmp_path / "out")
@@ -538,7 +538,7 @@ def test_a_run_without_a_directory_does_not_write_over_finished_output(tmp_path:
     assert snapshot(tmp_path / "out") != before
 
 
-def test_a_run_without_a_directory_that_was_stopped_is_simply_run_again(tmp_path: Path) -> None:
+def test_a_stopped_run_without_a_directory_is_simply_run_again(tmp_path: Path) -> None:
     trial = here(tmp_path)
 
     def stop(_: Any) -> None:
@@ -563,7 +563,7 @@ def test_a_damaged_file_of_the_run_directory_is_named_and_can_be_removed(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["plan.json", "run.json"])
-def test_a_damaged_record_is_no_hindrance_to_starting_over(tmp_path: Path, name: str) -> None:
+def test_a_damaged_record_does_not_prevent_starting_over(tmp_path: Path, name: str) -> None:
     trial = here(tmp_path)
     trial.run()
     for text in ('{"sta', "[]", "{}", "null"):
@@ -574,7 +574,7 @@ def test_a_damaged_record_is_no_hindrance_to_starting_over(tmp_path: Path, name:
 
 
 @pytest.mark.slow
-def test_limit_is_a_listing_like_any_other(tmp_path: Path) -> None:
+def test_a_limit_works_like_any_listing(tmp_path: Path) -> None:
     trial = here(tmp_path)
     assert trial.run(limit=4).summary.sources == 4
     result = trial.run(resume=True)

@@ -40,6 +40,7 @@ def begun(folder, run_dir):
     pipeline(folder).run(LocalExecutor(workers=0), run_dir=run_dir, limit=2)
 
 
+@pytest.mark.slow
 def test_during_a_run_the_report_shows_what_is_complete(tmp_path, capsys):
     run_dir = str(tmp_path / "run")
     begun(tmp_path, run_dir)
@@ -59,7 +60,8 @@ def test_during_a_run_the_report_shows_what_is_complete(tmp_path, capsys):
     assert "clean: done in" in capsys.readouterr().out
 
 
-def test_after_a_crash_the_report_shows_what_is_complete_and_how_to_go_on(tmp_path, capsys):
+@pytest.mark.slow
+def test_after_a_crash_the_report_shows_what_is_complete_and_how_to_resume(tmp_path, capsys):
     run_dir = str(tmp_path / "run")
     begun(tmp_path, run_dir)
     here = str(__file__).rpartition("/")[0]

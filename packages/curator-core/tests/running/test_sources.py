@@ -31,7 +31,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("content", "known", "state", "attempts", "expected"), TABLE)
-def test_whether_a_source_has_to_run(
+def test_the_rules_decide_whether_a_source_has_to_run(
     content: str, known: str | None, state: tuple[bool, bool], attempts: tuple[int, int], expected: Decision
 ) -> None:
     complete, intact = state
@@ -43,7 +43,7 @@ def test_whether_a_source_has_to_run(
 
 
 @given(st.data())
-def test_only_a_complete_source_of_the_same_content_is_skipped_and_nothing_old_is_mixed_in(data: st.DataObject) -> None:
+def test_only_a_complete_unchanged_source_is_skipped_and_no_old_output_is_mixed_in(data: st.DataObject) -> None:
     attempt = data.draw(st.integers(2, 9))
     pipeline_attempt = data.draw(st.integers(0, attempt))
     content = data.draw(st.sampled_from(["a", "b"]))

@@ -80,7 +80,7 @@ def parsed(text: str) -> dict[str, float]:
     return found
 
 
-def test_a_file_has_the_numbers_of_the_summary_and_appears_whole(tmp_path: Path) -> None:
+def test_a_file_has_the_numbers_of_the_summary_and_appears_as_a_whole(tmp_path: Path) -> None:
     place = tmp_path / "run.prom"
     result = Pipeline([Add(), Above()], name='a "run"\\').run(
         HERE, initial_tasks=batches(), metrics={"file": str(place)}
@@ -99,14 +99,14 @@ def test_a_file_has_the_numbers_of_the_summary_and_appears_whole(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.prom"], "no half file is left"
 
 
-def test_a_run_that_fails_says_so_in_its_last_numbers(tmp_path: Path) -> None:
+def test_a_failed_run_says_so_in_its_last_numbers(tmp_path: Path) -> None:
     place = tmp_path / "run.prom"
     with pytest.raises(Exception, match="odd"):
         Pipeline([Add(fails=True)], name="p").run(HERE, initial_tasks=batches(), metrics={"file": str(place)})
     assert parsed(place.read_text())['curator_run_state{run="p",step="",state="failed"}'] == 1
 
 
-def test_an_endpoint_is_on_this_machine_alone_and_goes_with_the_run() -> None:
+def test_an_endpoint_is_only_on_this_machine_and_ends_with_the_run() -> None:
     seen: list[str] = []
     options = MetricsOptions(port=0)
     with Telemetry(options, "p", HERE, None) as telemetry:
@@ -143,7 +143,7 @@ def test_the_numbers_of_each_step_of_a_workflow_stay_until_its_end(tmp_path: Pat
     }
 
 
-def test_every_metric_that_a_run_gives_is_documented_and_has_its_labels() -> None:
+def test_every_metric_of_a_run_is_documented_and_has_its_labels() -> None:
     telemetry = Telemetry(MetricsOptions(), "p", HERE, None)
     progress = RunProgress("p", total_sources=1, workers=2, stages=("Read",))
     progress.tally.stages["Read"] = StageTotals("Read", 1, 3, 1, dropped={"a": 1}, rejected={"b": 1})
@@ -154,7 +154,7 @@ def test_every_metric_that_a_run_gives_is_documented_and_has_its_labels() -> Non
     assert METRICS.keys() - {sample.name for sample in samples} <= {"curator_machine_gpu_busy_ratio"}
 
 
-def test_many_reasons_are_counted_together_so_that_series_stay_few() -> None:
+def test_many_reasons_are_counted_together_so_that_there_are_few_series() -> None:
     progress = RunProgress("p", stages=("Read",))
     progress.tally.stages["Read"] = StageTotals("Read", rejected={f"reason {number}": 1 for number in range(150)})
     telemetry = Telemetry(MetricsOptions(), "p", HERE, None)
@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> No
         Pipeline([Add()]).run(HERE, initial_tasks=batches(), metrics={"file": str(tmp_path / "taken" / "a.prom")})
 
 
-def test_a_pipeline_file_has_metrics_beside_it(tmp_path: Path) -> None:
+def test_a_pipeline_file_can_set_metrics(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("stages:\n  - Limit: {rows: 1}\nmetrics: {file: run.prom}\n")
     assert load_pipeline(path).options["metrics"] == {"file": str(tmp_path / "run.prom")}
@@ -234,7 +234,7 @@ def test_a_run_is_a_span_with_its_steps_and_their_stages(exported: Any, tmp_path
     assert run.attributes["curator.state"] == "done"
 
 
-def test_the_span_of_a_stage_has_what_it_did(exported: Any) -> None:
+def test_the_span_of_a_stage_has_its_numbers(exported: Any) -> None:
     Pipeline([Above()], name="p").run(HERE, initial_tasks=batches(), metrics={"spans": True})
     stage, run = exported.get_finished_spans()
     assert (stage.name, run.name) == ("stage Above", "run p")
@@ -243,7 +243,7 @@ def test_the_span_of_a_stage_has_what_it_did(exported: Any) -> None:
     assert [stage.attributes[f"curator.{name}"] for name in counted] == [8, 6, 2, 0, 2]
 
 
-def test_the_span_of_a_run_that_fails_says_why(exported: Any) -> None:
+def test_the_span_of_a_failed_run_says_why(exported: Any) -> None:
     with pytest.raises(Exception, match="odd"):
         Pipeline([Add(fails=True)], name="p").run(HERE, initial_tasks=batches(), metrics={"spans": True})
     run = exported.get_finished_spans()[-1]

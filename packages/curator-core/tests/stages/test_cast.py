@@ -26,7 +26,7 @@ def cast(column: pa.Array, kind: str) -> tuple[list[object], list[str]]:
     return got.to_pyarrow()["a"].to_pylist(), [reject.message for reject in stage.recorder.rejects]
 
 
-def test_values_of_any_kind_become_text_as_json_spells_them():
+def test_values_of_any_kind_become_text_as_in_json():
     values = ["x", 5, 5.0, 0.5, True, None, {"a": [1.0]}, ["é"]]
     texts = ["x", "5", "5", "0.5", "true", None, '{"a":[1]}', '["é"]']
     assert cast(json_column(*values), "string") == (texts, [])
@@ -50,7 +50,7 @@ def test_values_of_any_kind_become_text_as_json_spells_them():
         ),
     ],
 )
-def test_what_cannot_be_cast_without_a_change_costs_its_row(column, kind, values, rejected):
+def test_a_value_that_would_change_is_rejected_with_its_row(column, kind, values, rejected):
     got, messages = cast(column if isinstance(column, pa.Array) else pa.array(column), kind)
     assert got == values
     assert len(messages) == len(rejected)
@@ -76,13 +76,13 @@ def test_a_wrong_type_is_refused_when_the_stage_is_made():
         ("is null", None, [None]),
     ],
 )
-def test_rows_of_several_kinds_of_values_are_compared_with_their_like(op, value, kept):
+def test_values_of_several_kinds_are_compared_within_their_kind(op, value, kept):
     table = pa.table({"a": json_column("x", 1, 2.5, True, {"a": 1}, None)})
     got = Where(column="a", op=op, value=value).process(DocumentBatch(data=table)).to_pyarrow()
     assert [None if text is None else json.loads(text) for text in got["a"].to_pylist()] == kept
 
 
-def test_a_value_has_one_digest_in_whatever_type_of_column_it_stands():
+def test_a_value_has_the_same_digest_in_any_type_of_column():
     columns = [pa.array(["x", "5"]), pa.array([1, 5]), pa.array([1.0, 0.5]), pa.array([True]), pa.array([[1.0], [2.5]])]
     for column in columns:
         alone = row_digests(pa.table({"a": column}), ["a"])

@@ -53,7 +53,7 @@ def columns(result: RunResult) -> dict[str, list[Any]]:
     return values
 
 
-def test_filter_keeps_what_passes_and_says_why_the_rest_left() -> None:
+def test_filter_keeps_passing_rows_and_counts_the_others_by_reason() -> None:
     result = run(LengthFilter())
     assert columns(result) == {"text": ["bb", "dddd"]}
     stats = result.summary.stages[0]
@@ -77,7 +77,7 @@ def test_annotate_keeps_all_and_adds_score_and_verdict() -> None:
     assert result.summary.rows_dropped == 0
 
 
-def test_the_score_is_kept_in_every_mode_where_a_column_is_named() -> None:
+def test_the_score_is_kept_in_every_mode_if_a_column_is_named() -> None:
     assert columns(run(LengthFilter(score_column="n"))) == {"text": ["bb", "dddd"], "n": [2, 4]}
     assert LengthFilter(score_column="n").outputs() == ["n"]
     assert LengthFilter(mode="annotate", score_column="n").outputs() == ["n", "n_keep"]
@@ -110,7 +110,7 @@ def test_parameters_are_checked(params: dict[str, Any], message: str) -> None:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text(max_size=6)), max_size=30), st.sampled_from(["filter", "invert"]))
-def test_rows_in_are_rows_kept_and_rows_dropped(texts: list[str | None], mode: Any) -> None:
+def test_input_rows_are_kept_or_dropped(texts: list[str | None], mode: Any) -> None:
     stats = run(LengthFilter(mode=mode), texts).summary.stages[0]
     assert stats.rows_in == len(texts) == stats.rows_out + sum(stats.dropped.values())
     kept = columns(run(LengthFilter(mode=mode), texts))["text"]
@@ -118,7 +118,7 @@ def test_rows_in_are_rows_kept_and_rows_dropped(texts: list[str | None], mode: A
     assert kept == [text for text, good in zip(texts, passes, strict=True) if good == (mode == "filter")]
 
 
-def test_a_filter_says_its_parameters_where_its_author_wrote_no_sentence() -> None:
+def test_a_filter_without_a_description_shows_its_parameters() -> None:
     @dataclass
     class Longer(ColumnFilter):
         chars: int = 3

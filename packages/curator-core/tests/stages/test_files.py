@@ -42,20 +42,20 @@ def members(tasks: list[FileGroupTask]) -> dict[str, list[Any]]:
     return {task.task_id: [[path, None if span is None else list(span)] for path, span in task.parts] for task in tasks}
 
 
-def test_a_folder_is_read_in_natural_order_without_what_is_no_data(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_natural_order_without_files_that_are_no_data(tmp_path: Path) -> None:
     put(tmp_path, "p-10", "p-9", "sub/p-1", ".hidden", "_SUCCESS", ".p-9.tmp-12-3")
     assert names(partition(paths=str(tmp_path)), tmp_path) == [["p-9"], ["p-10"], ["sub/p-1"]]
     assert names(partition(paths=str(tmp_path), recursive=False), tmp_path) == [["p-9"], ["p-10"]]
 
 
-def test_what_a_packing_writer_keeps_beside_its_files_is_read_only_by_who_names_it(tmp_path: Path) -> None:
+def test_the_record_of_a_packing_writer_is_read_only_if_it_is_named(tmp_path: Path) -> None:
     put(tmp_path, "out/0.json", "out/.packed.json", "out/_parts/a.json", "out/k=1/_parts.json")
     for paths in (tmp_path / "out", tmp_path, f"{tmp_path}/**/*.json"):
         assert names(partition(paths=str(paths)), tmp_path) == [["out/0.json"], ["out/k=1/_parts.json"]]
     assert names(partition(paths=f"{tmp_path}/out/_parts"), tmp_path) == [["out/_parts/a.json"]]
 
 
-def test_patterns_and_folders_and_files_may_be_mixed_and_count_once(tmp_path: Path) -> None:
+def test_patterns_folders_and_files_may_be_mixed_and_each_file_counts_once(tmp_path: Path) -> None:
     put(tmp_path, "a.jsonl", "b.jsonl", "sub/c.jsonl", "sub/d.txt")
     entries = [f"{tmp_path}/*.jsonl", f"file://{tmp_path}/a.jsonl", f"{tmp_path}/sub", f"{tmp_path}/sub/../b.jsonl"]
     found = partition(paths=entries)
@@ -64,7 +64,7 @@ def test_patterns_and_folders_and_files_may_be_mixed_and_count_once(tmp_path: Pa
     ]
 
 
-def test_extensions_restrict_folders_and_not_what_is_named(tmp_path: Path) -> None:
+def test_extensions_restrict_folders_and_not_named_files(tmp_path: Path) -> None:
     put(tmp_path, "a.jsonl", "b.JSONL.gz", "c.txt")
     found = partition(paths=str(tmp_path), extensions=["jsonl", ".jsonl.gz"])
     assert names(found, tmp_path) == [["a.jsonl"], ["b.JSONL.gz"]]
@@ -76,7 +76,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path: Path) -> None
     assert names(partition(paths=f"{tmp_path}/data[1].jsonl"), tmp_path) == [["data[1].jsonl"]]
 
 
-def test_files_on_a_store_are_sources_too() -> None:
+def test_files_in_an_object_store_are_also_sources() -> None:
     base = f"memory://{uuid.uuid4().hex}"
     for name in ("a.txt", "b.txt", "deep/c.txt"):
         storage.write_bytes_atomic(storage.join(base, name), b"x" * 5)
@@ -86,7 +86,7 @@ def test_files_on_a_store_are_sources_too() -> None:
     assert storage.read_bytes(found[0].data[0]) == b"x" * 5
 
 
-def test_an_id_does_not_depend_on_where_the_folder_is_or_what_stands_beside_the_file(tmp_path: Path) -> None:
+def test_an_id_does_not_depend_on_the_place_of_the_folder_or_on_other_files(tmp_path: Path) -> None:
     put(tmp_path / "one", "b.jsonl", "sub/c.jsonl")
     put(tmp_path / "two", "a.jsonl", "b.jsonl", "sub/c.jsonl", "d.jsonl")
     one = partition(paths=f"{tmp_path}/one")
@@ -215,7 +215,7 @@ def check_cover(tasks: list[FileGroupTask], folder: Path) -> None:
     assert not spans
 
 
-def test_nothing_matched_says_what_is_there(tmp_path: Path) -> None:
+def test_if_nothing_matches_the_error_says_what_exists(tmp_path: Path) -> None:
     put(tmp_path, "pages.json", "b.txt", "c.txt", "d.txt")
     with pytest.raises(UsageError, match=r"no file matches .*holds b.txt, c.txt, d.txt and 1 more"):
         partition(paths=f"{tmp_path}/*.jsonl")
@@ -230,7 +230,7 @@ def test_nothing_matched_says_what_is_there(tmp_path: Path) -> None:
         partition(paths=f"{tmp_path}/pages.jsonl")
 
 
-def test_one_entry_of_a_list_that_matches_nothing_is_an_error_too(tmp_path: Path) -> None:
+def test_one_entry_of_a_list_that_matches_nothing_is_also_an_error(tmp_path: Path) -> None:
     put(tmp_path, "a.jsonl")
     with pytest.raises(UsageError, match="b\\*"):
         partition(paths=[f"{tmp_path}/a*", f"{tmp_path}/b*"])
@@ -302,7 +302,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_output_inside_the_input_is_refused_before_anything_runs(data: Path, paths: object, out: str) -> None:
     paths = paths.format(here=data) if isinstance(paths, str) else paths
-    with pytest.raises(PlanError, match=r"the next run would read what this one has written; write to a folder beside"):
+    with pytest.raises(PlanError, match=r"the next run would read the output of this one. Write to a folder beside"):
         plan_of(paths, out.format(here=data))
 
 
@@ -319,7 +319,7 @@ def test_output_inside_the_input_is_refused_before_anything_runs(data: Path, pat
         ("in/a.jsonl", "in/out", {}),
     ],
 )
-def test_output_beside_what_is_read_is_not(data: Path, paths: str, out: str, more: dict[str, object]) -> None:
+def test_output_beside_the_input_is_not_refused(data: Path, paths: str, out: str, more: dict[str, object]) -> None:
     plan_of(paths, out, **more)
 
 
@@ -329,7 +329,7 @@ def test_output_beside_what_is_read_is_not(data: Path, paths: str, out: str, mor
     st.lists(st.sampled_from(["*", "**", "a", "?"]), max_size=3),
 )
 @settings(max_examples=60)
-def test_what_is_refused_is_what_a_listing_would_find(folder: list[str], pattern: list[str]) -> None:
+def test_output_is_refused_if_a_listing_of_the_input_would_find_it(folder: list[str], pattern: list[str]) -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place, "in")
         (root.joinpath(*folder)).mkdir(parents=True)

@@ -31,7 +31,7 @@ def run(stage: ProcessingStage[Any, Any], task: DocumentBatch) -> dict[str, list
 # Hashes and ids
 
 
-def test_an_id_is_that_of_the_content_wherever_it_stands() -> None:
+def test_an_id_depends_only_on_the_content() -> None:
     one = run(AddId(), batch("a", text=["x", "y", "x"]))["id"]
     two = run(AddId(), batch("b", text=["y"], other=[1]))["id"]
     assert one[0] == one[2] != one[1]
@@ -39,14 +39,14 @@ def test_an_id_is_that_of_the_content_wherever_it_stands() -> None:
     assert len(one[0]) == 32
 
 
-def test_ids_are_made_as_written_down_because_other_peoples_files_hold_them() -> None:
+def test_ids_do_not_change_because_other_files_contain_them() -> None:
     table = {"text": ["Zürich", None], "n": [1, 2], "f": [0.5, float("nan")], "b": [b"\0", b""], "l": [[1], []]}
     ids = run(AddId(columns=["text", "n", "f", "b", "l"], prefix="doc-"), batch(**table))["id"]
     rows = [b"t7:Z\xc3\xbcrichn1:1n20:0x1.0000000000000p-1b1:\0j3:[1]", b"0n1:2n3:nanb0:j2:[]"]
     assert ids == [f"doc-{hashlib.blake2b(row, digest_size=16).hexdigest()}" for row in rows]
 
 
-def test_unique_ids_tell_equal_rows_apart_and_are_repeatable() -> None:
+def test_unique_ids_distinguish_equal_rows_and_are_repeatable() -> None:
     rows = batch("s-1.00000", text=["x"] * 50)
     ids = run(AddId(unique=True), rows)["id"]
     assert len(set(ids)) == 50
@@ -55,13 +55,13 @@ def test_unique_ids_tell_equal_rows_apart_and_are_repeatable() -> None:
     assert not set(ids) & set(other)
 
 
-def test_an_id_column_that_exists_is_not_overwritten_by_accident() -> None:
+def test_an_existing_id_column_is_not_overwritten_by_accident() -> None:
     with pytest.raises(UsageError, match="'id' already"):
         run(AddId(), batch(text=["x"], id=["mine"]))
     assert run(AddId(overwrite=True), batch(text=["x"], id=["mine"]))["id"] != ["mine"]
 
 
-def test_ids_are_overwritten_in_a_run_too() -> None:
+def test_ids_can_also_be_overwritten_in_a_run() -> None:
     tasks = [batch(text=["x"], id=["mine"])]
     result = Pipeline([AddId(overwrite=True)]).run(LocalExecutor(workers=0), initial_tasks=tasks)
     assert result.to_arrow().to_pydict() == run(AddId(), batch(text=["x"]))
@@ -78,7 +78,7 @@ def test_the_width_and_the_encoding_of_a_column_do_not_matter() -> None:
     assert digest(pa.chunked_array([["b"], [], ["a"]])) == digest(pa.array(["a"]))
 
 
-def test_different_kinds_of_nothing_and_of_one_differ() -> None:
+def test_null_and_empty_values_and_ones_of_different_types_have_different_hashes() -> None:
     arrays = [
         pa.array([None], pa.string()),
         pa.array([""]),
@@ -112,7 +112,7 @@ def test_rows_share_a_hash_exactly_if_they_are_equal(rows: list[tuple[str | None
     assert len(set(digests)) == len(set(rows))
 
 
-def test_a_column_that_is_not_there_is_named_with_the_nearest() -> None:
+def test_a_missing_column_is_reported_with_the_nearest_one() -> None:
     with pytest.raises(UsageError, match=r"no column 'txt'; did you mean 'text'"):
         run(AddId(columns=["txt"]), batch(text=["x"]))
 
@@ -126,7 +126,7 @@ def test_wrong_parameters_of_ids_are_refused(wrong: dict[str, Any]) -> None:
 # Samples and limits
 
 
-def test_a_sample_is_the_same_every_time_and_about_as_large_as_asked_for() -> None:
+def test_a_sample_is_always_the_same_and_about_as_large_as_requested() -> None:
     rows = batch(text=[f"row {number}" for number in range(20_000)])
     for stage in (Sample(fraction=0.1, seed=3), Sample(fraction=0.1, seed=3, columns=["text"])):
         kept = run(stage, rows)["text"]
@@ -138,7 +138,7 @@ def test_a_sample_is_the_same_every_time_and_about_as_large_as_asked_for() -> No
         assert stage.recorder.dropped == {"not sampled": 2 * (20_000 - len(kept))}
 
 
-def test_a_sample_by_content_does_not_depend_on_the_place() -> None:
+def test_a_sample_by_content_does_not_depend_on_the_place_of_a_row() -> None:
     texts = [f"row {number % 50}" for number in range(1000)]
     kept = run(Sample(fraction=0.3, columns=["text"]), batch("a", text=texts))["text"]
     again = run(Sample(fraction=0.3, columns=["text"]), batch("b", text=texts[::-1]))["text"]
@@ -146,7 +146,7 @@ def test_a_sample_by_content_does_not_depend_on_the_place() -> None:
     assert all(kept.count(text) == 20 for text in kept)
 
 
-def test_a_sample_of_nothing_or_of_all() -> None:
+def test_a_sample_can_be_empty_or_complete() -> None:
     rows = batch(text=["a", "b"])
     assert run(Sample(fraction=0), rows)["text"] == []
     assert run(Sample(fraction=1), rows)["text"] == ["a", "b"]
@@ -212,7 +212,7 @@ def test_wrong_lists_of_columns_are_refused() -> None:
         ("day", ">", "2024-01-15", [2, 3]),
     ],
 )
-def test_where_keeps_the_rows_that_compare(column: str, op: Any, value: Any, kept: list[Any]) -> None:
+def test_where_keeps_the_rows_that_meet_the_comparison(column: str, op: Any, value: Any, kept: list[Any]) -> None:
     rows = batch(
         n=[1, 2, 3, None],
         text=["anna", "hanna", "otto", None],
@@ -236,7 +236,7 @@ def test_where_can_annotate_and_invert() -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.integers(-3, 3) | st.none()), st.integers(-3, 3))
-def test_where_and_its_opposite_share_out_all_rows_that_are_not_null(values: list[int | None], value: int) -> None:
+def test_where_and_its_opposite_keep_all_rows_that_are_not_null(values: list[int | None], value: int) -> None:
     rows = batch(n=pa.array(values, pa.int64()))
     for op, other in (("==", "!="), ("<", ">="), (">", "<="), ("in", "not in")):
         wanted: Any = [value] if "in" in op else value
@@ -256,12 +256,12 @@ def test_where_and_its_opposite_share_out_all_rows_that_are_not_null(values: lis
         {"op": "contains", "value": 1},
     ],
 )
-def test_a_comparison_that_makes_no_sense_is_refused(params: dict[str, Any]) -> None:
+def test_a_meaningless_comparison_is_refused(params: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="Where"):
         Where(column="n", **params)
 
 
-def test_a_comparison_that_the_column_cannot_do_names_its_type() -> None:
+def test_a_comparison_that_is_impossible_for_a_column_names_its_type() -> None:
     with pytest.raises(UsageError, match=r"n > 'x': the column holds int64"):
         run(Where(column="n", op=">", value="x"), batch(n=[1]))
     with pytest.raises(UsageError, match=r"the column holds string"):

@@ -32,25 +32,25 @@ def packed(folder: Path, parts: Sequence[FileRecord]) -> str:
     return "".join(Path(record.path).read_text() for record in pack(str(folder), parts, make))
 
 
-def test_new_parts_come_behind_what_stands_and_a_repetition_changes_nothing(tmp_path: Path) -> None:
+def test_new_parts_come_after_existing_files_and_a_repetition_changes_nothing(tmp_path: Path) -> None:
     first = [part(tmp_path, "a", "aa"), part(tmp_path, "b", "b")]
     assert packed(tmp_path, first) == packed(tmp_path, first) == "aab"
     assert packed(tmp_path, [*first, part(tmp_path, "c", "cc")]) == "aabcc"
 
 
-def test_a_part_that_was_empty_and_has_rows_now_is_packed(tmp_path: Path) -> None:
+def test_a_part_that_was_empty_and_now_has_rows_is_packed(tmp_path: Path) -> None:
     assert packed(tmp_path, [part(tmp_path, "a", "")]) == ""
     assert packed(tmp_path, [part(tmp_path, "a", "now")]) == "now"
 
 
-def test_parts_that_are_gone_before_they_were_packed_are_reported(tmp_path: Path) -> None:
+def test_parts_that_are_missing_before_packing_are_reported(tmp_path: Path) -> None:
     lost = part(tmp_path, "a", "aa")
     Path(lost.path).unlink()
     with pytest.raises(CuratorError, match=r"1 of 1 file to be packed is gone.*a'.*--fresh"):
         packed(tmp_path, [lost])
 
 
-def test_law_2_parts_stay_until_what_they_became_is_written_down(tmp_path: Path) -> None:
+def test_law_2_parts_stay_until_the_packed_files_are_recorded(tmp_path: Path) -> None:
     """An interrupted pass is repeated, so everything that it needs must still be there."""
     parts = [part(tmp_path, "a", "aa"), part(tmp_path, "b", "b")]
     note = tmp_path / PACKED
@@ -69,7 +69,7 @@ def test_law_2_parts_stay_until_what_they_became_is_written_down(tmp_path: Path)
     assert not Path(parts_folder(str(tmp_path))).exists()
 
 
-def test_law_2_files_that_are_replaced_stay_until_the_new_ones_are_written_down(tmp_path: Path) -> None:
+def test_law_2_replaced_files_stay_until_the_new_ones_are_recorded(tmp_path: Path) -> None:
     first = part(tmp_path, "a", "aa")
     assert packed(tmp_path, [first]) == "aa"
     changed = part(tmp_path, "a", "changed")

@@ -57,7 +57,7 @@ def fail_while_writing(path: str, data: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_written_is_read_and_recorded(folder: str) -> None:
+def test_written_files_are_read_and_recorded(folder: str) -> None:
     path = storage.join(folder, "deep", "er", "part.bin")
     with write_atomic(path) as out:
         out.write(b"first ")
@@ -69,7 +69,7 @@ def test_what_is_written_is_read_and_recorded(folder: str) -> None:
     assert names_in(folder) == ["deep/er/part.bin"]
 
 
-def test_a_file_is_replaced_whole(folder: str) -> None:
+def test_a_file_is_replaced_as_a_whole(folder: str) -> None:
     path = storage.join(folder, "a")
     write_bytes_atomic(path, b"old and long")
     before = storage.fingerprint(path)
@@ -115,7 +115,7 @@ def test_a_file_that_is_forgotten_without_a_with_block_does_not_appear(folder: s
     assert names_in(folder) == ["kept"]
 
 
-def test_a_file_has_no_record_before_it_stands(tmp_path: Path) -> None:
+def test_a_file_has_no_record_before_it_is_complete(tmp_path: Path) -> None:
     with write_atomic(tmp_path / "a") as out, pytest.raises(UsageError, match="not committed"):
         out.record()
 
@@ -128,7 +128,7 @@ def test_writing_after_the_commit_is_an_error(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"1"
 
 
-def test_libraries_that_close_what_they_write_to_work(folder: str) -> None:
+def test_libraries_that_close_the_file_that_they_write_work(folder: str) -> None:
     table = pa.table({"x": list(range(1000))})
     with write_atomic(storage.join(folder, "t.parquet")) as out:
         pq.write_table(table, out)
@@ -203,13 +203,13 @@ def test_a_temporary_name_that_a_killed_process_left_is_not_an_obstacle(tmp_path
     assert (tmp_path / "a").read_bytes() == b"whole"
 
 
-def test_the_longest_name_that_fits_can_be_written(tmp_path: Path) -> None:
+def test_the_longest_possible_name_can_be_written(tmp_path: Path) -> None:
     name = "ä" * 127
     write_bytes_atomic(tmp_path / name, b"1")
     assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
-def test_a_file_takes_the_mode_that_the_user_asked_for(tmp_path: Path) -> None:
+def test_a_file_gets_the_mode_that_the_user_asked_for(tmp_path: Path) -> None:
     kept = os.umask(0o027)
     try:
         write_bytes_atomic(tmp_path / "a", b"1")
@@ -301,7 +301,7 @@ def test_patterns_relative_to_the_working_folder_stay_relative(tmp_path: Path, m
     assert [found.path for found in storage.match_files("**/*.txt")] == ["b.txt", "in/a.txt"]
 
 
-def test_links_in_a_circle_do_not_hang(tmp_path: Path) -> None:
+def test_circular_links_do_not_hang(tmp_path: Path) -> None:
     write_bytes_atomic(tmp_path / "a" / "b" / "file", b"1")
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "gone").symlink_to(tmp_path / "nowhere")
@@ -328,7 +328,7 @@ def test_moving_replaces_the_target(folder: str) -> None:
     assert storage.read_bytes(storage.join(folder, "b")) == b"new"
 
 
-def test_a_folder_can_be_made_and_seen(tmp_path: Path) -> None:
+def test_a_folder_can_be_made_and_found(tmp_path: Path) -> None:
     storage.make_folder(tmp_path / "x" / "y")
     storage.make_folder(tmp_path / "x" / "y")
     assert storage.is_folder(tmp_path / "x" / "y")
@@ -350,7 +350,7 @@ def test_files_of_a_web_server_can_be_read(tmp_path: Path) -> None:
         server.shutdown()
 
 
-def test_names_of_paths_and_urls() -> None:
+def test_names_of_paths_and_urls_are_found() -> None:
     assert storage.join("a/", "b", "c") == "a/b/c"
     assert storage.join("s3://bucket", "b") == "s3://bucket/b"
     assert storage.join("memory://", "b") == "memory://b"
@@ -379,7 +379,9 @@ PARTS = st.lists(st.sampled_from(["a", "b.c", ".d", "..e", "...", "", ".", ".."]
 
 @given(PARTS, PARTS, st.sampled_from(["", "/r/", "./"]), st.booleans())
 @example("/", "a", "", False)
-def test_a_relative_name_is_that_of_the_absolute_paths(above: str, below: str, root: str, spelled_out: bool) -> None:
+def test_a_relative_name_equals_that_of_the_absolute_paths(
+    above: str, below: str, root: str, spelled_out: bool
+) -> None:
     base = f"{root}{above}" or "."
     path = f"{base}/{below}"
     expected = os.path.relpath(os.path.abspath(path), os.path.abspath(base))  # noqa: PTH100
@@ -403,7 +405,7 @@ def test_a_relative_name_is_that_of_the_absolute_paths(above: str, below: str, r
         ("simplecache::s3://b/*.x", "simplecache::s3://b"),
     ],
 )
-def test_the_fixed_base_of_a_pattern(pattern: str, base: str) -> None:
+def test_the_fixed_base_of_a_pattern_is_found(pattern: str, base: str) -> None:
     assert storage.fixed_base(pattern) == base
 
 
@@ -427,7 +429,7 @@ def test_a_missing_file_is_named_with_the_nearest_one(tmp_path: Path) -> None:
         storage.read_bytes(tmp_path / "inn" / "page.jsonl")
 
 
-def test_a_missing_remote_file_is_an_error_of_use() -> None:
+def test_a_missing_remote_file_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no such file"):
         storage.read_bytes("memory://nowhere/x")
 
@@ -468,7 +470,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monke
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses writes")
-def test_a_place_that_refuses_files_is_one_clear_error() -> None:
+def test_a_folder_that_refuses_files_is_one_clear_error() -> None:
     with pytest.raises(CuratorError, match=r"cannot write '/proc/self/x'"):
         write_bytes_atomic("/proc/self/x", b"1")
 
@@ -493,14 +495,14 @@ assert not {{"fsspec", "pandas"}} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_entry_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+def test_an_entry_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")  # links that lead only to one another
     with pytest.raises(CuratorError, match="cannot look at"):
         list(storage.scan(tmp_path))
 
 
-def test_what_the_kernel_shows_of_itself_is_not_listed_and_pipes_are_no_files(tmp_path: Path) -> None:
+def test_virtual_files_of_the_kernel_are_not_listed_and_pipes_are_not_files(tmp_path: Path) -> None:
     if not Path("/proc/self/mountinfo").exists():
         pytest.skip("this system has no /proc")
     for look in (storage.list_files, lambda folder: storage.match_files(f"{folder}/*")):

@@ -26,11 +26,11 @@ def test_the_executor_conforms(subject: Subject, check: Check, tmp_path: Path) -
     check.run(subject, tmp_path)
 
 
-def test_an_ability_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_ability_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no such ability: flying\. Known: processes"):
         Subject("local", can=frozenset({"flying"}))
 
 
-def test_who_can_do_without_a_node_says_how_one_is_lost() -> None:
-    with pytest.raises(UsageError, match="go together"):
+def test_an_executor_that_survives_the_loss_of_a_node_says_how_to_lose_one() -> None:
+    with pytest.raises(UsageError, match="requires lose_node"):
         Subject("local", can=frozenset({"nodes"}))

@@ -96,7 +96,7 @@ def test_a_source_that_kills_three_workers_is_set_aside_and_may_be_retried(tmp_p
     assert list(rejects_of(str(tmp_path / "run"))) == []
 
 
-def test_a_source_that_kills_three_workers_fails_a_run_that_is_to_fail_after_all_others(tmp_path: Path) -> None:
+def test_a_source_that_kills_three_workers_fails_a_run_after_all_other_sources(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(6), rows=4)
     with pytest.raises(WorkerDied, match=r"3 workers died while .*part-0002"):
         deadly(tmp_path).run(LocalExecutor(workers=2), run_dir=str(tmp_path / "run"))
@@ -127,7 +127,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[..., None]]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("place", ["out", "run"])
-def test_a_full_disk_stops_the_run_with_one_clear_message_and_resume_makes_up_for_it(
+def test_a_full_disk_stops_the_run_with_one_clear_message_and_resume_completes_it(
     tmp_path: Path, place: str, workers: int
 ) -> None:
     trial = Trial(tmp_path, config={"workers": workers}, files=20, seconds=0.003)
@@ -148,7 +148,7 @@ def test_a_full_disk_stops_the_run_with_one_clear_message_and_resume_makes_up_fo
         trial.check(result)
 
 
-def test_a_disk_that_turns_read_only_stops_the_run_and_resume_makes_up_for_it(tmp_path: Path) -> None:
+def test_a_disk_that_becomes_read_only_stops_the_run_and_resume_completes_it(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 0}, files=12, seconds=0.001)
     with small_disk(tmp_path / "out", 2000) as remount:
         with pytest.raises(OutputError, match="read-only"):
@@ -159,7 +159,7 @@ def test_a_disk_that_turns_read_only_stops_the_run_and_resume_makes_up_for_it(tm
 
 @pytest.mark.usefixtures("as_anyone")
 @pytest.mark.parametrize("place", ["out", "run"])
-def test_permission_that_is_lost_stops_the_run_and_resume_makes_up_for_it(tmp_path: Path, place: str) -> None:
+def test_a_lost_permission_stops_the_run_and_resume_completes_it(tmp_path: Path, place: str) -> None:
     trial = Trial(tmp_path, config={"workers": 0}, files=12, seconds=0.001)
     folder = tmp_path / place
     try:
@@ -170,7 +170,7 @@ def test_permission_that_is_lost_stops_the_run_and_resume_makes_up_for_it(tmp_pa
     trial.check(trial.run(resume=True))
 
 
-def test_files_that_may_not_grow_stop_the_run_and_resume_makes_up_for_it(tmp_path: Path) -> None:
+def test_files_that_may_not_grow_stop_the_run_and_resume_completes_it(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 0}, files=12, seconds=0.001)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -188,7 +188,7 @@ def test_files_that_may_not_grow_stop_the_run_and_resume_makes_up_for_it(tmp_pat
 @pytest.mark.parametrize(
     ("folder", "after"), [("rejects", False), ("seen", False), ("seen", True), ("samples", False), ("ledger", False)]
 )
-def test_a_flush_that_is_interrupted_is_made_up_for_by_the_next(
+def test_an_interrupted_flush_is_completed_by_the_next(
     tmp_path: Path, folder: str, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is ended by a signal, or finds the disk full for a moment, flushes once more at its end."""
@@ -235,7 +235,7 @@ def test_a_second_run_in_one_directory_is_refused_while_the_first_is_at_work(tmp
     trial.check(first)
 
 
-def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
+def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=40, seconds=0.05)
     driver = trial.start_driver()
     wait_for(lambda: len(trial.traced()) >= 3 or driver.poll() is not None, "no task was worked on")
@@ -245,7 +245,7 @@ def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
     trial.check(trial.run(resume=True))
 
 
-def test_an_undisturbed_run_twice_is_the_same_to_the_byte(tmp_path: Path) -> None:
+def test_two_undisturbed_runs_have_the_same_bytes(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=10, seconds=0.001, merge=True)
     trial.run()
     first = snapshot(tmp_path / "out")

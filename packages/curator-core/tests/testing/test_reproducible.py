@@ -75,7 +75,7 @@ def test_a_stage_that_depends_on_threads_or_on_its_batch_is_reported_with_column
 
 
 @pytest.mark.slow
-def test_no_rows_and_a_failing_stage_are_no_success(tmp_path: Path) -> None:
+def test_a_check_without_rows_or_with_a_failing_stage_is_no_success(tmp_path: Path) -> None:
     nothing = Case("nothing", [Square()], TASK.filter(pa.array([False] * 20)), batches=(None,))
     assert differences([nothing], tmp_path / "a", {"plain": {}}) == [
         "nothing: no rows came out, so nothing was compared"

@@ -90,7 +90,7 @@ def test_law_3_a_stage_that_loses_rows_silently_is_caught() -> None:
         run(Map(lambda _, task: task.with_data(task.data.slice(0, 1))))
 
 
-def test_law_3_cutting_the_input_short_in_place_is_caught_too() -> None:
+def test_law_3_shortening_the_input_in_place_is_also_caught() -> None:
     def cut(_: Any, task: DocumentBatch) -> DocumentBatch:
         task.data = task.data.slice(0, 1)
         return task
@@ -108,7 +108,7 @@ def test_law_3_one_row_recorded_and_two_gone_is_caught() -> None:
         run(Map(half_told))
 
 
-def test_rows_out_of_nothing_need_the_word_of_the_stage() -> None:
+def test_rows_cannot_appear_unless_the_stage_declares_creates_rows() -> None:
     def double(_: Any, task: DocumentBatch) -> DocumentBatch:
         return task.with_data(pa.concat_tables([task.data, task.data]))
 
@@ -130,7 +130,7 @@ def test_none_drops_the_task_with_its_rows_and_a_reason() -> None:
     assert result.summary.shares == {"done": "0", "dropped": "1", "failed": "0"}
 
 
-def test_an_answer_of_another_kind_says_what_is_allowed() -> None:
+def test_a_result_of_another_kind_is_refused_with_what_is_allowed() -> None:
     with pytest.raises(AccountingError, match="returned Table for task 'task-00000': it must return a task, a list"):
         run(Map(lambda _, task: task.data))
     with pytest.raises(AccountingError, match="a stage that yields must derive from FanOut"):
@@ -139,7 +139,7 @@ def test_an_answer_of_another_kind_says_what_is_allowed() -> None:
         run(Map(lambda _, task: [task, 1]))
 
 
-def test_an_object_that_is_handed_out_twice_has_a_body_for_each_task() -> None:
+def test_an_object_that_is_returned_twice_has_a_copy_for_each_task() -> None:
     answer = batch(7)
     seen = run(Map(lambda *_: answer), tasks=[batch(n) for n in range(3)])
     assert [task.task_id for task in seen] == ["task-00000", "task-00001", "task-00002"]
@@ -148,7 +148,7 @@ def test_an_object_that_is_handed_out_twice_has_a_body_for_each_task() -> None:
     assert [task.task_id for task in twice] == ["task-00000", "task-00001", "task-00002"]
 
 
-def test_a_column_that_is_declared_and_not_made_names_the_stage_that_lied() -> None:
+def test_a_declared_column_that_is_missing_is_reported_with_its_stage() -> None:
     class Lies(Map):
         def outputs(self) -> list[str]:
             return ["score"]
@@ -157,7 +157,7 @@ def test_a_column_that_is_declared_and_not_made_names_the_stage_that_lied() -> N
         run(Lies(lambda _, task: task))
 
 
-def test_a_table_with_a_column_twice_is_stopped_where_it_was_made() -> None:
+def test_a_table_with_a_column_twice_is_refused_where_it_was_made() -> None:
     twice = pa.Table.from_arrays([pa.array([1, 2, 3])] * 2, names=["x", "x"])
     with pytest.raises(StageError, match=r"'Map'.*invalid DocumentBatch: column 'x' occurs twice"):
         run(Map(lambda _, task: task.with_data(twice)))
@@ -174,7 +174,7 @@ def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer
         run(EachRow(), Batched(lambda _, tasks: answer), tasks=[batch(1, 2)])
 
 
-def test_the_answers_of_process_batch_belong_to_their_tasks() -> None:
+def test_the_results_of_process_batch_belong_to_their_tasks() -> None:
     def answers(_: Any, tasks: list[DocumentBatch]) -> list[Any]:
         kinds: dict[int, Any] = {0: lambda t: None, 1: lambda t: [], 2: lambda t: [t, t.with_data(t.data.slice(0, 0))]}
         return [kinds.get(task.data["x"][0].as_py(), lambda t: t)(task) for task in tasks]
@@ -195,7 +195,7 @@ def test_a_batch_that_loses_rows_is_caught() -> None:
         run(EachRow(), Batched(lambda _, tasks: [tasks[0].with_data(tasks[0].data.slice(1)), *tasks[1:]]))
 
 
-def test_law_3_two_tasks_of_one_call_are_balanced_like_one() -> None:
+def test_law_3_two_tasks_of_one_call_are_balanced_like_single_ones() -> None:
     """Two tasks and no third: a call of one task is balanced elsewhere, and would hide the point of this test."""
 
     def cuts(_: Any, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
@@ -210,7 +210,7 @@ def test_law_3_two_tasks_of_one_call_are_balanced_like_one() -> None:
         run(EachRow(), Batched(doubles), tasks=[batch(1, 2)])
 
 
-def test_law_3_a_row_lost_on_one_task_is_not_made_up_for_by_another() -> None:
+def test_law_3_a_row_lost_on_one_task_is_not_offset_by_another() -> None:
     def moves_a_row(_: Any, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
         lost, doubled = tasks
         return [lost.with_data(lost.data.slice(1)), doubled.with_data(pa.concat_tables([doubled.data] * 2))]
@@ -233,7 +233,7 @@ def drops_and_rejects(stage: Batched, tasks: list[DocumentBatch]) -> list[Docume
     return results[::-1]
 
 
-def test_what_a_call_records_is_about_the_task_that_it_names(tmp_path: Path) -> None:
+def test_records_of_a_call_belong_to_the_task_that_they_name(tmp_path: Path) -> None:
     stage = Batched(drops_and_rejects).with_(batch_size=4)
     result = run(EachRow(), stage, tasks=[batch(1, 2, 3, 4, 5, 6, 7)], run_dir=str(tmp_path))
     assert rows(result) == [[1], [], [], [4], [], [], [7]]
@@ -323,7 +323,7 @@ def test_a_reader_accounts_for_every_row_that_it_read() -> None:
 # Fan-outs
 
 
-def test_law_6_children_stream_and_one_is_alive_at_a_time() -> None:
+def test_law_6_children_stream_and_only_one_is_in_memory_at_a_time() -> None:
     alive: list[weakref.ref[Any]] = []
     most = 0
 
@@ -349,7 +349,7 @@ def test_law_6_children_stream_and_one_is_alive_at_a_time() -> None:
 
 
 @pytest.mark.slow
-def test_law_6_memory_stays_bounded_however_much_passes() -> None:
+def test_law_6_memory_stays_bounded_however_many_rows_pass() -> None:
     before = pa.total_allocated_bytes()
     most = 0
 
@@ -365,7 +365,7 @@ def test_law_6_memory_stays_bounded_however_much_passes() -> None:
     assert most < 3 * 200_000 * 8  # of a hundred such tables
 
 
-def test_what_comes_first_leaves_the_pipeline_before_the_rest_is_made() -> None:
+def test_the_first_child_leaves_the_pipeline_before_the_rest_is_made() -> None:
     order: list[str] = []
 
     def children(_: Any, task: DocumentBatch) -> Iterator[DocumentBatch]:
@@ -384,7 +384,7 @@ def test_what_comes_first_leaves_the_pipeline_before_the_rest_is_made() -> None:
     assert order == ["made 0", "seen 0", "made 1", "seen 1"]
 
 
-def test_a_fan_out_of_one_object_gives_each_child_a_body() -> None:
+def test_a_fan_out_of_one_object_gives_each_child_a_copy() -> None:
     def children(_: Any, task: DocumentBatch) -> Iterator[DocumentBatch]:
         out = task.with_data(task.data)
         for number in range(3):
@@ -423,7 +423,7 @@ def failing_once(after: int) -> Any:
 
 
 @pytest.mark.parametrize("after", range(3))
-def test_law_3_a_fan_out_that_is_asked_again_hands_out_no_child_twice(after: int) -> None:
+def test_law_3_a_fan_out_that_is_called_again_returns_no_child_twice(after: int) -> None:
     result = run(Many(failing_once(after)), retries=1)
     assert rows(result) == [[1], [2], [3]]
     assert [task.task_id for task in result] == [f"task-00000.0000{n}" for n in range(3)]
@@ -431,7 +431,7 @@ def test_law_3_a_fan_out_that_is_asked_again_hands_out_no_child_twice(after: int
     assert result.summary.shares == {"done": "1", "dropped": "0", "failed": "0"}
 
 
-def test_law_3_a_reader_that_is_asked_again_counts_its_rows_and_rejects_once() -> None:
+def test_law_3_a_reader_that_is_called_again_counts_its_rows_and_rejects_once() -> None:
     failed: list[int] = []
 
     class ReadsParts(FanOut[FileGroupTask, DocumentBatch]):
@@ -450,7 +450,7 @@ def test_law_3_a_reader_that_is_asked_again_counts_its_rows_and_rejects_once() -
     assert (stats.rows_in, stats.rows_out, stats.rejected) == (6, 3, {"no JSON": 3})
 
 
-def test_a_fan_out_into_nothing_is_reported() -> None:
+def test_a_fan_out_without_children_is_reported() -> None:
     result = run(Many(lambda _, task: []))
     assert result.summary.stages[0].dropped == {"nothing came out": 3}
     assert result.summary.shares["dropped"] == "1"
@@ -475,11 +475,11 @@ def test_a_merge_adds_up_rows_and_shares() -> None:
     assert result.summary.shares == {"done": "3", "dropped": "0", "failed": "0"}
 
 
-def test_a_merge_of_several_takes_them_in_lineage_order() -> None:
+def test_a_merge_of_several_tasks_gets_them_in_lineage_order() -> None:
     assert rows(run(Concat().with_(batch_size=2), tasks=[batch(n) for n in range(5)])) == [[0, 1], [2, 3], [4]]
 
 
-def test_a_merge_that_looks_at_some_only_loses_the_others() -> None:
+def test_a_merge_that_reads_only_some_tasks_loses_the_others() -> None:
     with pytest.raises(AccountingError, match="lost 2 rows"):
         run(KeepsFirst(), tasks=[batch(1), batch(2), batch(3)])
 
@@ -506,7 +506,7 @@ def test_law_5_a_failure_names_stage_task_and_the_line_of_the_user() -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_law_5_the_rows_that_fail_are_set_aside_and_the_others_go_on() -> None:
+def test_law_5_failing_rows_are_set_aside_and_the_others_continue() -> None:
     result = run(Map(fails_on(2)), tasks=[batch(1, 2, 3), batch(4)], on_error="quarantine")
     assert rows(result) == [[1, 3], [4]]
     assert (result.exit_code, result.summary.rows_quarantined) == (3, 1)
@@ -533,7 +533,7 @@ def test_law_5_a_batch_that_lacks_a_column_follows_the_policy() -> None:
         assert (result.summary.rows_quarantined, result.summary.shares["failed"]) == (1, "1")
 
 
-def test_a_stage_is_asked_again_as_often_as_retries_say() -> None:
+def test_a_stage_is_called_again_as_often_as_retries_says() -> None:
     calls: list[int] = []
 
     def flaky(_: Any, task: DocumentBatch) -> DocumentBatch:
@@ -546,7 +546,7 @@ def test_a_stage_is_asked_again_as_often_as_retries_say() -> None:
     assert len(calls) == 3
 
 
-def test_what_a_failed_attempt_recorded_is_forgotten() -> None:
+def test_the_records_of_a_failed_attempt_are_discarded() -> None:
     def flaky(stage: Map, task: DocumentBatch) -> DocumentBatch:
         stage.record_dropped("first row", 1)
         if not hasattr(stage, "again"):
@@ -602,7 +602,7 @@ def test_sys_exit_in_a_stage_follows_the_policy_like_any_error() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("thread", [False, True], ids=["main thread", "other thread"])
-def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None:
+def test_a_task_over_its_time_limit_is_set_aside_as_a_whole_and_named(thread: bool) -> None:
     """Interrupted in the main thread; judged on its return in another thread, which nothing can interrupt."""
     calls: list[int] = []
 
@@ -635,7 +635,7 @@ def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None
 
 
 @pytest.mark.slow
-def test_a_time_limit_counts_what_a_fan_out_works_and_not_what_comes_after_it() -> None:
+def test_a_time_limit_counts_the_work_of_a_fan_out_and_not_of_later_stages() -> None:
     def rows_one_by_one(_: Any, task: DocumentBatch) -> Iterator[DocumentBatch]:
         for number in range(task.num_rows):
             yield task.with_data(task.data.slice(number, 1))
@@ -701,7 +701,7 @@ class Unready(Map):
 TORN_DOWN: list[str] = []
 
 
-def test_all_that_stages_lack_is_reported_at_once_and_before_work_begins() -> None:
+def test_everything_that_stages_lack_is_reported_together_before_work_begins() -> None:
     TORN_DOWN.clear()
     torch = 'model stages need torch: pip install "curator-text[models]"'
     with pytest.raises(MissingDependency) as caught:
@@ -719,7 +719,7 @@ def test_all_that_stages_lack_is_reported_at_once_and_before_work_begins() -> No
     assert TORN_DOWN == ["Classify", "Perplexity", "Fine", "Embed"]
 
 
-def test_models_that_no_machine_has_are_reported_at_once() -> None:
+def test_missing_models_are_reported_together() -> None:
     first, second = CuratorError("the model a/b is not here: hf download a/b"), UsageError("there is no folder 'c'")
     with pytest.raises(
         CuratorError, match=r"(?s)2 stages cannot .*Clip: the model a/b .*\nHead: there is no folder 'c'"

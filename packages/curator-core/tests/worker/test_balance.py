@@ -43,14 +43,14 @@ numbers = st.integers(0, 50)
         (Amount(3, FILES), [Amount(2, FILES)], {"fans_out": True}, Balance(2, 2)),
     ],
 )
-def test_rows_in_are_rows_out_and_rows_that_left(
+def test_input_rows_equal_output_rows_plus_rows_that_left(
     amount: Amount, made: list[Amount] | None, how: dict[str, int], expected: Balance
 ) -> None:
     assert balance(amount, made, **how) == expected
 
 
 @given(numbers, st.none() | st.lists(numbers, max_size=4), numbers, numbers)
-def test_what_nothing_accounts_for_is_what_is_missing_from_the_sum(
+def test_the_missing_rows_of_the_sum_are_reported(
     items: int, made: list[int] | None, gone: int, quarantined: int
 ) -> None:
     sums = balance(

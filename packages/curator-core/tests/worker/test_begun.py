@@ -44,7 +44,7 @@ def ids(result: RunResult) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_task_is_begun_while_a_later_stage_has_the_one_before(tmp_path: Path) -> None:
+def test_a_task_is_begun_while_a_later_stage_works_on_the_previous_one(tmp_path: Path) -> None:
     # Each waits until the other works on the neighbouring task; without overlap neither would ever continue.
     folder = str(tmp_path)
     later = s.BeginsBeside(folder, "later", "begun", ahead=1)
@@ -55,7 +55,7 @@ def test_a_task_is_begun_while_a_later_stage_has_the_one_before(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("ahead", [1, 20])
-def test_results_and_records_are_those_of_a_stage_that_begins_nothing(ahead: int, tmp_path: Path) -> None:
+def test_results_and_records_equal_those_of_a_stage_that_begins_nothing(ahead: int, tmp_path: Path) -> None:
     found = []
     for number in (0, ahead):
         result = run(Fours(), s.OnThread(begins_ahead=number), run_dir=str(tmp_path / str(number)))
@@ -65,7 +65,7 @@ def test_results_and_records_are_those_of_a_stage_that_begins_nothing(ahead: int
     assert found[0][3:5] == ({"odd": 10}, {"seven": 2})
 
 
-def test_a_task_that_fails_when_begun_is_asked_for_again_and_only_its_bad_row_is_set_aside() -> None:
+def test_a_task_that_fails_when_begun_is_run_again_and_only_its_bad_row_is_set_aside() -> None:
     with pytest.raises(StageError, match=r"row 9 cannot be handled"):
         run(Fours(), s.OnThread(bad=9))
     result = run(Fours(), s.OnThread(bad=10), on_error="quarantine")
@@ -75,7 +75,7 @@ def test_a_task_that_fails_when_begun_is_asked_for_again_and_only_its_bad_row_is
 
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_a_worker_that_dies_of_a_task_it_has_begun_costs_that_task_and_no_other() -> None:
+def test_a_task_that_kills_its_worker_when_begun_costs_no_other_task() -> None:
     # The later stage is at work on the task before when the process dies, and is not to blame.
     stages = [s.SplitRows(), s.OnThread(killer=20, begins_ahead=2), s.Same()]
     result = run(*stages, workers=1, rows=20, step=2, on_error="quarantine")
@@ -83,7 +83,7 @@ def test_a_worker_that_dies_of_a_task_it_has_begun_costs_that_task_and_no_other(
     assert (counts_of(result, "OnThread").quarantined, counts_of(result, "Same").quarantined) == (1, 0)
 
 
-def test_what_a_group_announces_blames_no_task_alone_while_others_are_begun_and_with_care_none_is_begun() -> None:
+def test_no_task_is_blamed_alone_while_others_are_begun() -> None:
     class Announced(CallObserver):
         def __init__(self) -> None:
             self.calls: list[tuple[str, int]] = []
@@ -113,7 +113,7 @@ def test_what_a_group_announces_blames_no_task_alone_while_others_are_begun_and_
     assert careful == [("OnThread", 1), ("", 0), ("Same", 1), ("", 0)] * 4
 
 
-def test_with_several_tasks_at_work_none_is_blamed_by_itself() -> None:
+def test_with_several_tasks_in_progress_none_is_blamed_alone() -> None:
     first, second, third = source(), source(), source()
     begun = Begun()
     assert begun.suspects("b", [first]) == ("b", [first])
@@ -127,7 +127,7 @@ def test_with_several_tasks_at_work_none_is_blamed_by_itself() -> None:
     assert not begun
 
 
-def test_a_limit_of_time_is_for_one_call_so_nothing_is_begun_beside_it(tmp_path: Path) -> None:
+def test_with_a_time_limit_no_other_task_is_begun(tmp_path: Path) -> None:
     calls: list[str] = []
 
     class Counts(s.OnThread):

@@ -9,7 +9,7 @@ from curator_core.worker.poison import find_poison
 
 
 @given(st.integers(1, 64), st.sets(st.integers(0, 63)))
-def test_every_row_that_fails_by_itself_is_found_with_its_own_error(rows: int, bad: set[int]) -> None:
+def test_every_row_that_fails_alone_is_found_with_its_own_error(rows: int, bad: set[int]) -> None:
     bad = {row for row in bad if row < rows} or {0}
     asked: list[tuple[int, int]] = []
 
@@ -27,7 +27,7 @@ def test_every_row_that_fails_by_itself_is_found_with_its_own_error(rows: int, b
 
 
 @given(st.integers(2, 40), st.integers(0, 39), st.integers(0, 39))
-def test_rows_that_fail_only_together_blame_none(rows: int, one: int, other: int) -> None:
+def test_if_rows_fail_only_together_none_is_blamed(rows: int, one: int, other: int) -> None:
     pair = {one % rows, other % rows}
 
     def attempt(start: int, stop: int) -> Exception | None:

@@ -118,7 +118,7 @@ def poison() -> None:
 
 
 @pytest.mark.parametrize("kind", [Map, MapBatch, Split], ids=lambda kind: kind.__name__)
-def test_a_poison_row_costs_one_row(tmp_path: Path, kind: Any) -> None:
+def test_a_poison_row_loses_only_itself(tmp_path: Path, kind: Any) -> None:
     result = run(tmp_path, kind(), WriteLines(path=str(tmp_path / "out")))
     assert rows_written(tmp_path) == [row for row in range(30) if row != 13]
     assert result.summary.rows_quarantined == 1
@@ -134,12 +134,12 @@ def test_a_poison_row_costs_one_row(tmp_path: Path, kind: Any) -> None:
     assert "adapter.py" not in row["message"]
 
 
-def test_a_poison_row_in_a_writer_costs_one_row(tmp_path: Path) -> None:
+def test_a_poison_row_in_a_writer_loses_only_itself(tmp_path: Path) -> None:
     run(tmp_path, Write(path=str(tmp_path / "out")))
     assert rows_written(tmp_path) == [row for row in range(30) if row != 13]
 
 
-def test_a_poison_row_in_a_generator_costs_what_comes_after_it_in_its_task(tmp_path: Path) -> None:
+def test_a_poison_row_in_a_generator_costs_the_later_rows_of_its_task(tmp_path: Path) -> None:
     """What a generator would have made after its failure cannot be known; each of its rows is counted and kept."""
     result = run(tmp_path, Stream(), WriteLines(path=str(tmp_path / "out")))
     assert rows_written(tmp_path) == [row for row in range(30) if row not in range(13, 18)]
@@ -147,19 +147,19 @@ def test_a_poison_row_in_a_generator_costs_what_comes_after_it_in_its_task(tmp_p
     assert sum(row["rows"] for row in rejects_of(str(tmp_path / "run"))) == 5
 
 
-def test_bisecting_asks_few_questions(tmp_path: Path) -> None:
+def test_bisecting_needs_few_calls(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", [0], rows=1000)
     run(tmp_path, Map())
     assert len(CALLS) <= 2 * 10 + 3, "finding one of a thousand rows takes about two calls for each halving"
 
 
-def test_many_poison_rows_cost_just_themselves(tmp_path: Path) -> None:
+def test_many_poison_rows_cost_only_themselves(tmp_path: Path) -> None:
     POISON.update({0, 1, 5, 12, 17, 18, 23, 29})
     run(tmp_path, Map(), WriteLines(path=str(tmp_path / "out")))
     assert rows_written(tmp_path) == [row for row in range(30) if row not in POISON]
 
 
-def test_a_task_with_nothing_but_poison_is_set_aside_whole(tmp_path: Path) -> None:
+def test_a_task_with_only_poison_rows_is_set_aside_as_a_whole(tmp_path: Path) -> None:
     POISON.update(range(12, 18))
     result = run(tmp_path, Map(), WriteLines(path=str(tmp_path / "out")))
     assert result.summary.sources_failed == 1
@@ -199,20 +199,20 @@ def test_fail_stops_and_names_the_stage_the_task_and_the_line(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("on_error", ["fail", "quarantine"])
-def test_a_stage_is_asked_again_as_often_as_retries_says(tmp_path: Path, on_error: str) -> None:
+def test_a_stage_is_called_again_as_often_as_retries_says(tmp_path: Path, on_error: str) -> None:
     result = run(tmp_path, Flaky(times=3), WriteLines(path=str(tmp_path / "out")), retries=3, on_error=on_error)
     assert result.exit_code == 0
     assert rows_written(tmp_path) == list(range(30))
     assert result.summary.rows_quarantined == 0
 
 
-def test_a_stage_is_not_asked_more_often_than_that(tmp_path: Path) -> None:
+def test_a_stage_is_not_called_more_often_than_that(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="not now"):
         run(tmp_path, Flaky(times=3), retries=2, on_error="fail")
 
 
 @pytest.mark.slow
-def test_retry_runs_just_what_was_quarantined(tmp_path: Path) -> None:
+def test_retry_runs_only_quarantined_work(tmp_path: Path) -> None:
     stages = (Map(), WriteLines(path=str(tmp_path / "out")))
     run(tmp_path, *stages)
     POISON.clear()
@@ -226,7 +226,7 @@ def test_retry_runs_just_what_was_quarantined(tmp_path: Path) -> None:
     assert run(tmp_path, *stages, resume=True).summary.sources_skipped == 5
 
 
-def test_a_retry_that_is_cut_off_is_gone_on_with_by_any_resume(tmp_path: Path) -> None:
+def test_an_interrupted_retry_is_continued_by_any_resume(tmp_path: Path) -> None:
     """The file of the retried source may already exist; the ledger must not keep the record of the old one."""
     stages = (Map(), WriteLines(path=str(tmp_path / "out")))
     run(tmp_path, *stages)
@@ -242,7 +242,7 @@ def test_a_retry_that_is_cut_off_is_gone_on_with_by_any_resume(tmp_path: Path) -
     assert rows_written(tmp_path) == list(range(30))
 
 
-def test_retry_of_what_still_fails_sets_it_aside_again(tmp_path: Path) -> None:
+def test_retry_sets_work_aside_again_if_it_still_fails(tmp_path: Path) -> None:
     stages = (Map(), WriteLines(path=str(tmp_path / "out")))
     before = snapshot(tmp_path / "out") if run(tmp_path, *stages) else {}
     result = run(tmp_path, *stages, retry=True)
@@ -251,7 +251,7 @@ def test_retry_of_what_still_fails_sets_it_aside_again(tmp_path: Path) -> None:
     assert [group.rows for group in group_rejects(str(tmp_path / "run"))] == [1]
 
 
-def test_a_run_that_is_going_wrong_is_stopped(tmp_path: Path) -> None:
+def test_a_run_with_too_many_errors_is_stopped(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(50), rows=6)
     POISON.update(range(0, 300, 3))
     with pytest.raises(TooManyErrors, match=r"max_error_fraction=0\.2"):
@@ -259,11 +259,11 @@ def test_a_run_that_is_going_wrong_is_stopped(tmp_path: Path) -> None:
     assert len(CALLS) < 50 * 8, "it is stopped long before the end"
 
 
-def test_a_run_within_its_error_fraction_goes_through(tmp_path: Path) -> None:
+def test_a_run_within_its_error_fraction_completes(tmp_path: Path) -> None:
     result = run(tmp_path, Map(), WriteLines(path=str(tmp_path / "out")), max_error_fraction=0.05)
     assert result.summary.rows_quarantined == 1
 
 
-def test_few_rows_are_judged_at_the_end(tmp_path: Path) -> None:
+def test_with_few_rows_the_error_fraction_is_checked_at_the_end(tmp_path: Path) -> None:
     with pytest.raises(TooManyErrors):
         run(tmp_path, Map(), max_error_fraction=0.01)

@@ -1,4 +1,4 @@
-"""Images that show the same picture: which are found, which are not, and no picture is removed without a witness."""
+"""Images that show the same picture: which of them are found, and no picture is removed without a witness."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def write(path: Path, images: dict[str, bytes], tars: int = 2) -> str:
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, bytes]:
-    """Pictures, and changed copies of some, with names that say of which."""
+    """Pictures, and changed copies of some; the names say what each is a copy of."""
     made = {f"o{seed}": encoded(picture(seed)) for seed in range(60)}
     for number, change in enumerate(CHANGES.values()):
         for seed in range(number * EACH, number * EACH + EACH):
@@ -132,7 +132,7 @@ def test_the_larger_file_stays_unless_another_order_is_given(tmp_path: Path) -> 
     assert list(run(data, tmp_path / "b", keep=["first"])) == ["large"]
 
 
-def test_the_decisions_hang_on_no_file_partition_or_worker(images: dict[str, bytes], tmp_path: Path) -> None:
+def test_the_decisions_do_not_depend_on_files_partitions_or_workers(images: dict[str, bytes], tmp_path: Path) -> None:
     some = dict(list(images.items())[:8] + list(images.items())[60:80])
     first = run(write(tmp_path / "a", some, tars=1), tmp_path / "one", keep=["longest"], partitions=1)
     mixed = dict(sorted(some.items(), key=lambda item: item[0][::-1]))
@@ -142,8 +142,9 @@ def test_the_decisions_hang_on_no_file_partition_or_worker(images: dict[str, byt
 
 
 @pytest.mark.parametrize("width", [9, 19, 23])
-def test_a_line_that_is_border_in_part_does_not_count_as_picture(width: int) -> None:
-    """At 64 x 64 a border ends within a line of pixels. With that line the hashes of these copies differ in up to 16 bits, and
+def test_a_line_that_is_partly_border_does_not_count_as_part_of_the_picture(width: int) -> None:
+    """At 64 x 64, a border may end inside a line of pixels. With this line, the hashes of these copies differ in up to
+    16 bits, and
     the pictures correlate by 0.54 to 0.79.
     """
     for seed, colour in enumerate(["black", "white"] * 3):
@@ -155,19 +156,19 @@ def test_a_line_that_is_border_in_part_does_not_count_as_picture(width: int) -> 
         assert likeness(greys[0], tuple(boxes[0]), 0, greys[1], tuple(boxes[1])) > 0.95
 
 
-def test_mirrored_copies_stay_unless_they_are_asked_for(tmp_path: Path) -> None:
+def test_mirrored_copies_stay_unless_mirror_is_set(tmp_path: Path) -> None:
     data = write(tmp_path / "in", {"a": encoded(picture(3)), "b": encoded(ImageOps.mirror(picture(3)))}, tars=1)
     assert run(data, tmp_path / "no") == {}
     assert len(run(data, tmp_path / "yes", mirror=True)) == 1
 
 
-def test_plain_pictures_go_as_exact_copies_only(tmp_path: Path) -> None:
+def test_plain_pictures_are_removed_only_as_exact_copies(tmp_path: Path) -> None:
     plain = {f"p{n}": encoded(Image.new("RGB", (90 + n, 60), (200, 200, 200))) for n in range(40)}
     assert list(run(write(tmp_path / "in", {**plain, "again": plain["p3"]}, tars=1), tmp_path)) == ["again"]
 
 
 @pytest.mark.parametrize("mode", ["remove", "annotate", "rehydrate"])
-def test_what_does_not_decode_is_rejected_and_stands_for_no_other_image(tmp_path: Path, mode: str) -> None:
+def test_an_image_that_cannot_be_decoded_is_rejected_and_is_no_witness(tmp_path: Path, mode: str) -> None:
     whole = encoded(picture(5))
     cut = whole[: len(whole) // 2]
     given = {"a": whole, "cut": cut, "cut again": cut, "text": b"no picture", "small": encoded(picture(5), 30)}
@@ -190,7 +191,7 @@ def test_what_does_not_decode_is_rejected_and_stands_for_no_other_image(tmp_path
     assert {row["raw"] for row in records} == {cut, b"no picture"}
 
 
-def test_what_is_found_does_not_depend_on_how_many_hashes_a_task_searches(
+def test_the_pairs_found_do_not_depend_on_how_many_hashes_a_task_searches(
     images: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write(tmp_path / "in", dict(list(images.items())[40:]))
@@ -201,15 +202,15 @@ def test_what_is_found_does_not_depend_on_how_many_hashes_a_task_searches(
     assert expected
 
 
-def test_many_versions_of_one_picture_leave_one(tmp_path: Path) -> None:
+def test_of_many_versions_of_one_picture_one_stays(tmp_path: Path) -> None:
     versions = {f"v{n}": encoded(picture(7, 120).resize((120 + n, 90 + n // 2)), 60 + n % 30) for n in range(60)}
     found = run(write(tmp_path / "in", versions), tmp_path)
     assert len(found) == 59
     assert len({witness for witness, _ in found.values()}) == 1
 
 
-def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(UsageError, match="radius must be 11 at most, not 12"):
+def test_meaningless_parameters_are_refused() -> None:
+    with pytest.raises(UsageError, match="radius must be at most 11, not 12"):
         ImageDedup(paths="x", radius=12)
     with pytest.raises(UsageError, match="threshold must be a number above 0"):
         ImageDedup(paths="x", threshold=0)

@@ -45,17 +45,17 @@ def test_all_pairs_within_the_radius_are_found(radius: int) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_a_word_that_many_hashes_share_is_searched_as_well() -> None:
-    """Beyond the width of a row, hashes are looked up in their order."""
+def test_a_word_that_many_hashes_share_is_also_searched() -> None:
+    """If there are more than fit into a row, hashes are looked up in their order."""
     made = np.unique(hashes(1, 900) & np.uint64(0xFFFF_FFFF_0000_F000) | np.uint64(0x1234))
     assert pairs_of(made, None, 10) == {(i, j) for i, j in near(made, made, 10) if i < j}
     assert pairs_of(made[::2], made, 10) == near(made[::2], made, 10)
 
 
 @pytest.mark.parametrize("within", [True, False])
-def test_each_hash_of_a_mass_gets_the_first_near_ones_in_order(within: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All differ, and all are near one another, so there are many pairs. Those that are found have, for each hash, the
-    preferred ones.
+def test_each_of_many_near_hashes_gets_its_preferred_neighbours(within: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All hashes differ and are near one another, so there are many pairs. The pairs found include, for each hash, its
+    preferred neighbours.
     """
     monkeypatch.setattr(search, "_FEW_PAIRS", 0)
     rng = np.random.default_rng(5)
@@ -81,12 +81,12 @@ def test_each_hash_of_a_mass_gets_the_first_near_ones_in_order(within: bool, mon
 
 
 @pytest.mark.parametrize("radius", range(12))
-def test_one_word_differs_in_few_enough_bits(radius: int) -> None:
+def test_in_every_pair_one_word_differs_in_few_enough_bits(radius: int) -> None:
     most = bits_of_words(radius)
     assert sum(bits + 1 for bits in most) == radius + 1
     assert max(most) <= 2
 
 
-def test_a_radius_beyond_what_is_exact_is_refused() -> None:
+def test_a_radius_for_which_the_search_is_not_exact_is_refused() -> None:
     with pytest.raises(ValueError, match="12 is more than 11"):
         list(near_pairs(hashes(0, 10), None, 12))

@@ -21,14 +21,15 @@ def picture(kind: str = "JPEG", size: tuple[int, int] = (40, 30), color: tuple[i
 
 
 class BadServer:
-    """Answers by the path of the address. ``seen`` counts requests, ``most`` is how many were open at once."""
+    """Responds according to the path of the address. ``seen`` counts requests; ``most`` is the largest number open at
+    once."""
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
         self.open = self.most = 0
         self.agents: set[str] = set()
         self.flaky_left = 2
-        self.three = asyncio.Barrier(3)  # where answers wait until three requests are open at once
+        self.three = asyncio.Barrier(3)  # responses wait here until three requests are open at once
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

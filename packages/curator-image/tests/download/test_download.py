@@ -76,7 +76,7 @@ def test_every_address_has_a_status_row_and_every_image_its_sidecars(server: Any
     assert [record.rows for record in stage.recorder.outputs] == [4, 0]
 
 
-def test_columns_of_the_list_are_not_lost_under_those_that_a_download_adds(
+def test_columns_of_the_list_are_not_replaced_by_those_that_a_download_adds(
     server: Any, fetched: Any, tmp_path: Path
 ) -> None:
     columns = {"width": [1024], "key": ["mine"], "sha256": ["?"], "caption": ["other"], "text": ["a cat"]}
@@ -90,7 +90,7 @@ def test_columns_of_the_list_are_not_lost_under_those_that_a_download_adds(
         fetched([server.url("ok1")], columns={"width": [1], "list_width": [2]})
 
 
-def test_a_shard_that_stands_is_not_downloaded_again(server: Any, fetched: Any, tmp_path: Path) -> None:
+def test_a_finished_shard_is_not_downloaded_again(server: Any, fetched: Any, tmp_path: Path) -> None:
     urls = [server.url(path) for path in MIXED]
     first, stage = fetched(urls)
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -103,7 +103,7 @@ def test_a_shard_that_stands_is_not_downloaded_again(server: Any, fetched: Any, 
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
 
 
-def test_a_list_that_changed_is_downloaded_anew(server: Any, fetched: Any) -> None:
+def test_a_changed_list_is_downloaded_again(server: Any, fetched: Any) -> None:
     fetched([server.url("ok1")])
     fetched([server.url("ok2")])
     assert server.seen == {"/ok1": 1, "/ok2": 1}
@@ -111,7 +111,7 @@ def test_a_list_that_changed_is_downloaded_anew(server: Any, fetched: Any) -> No
     assert server.seen["/ok2"] == 2
 
 
-def test_a_tar_that_is_not_what_the_status_says_is_made_again(server: Any, fetched: Any, tmp_path: Path) -> None:
+def test_a_tar_that_does_not_match_its_status_is_made_again(server: Any, fetched: Any, tmp_path: Path) -> None:
     fetched([server.url("ok1")])
     tar = tmp_path / "out" / "list-1.00000.tar"
     whole = tar.read_bytes()
@@ -121,7 +121,7 @@ def test_a_tar_that_is_not_what_the_status_says_is_made_again(server: Any, fetch
     assert tar.read_bytes() == whole
 
 
-def test_only_passing_failures_are_tried_again_when_asked(server: Any, fetched: Any, tmp_path: Path) -> None:
+def test_only_temporary_failures_are_tried_again_and_only_if_asked(server: Any, fetched: Any, tmp_path: Path) -> None:
     urls = [server.url(path) for path in ("ok1", "flaky-503", "missing", "ok2")]
     fetched(urls, retries=0)
     seen = dict(server.seen)
@@ -136,7 +136,7 @@ def test_only_passing_failures_are_tried_again_when_asked(server: Any, fetched: 
     ]
 
 
-def test_a_missing_address_is_a_row_too(server: Any, fetched: Any) -> None:
+def test_a_missing_address_is_also_a_row(server: Any, fetched: Any) -> None:
     batch, stage = fetched([None, server.url("ok1"), ""])
     assert batch.num_rows == 1
     assert stage.recorder.dropped == {"no url": 2}
@@ -149,7 +149,7 @@ def test_a_shard_with_no_image_gives_no_batch_and_keeps_its_status(server: Any, 
     assert (tmp_path / "out" / "list-1.00000.status.parquet").exists()
 
 
-def test_a_checksum_that_differs_is_noticed(server: Any, fetched: Any, jpeg: Any) -> None:
+def test_a_different_checksum_is_detected(server: Any, fetched: Any, jpeg: Any) -> None:
     right = hashlib.md5(jpeg()).hexdigest()
     batch, stage = fetched(
         [server.url("gzip"), server.url("gzip")], checksum_column="md5", columns={"md5": [right, "0" * 32]}
@@ -158,7 +158,7 @@ def test_a_checksum_that_differs_is_noticed(server: Any, fetched: Any, jpeg: Any
     assert stage.recorder.dropped == {"checksum differs": 1}
 
 
-def test_images_are_made_smaller_when_asked(server: Any, fetched: Any, tmp_path: Path) -> None:
+def test_images_are_made_smaller_if_asked(server: Any, fetched: Any, tmp_path: Path) -> None:
     from PIL import Image
 
     batch, _ = fetched([server.url("big-picture"), server.url("png")], reencode="webp", max_side=100)
@@ -180,7 +180,7 @@ ROWS = [{"url": f"http://h/{i}", "text": f"t{i}, with a comma", "n": i} for i in
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "csv.gz", "tsv", "jsonl", "jsonl.gz"])
-def test_lists_are_read_from_every_format_in_shards(tmp_path: Path, kind: str) -> None:
+def test_lists_in_every_format_are_read_in_shards(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"list.{kind}"
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
@@ -201,14 +201,14 @@ def test_lists_are_read_from_every_format_in_shards(tmp_path: Path, kind: str) -
     assert stage.recorder.read == 25
 
 
-def test_a_plain_list_has_one_address_a_line(tmp_path: Path) -> None:
+def test_a_plain_list_has_one_address_per_line(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("http://h/1\n\n  http://h/2  \n")
     (batch,) = UrlListRead().process(FileGroupTask(data=[str(path)]))
     assert batch.to_pyarrow()["url"].to_pylist() == ["http://h/1", "http://h/2"]
 
 
-def test_broken_lines_and_rows_are_rejects_with_their_place(tmp_path: Path) -> None:
+def test_broken_lines_and_rows_are_rejected_with_their_place(tmp_path: Path) -> None:
     lines, table = tmp_path / "a.jsonl", tmp_path / "b.csv"
     lines.write_bytes(b'{"url": "http://h/1"}\n{"url": \n[1]\n{"url": "http://h/2"}\n')
     table.write_text("url,text\nhttp://h/1,a\nhttp://h/2,b,too many\nhttp://h/3,c\n")
@@ -224,7 +224,7 @@ def test_broken_lines_and_rows_are_rejects_with_their_place(tmp_path: Path) -> N
     assert stage.recorder.read == 7
 
 
-def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_column_is_named_together_with_the_existing_ones(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("URL,TEXT\nhttp://h/1,a\n")
     with pytest.raises(UsageError, match="no column 'url': it has URL, TEXT"):
@@ -232,7 +232,9 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_whole_download_runs_resumes_and_sums_up(server: Any, quick: dict[str, Any], tmp_path: Path) -> None:
+def test_a_whole_download_runs_resumes_and_counts_its_results(
+    server: Any, quick: dict[str, Any], tmp_path: Path
+) -> None:
     rows = [{"url": server.url(MIXED[i % 8] + (f"?{i}" if MIXED[i % 8].startswith("ok") else ""))} for i in range(24)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "list.parquet")
     download = ImageDownload(

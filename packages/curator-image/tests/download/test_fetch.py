@@ -1,4 +1,5 @@
-"""Every misbehaviour of a server ends in one word, in bounded time and memory, and affects no other address."""
+"""Every misbehaviour of a server is reported by one word, takes bounded time and memory, and affects no other
+address."""
 
 from __future__ import annotations
 
@@ -54,10 +55,10 @@ def fetch(urls: list[str], memory_bytes: int = 512 << 20, **rules: Any) -> list[
         ("nowhere", "http 302", 1),
     ],
 )
-def test_trouble_has_a_word_and_passing_trouble_a_second_try(
+def test_failures_have_a_word_and_temporary_failures_a_second_try(
     server: Any, quick: dict[str, Any], path: str, reason: str, requests: int
 ) -> None:
-    # The rest has the time that a busy machine may take.
+    # The limit for the rest allows for a busy machine.
     limits = {"timeout_s": 0.6} if reason == "timeout" else {}
     (outcome,) = fetch([server.url(path)], **{**quick, **limits}, max_bytes=1_000_000)
     assert (outcome.reason, outcome.data) == (reason, b"")
@@ -67,7 +68,7 @@ def test_trouble_has_a_word_and_passing_trouble_a_second_try(
 
 
 @pytest.mark.slow
-def test_good_images_come_whole_and_in_order_among_all_the_bad_ones(server: Any, quick: dict[str, Any]) -> None:
+def test_good_images_are_complete_and_in_order_among_all_the_bad_ones(server: Any, quick: dict[str, Any]) -> None:
     paths = [f"ok{i}" if i % 3 else ["hang", "missing", "reset", "html", "drip"][i // 3 % 5] for i in range(45)]
     outcomes = fetch([server.url(path) for path in paths], **{**quick, "timeout_s": 3.0}, per_host=16)
     assert [outcome.url for outcome in outcomes] == [server.url(path) for path in paths]
@@ -76,20 +77,20 @@ def test_good_images_come_whole_and_in_order_among_all_the_bad_ones(server: Any,
 
 
 @pytest.mark.parametrize("path", ["png", "avif", "gzip", "redirect?/ok", "café", "redirect?/redirect?/png"])
-def test_what_is_unusual_but_right_is_fetched(server: Any, quick: dict[str, Any], path: str) -> None:
+def test_unusual_but_valid_images_are_fetched(server: Any, quick: dict[str, Any], path: str) -> None:
     (outcome,) = fetch([server.url(path)], **quick)
     assert (outcome.reason, outcome.http_status) == ("ok", 200)
 
 
 @pytest.mark.parametrize("path", ["flaky-503", "flaky-429", "flaky-reset"])
-def test_a_server_that_recovers_is_asked_again(server: Any, quick: dict[str, Any], path: str) -> None:
+def test_a_server_that_recovers_gets_another_request(server: Any, quick: dict[str, Any], path: str) -> None:
     (outcome,) = fetch([server.url(path)], **{**quick, "retries": 3})
     assert outcome.reason == "ok"
     assert outcome.attempts > 1
     assert server.seen[f"/{path}"] == 3
 
 
-def test_a_host_that_asks_for_time_is_left_alone_for_that_time(server: Any, quick: dict[str, Any]) -> None:
+def test_a_host_that_asks_to_wait_gets_no_requests_for_that_time(server: Any, quick: dict[str, Any]) -> None:
     fetcher = Client(FetchRules(**quick))
     try:
         assert fetcher._retry_after({"Retry-After": "30"}, "slow.example") == 30
@@ -102,7 +103,7 @@ def test_a_host_that_asks_for_time_is_left_alone_for_that_time(server: Any, quic
         fetcher.close()
 
 
-def test_no_more_requests_at_a_host_than_allowed(server: Any, quick: dict[str, Any]) -> None:
+def test_a_host_gets_no_more_requests_at_a_time_than_allowed(server: Any, quick: dict[str, Any]) -> None:
     outcomes = fetch([server.url(f"together{i}") for i in range(39)], **quick, per_host=3)
     assert all(outcome.ok for outcome in outcomes)
     assert server.most == 3
@@ -117,23 +118,23 @@ def test_a_name_that_does_not_exist_is_a_dns_failure(quick: dict[str, Any]) -> N
     "url",
     ["", "not an address", "ftp://example.com/a.jpg", "file:///etc/passwd", "http://", "http://[::1", "http://a:b/"],
 )
-def test_what_is_no_web_address_is_not_fetched(url: str) -> None:
+def test_only_web_addresses_are_fetched(url: str) -> None:
     (outcome,) = fetch([url])
     assert outcome.reason == "bad url"
 
 
 @pytest.mark.parametrize("target", ["http://127.0.0.2:{port}/ok", "//127.0.0.2:{port}/ok", "file:///etc/passwd"])
-def test_a_redirect_is_judged_as_any_address_is(server: Any, quick: dict[str, Any], target: str) -> None:
+def test_a_redirect_is_checked_like_any_address(server: Any, quick: dict[str, Any], target: str) -> None:
     rules = {**quick, "allow_private": ["127.0.0.1/32"]}
     (outcome,) = fetch([server.url(f"redirect?{target.format(port=server.port)}")], **rules)
     assert outcome.reason in ("private address", "bad url")
     assert sum(server.seen.values()) == 1
 
 
-def test_a_redirect_to_a_name_is_judged_when_the_name_is_resolved(server: Any, quick: dict[str, Any]) -> None:
+def test_a_redirect_to_a_name_is_checked_when_the_name_is_resolved(server: Any, quick: dict[str, Any]) -> None:
     rules = {**quick, "allow_private": ["127.0.0.1/32"]}
     outcomes = fetch([server.url(f"redirect?http://localhost:{server.port}/ok")], **rules)
-    assert outcomes[0].ok  # localhost is 127.0.0.1, which is allowed here; elsewhere it is not:
+    assert outcomes[0].ok  # localhost is 127.0.0.1, which is allowed here but not by default:
     (outcome,) = fetch([f"http://localhost:{server.port}/ok"], **{**quick, "allow_private": ["127.0.0.2/32"]})
     assert outcome.reason == "private address"
 
@@ -146,7 +147,7 @@ def test_memory_is_bounded_and_no_download_waits_forever(server: Any, quick: dic
 
 
 @pytest.mark.slow
-def test_a_list_that_is_left_early_leaves_nothing_behind(server: Any, quick: dict[str, Any]) -> None:
+def test_a_list_that_is_abandoned_early_leaves_nothing_behind(server: Any, quick: dict[str, Any]) -> None:
     client = Client(FetchRules(**quick))
     for outcome in InOrder(client, [server.url(f"ok{i}") for i in range(500)], memory_bytes=1 << 20):
         assert outcome.ok

@@ -1,4 +1,4 @@
-"""Models that the tests make, in the formats of published ones."""
+"""Models that the tests make, in the formats of published models."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_every_vector_has_length_one_and_the_column_says_where_it_came_from(clip
     assert embedding_origin(table, "embedding") == (str(clip), "clip")
 
 
-def test_pixels_stay_for_later_stages_that_read_them_and_end_here_otherwise(clip: Path, image_batch: MakeBatch) -> None:
+def test_pixels_stay_only_for_later_stages_that_read_them(clip: Path, image_batch: MakeBatch) -> None:
     stage = ImageEmbedding(model=str(clip))
     last, not_last = stage.needed_by(frozenset({"key", "bytes"})), stage.needed_by(frozenset({"pixels"}))
     assert (last.removes(), not_last.removes()) == (["pixels"], [])
@@ -86,7 +86,7 @@ def test_the_input_is_not_changed(clip: Path, image_batch: MakeBatch) -> None:
     assert batch.to_pyarrow() is before
 
 
-def test_an_empty_batch_and_one_in_several_chunks_are_batches_too(clip: Path, image_batch: MakeBatch) -> None:
+def test_an_empty_batch_and_a_batch_of_several_chunks_work(clip: Path, image_batch: MakeBatch) -> None:
     batch = image_batch(7)
     table = batch.to_pyarrow()
     split = batch.with_data(pa.concat_tables([table.slice(0, 3), table.slice(3)]))
@@ -96,7 +96,7 @@ def test_an_empty_batch_and_one_in_several_chunks_are_batches_too(clip: Path, im
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "dinov2"])
-def test_a_vector_depends_on_the_images_beside_it_in_its_last_bits_alone(
+def test_the_other_images_of_a_batch_change_only_the_last_bits_of_a_vector(
     name: str, request: pytest.FixtureRequest, image_batch: MakeBatch, pictures: Any
 ) -> None:
     folder, images = str(request.getfixturevalue(name)), pictures(21)
@@ -109,7 +109,7 @@ def test_a_vector_depends_on_the_images_beside_it_in_its_last_bits_alone(
 
 
 @pytest.mark.slow
-def test_how_many_threads_torch_has_outside_does_not_change_a_bit(clip: Path, image_batch: MakeBatch) -> None:
+def test_the_number_of_torch_threads_outside_the_stage_changes_no_bit(clip: Path, image_batch: MakeBatch) -> None:
     import torch
 
     given, found = torch.get_num_threads(), []
@@ -123,7 +123,7 @@ def test_how_many_threads_torch_has_outside_does_not_change_a_bit(clip: Path, im
     assert len(set(found)) == 1
 
 
-def test_half_precision_is_near_single_precision(clip: Path, image_batch: MakeBatch) -> None:
+def test_half_precision_is_close_to_single_precision(clip: Path, image_batch: MakeBatch) -> None:
     single = embed(image_batch(8), model=str(clip))
     for precision in ("bf16", "fp16"):
         half = embed(image_batch(8), model=str(clip), precision=precision)
@@ -131,7 +131,7 @@ def test_half_precision_is_near_single_precision(clip: Path, image_batch: MakeBa
         assert (single * half).sum(axis=1).min() > 0.999
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_every_row_is_still_there(clip: Path, image_batch: MakeBatch) -> None:
+def test_a_batch_that_does_not_fit_is_halved_and_keeps_every_row(clip: Path, image_batch: MakeBatch) -> None:
     import torch
 
     stage = ImageEmbedding(model=str(clip), model_batch_size=16)
@@ -151,7 +151,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_every_row_is_still_there(clip: 
     assert stage.recorder.metrics["out_of_memory_retries"] == 3
 
 
-def test_a_compiled_model_sees_one_shape_and_gives_the_same_vectors(
+def test_a_compiled_model_gets_one_shape_and_gives_the_same_vectors(
     clip: Path, image_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import functools
@@ -197,7 +197,7 @@ def test_one_image_that_does_not_fit_is_an_error_that_names_the_remedy(clip: Pat
         stage.process(image_batch(4))
 
 
-def test_a_vector_that_is_not_finite_is_a_reject_with_its_key(clip: Path, image_batch: MakeBatch) -> None:
+def test_an_image_whose_vector_is_not_finite_is_rejected_with_its_key(clip: Path, image_batch: MakeBatch) -> None:
     stage = ImageEmbedding(model=str(clip), model_batch_size=2)
     stage.setup(WorkerMetadata())
     assert stage._tower is not None
@@ -216,7 +216,7 @@ def test_a_vector_that_is_not_finite_is_a_reject_with_its_key(clip: Path, image_
     assert (reject.reason, reject.source, reject.position) == ("embedding not finite", "a.tar", "k003")
 
 
-def test_a_gpu_is_asked_for_by_parameter_and_by_with(clip: Path) -> None:
+def test_a_gpu_is_requested_by_parameter_and_by_with(clip: Path) -> None:
     stage = ImageEmbedding(model=str(clip), gpu_memory_gb=6)
     assert stage.resources == Resources(cpus=1, gpu_memory_gb=6)
     assert stage.with_(gpu_memory_gb=2).resources.gpu_memory_gb == 2
@@ -225,7 +225,7 @@ def test_a_gpu_is_asked_for_by_parameter_and_by_with(clip: Path) -> None:
     assert stage.settings() == {}
 
 
-def test_a_gpu_by_name_where_there_is_none_is_refused(clip: Path) -> None:
+def test_a_named_gpu_is_refused_if_there_is_none(clip: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -234,7 +234,7 @@ def test_a_gpu_by_name_where_there_is_none_is_refused(clip: Path) -> None:
         ImageEmbedding(model=str(clip), device="cuda").setup(WorkerMetadata())
 
 
-def test_a_model_of_another_kind_is_refused_with_those_that_work(tmp_path: Path) -> None:
+def test_a_model_of_an_unsupported_kind_is_refused_and_the_supported_ones_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(UsageError, match=r"'bert'.*clip, dinov2"):

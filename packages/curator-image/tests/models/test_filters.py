@@ -77,7 +77,9 @@ def test_scores_are_those_of_the_published_networks(heads: tuple[Path, Path]) ->
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_the_aesthetic_filter_keeps_what_is_above_and_the_nsfw_filter_what_is_below(heads: tuple[Path, Path]) -> None:
+def test_the_aesthetic_filter_keeps_scores_above_and_the_nsfw_filter_scores_below_its_limit(
+    heads: tuple[Path, Path],
+) -> None:
     batch = batch_of(unit_vectors(60))
     beauty, safety = AestheticFilter(model=str(heads[0]), score_column="beauty"), NSFWFilter(model=str(heads[1]))
     beauty.setup(WorkerMetadata())
@@ -96,7 +98,7 @@ def test_the_aesthetic_filter_keeps_what_is_above_and_the_nsfw_filter_what_is_be
 
 
 @pytest.mark.models
-def test_a_score_exactly_at_the_threshold_is_kept_by_beauty_and_dropped_by_safety() -> None:
+def test_a_score_at_the_threshold_is_kept_by_the_aesthetic_and_dropped_by_the_nsfw_filter() -> None:
     scores = pa.array([0.4999, 0.5, 0.5001], pa.float32())
     assert AestheticFilter(min_score=0.5).keep(scores).to_pylist() == [False, True, True]
     assert NSFWFilter(max_score=0.5).keep(scores).to_pylist() == [True, False, False]
@@ -131,7 +133,7 @@ def test_embeddings_of_another_length_are_refused_with_the_remedy(heads: tuple[P
 
 
 @pytest.mark.models
-def test_embeddings_of_another_kind_are_refused_even_if_they_fit(
+def test_embeddings_of_another_model_are_refused_even_if_their_length_fits(
     siglip: Path, image_batch: MakeBatch, tmp_path: Path
 ) -> None:
     import image_models
@@ -151,7 +153,7 @@ def test_a_wrong_checksum_stops_the_stage_before_it_scores(heads: tuple[Path, Pa
 
 
 @pytest.mark.models
-def test_swapped_heads_are_noticed(heads: tuple[Path, Path]) -> None:
+def test_swapped_heads_are_detected(heads: tuple[Path, Path]) -> None:
     with pytest.raises(Exception, match="not LAION's NSFW head"):
         NSFWFilter(model=str(heads[0])).setup(WorkerMetadata())
     with pytest.raises(Exception, match="linear layers at"):
@@ -210,7 +212,7 @@ def test_caption_scores_are_cosines_of_the_reference_model(
 
 
 @pytest.mark.models
-def test_images_without_a_caption_leave_for_a_reason_of_their_own(clip: Path, image_batch: MakeBatch) -> None:
+def test_images_without_a_caption_are_dropped_with_a_separate_reason(clip: Path, image_batch: MakeBatch) -> None:
     embedding, stage = ImageEmbedding(model=str(clip)), CaptionScoreFilter(model=str(clip), min_score=-1.0)
     embedding.setup(WorkerMetadata())
     stage.setup(WorkerMetadata())
@@ -234,7 +236,7 @@ def test_captions_and_pictures_of_different_models_are_not_compared(
 
 
 @pytest.mark.models
-def test_a_model_without_texts_is_refused(dinov2: Path) -> None:
+def test_a_model_without_a_text_encoder_is_refused(dinov2: Path) -> None:
     with pytest.raises(UsageError, match="no text model"):
         CaptionScoreFilter(model=str(dinov2)).setup(WorkerMetadata())
 

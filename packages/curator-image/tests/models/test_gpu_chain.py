@@ -1,7 +1,8 @@
 """Keeping a GPU busy: the next images are decoded and sent while earlier ones are computed, and pixels stay on the
 device.
 
-No GPU is needed: models compute on the CPU, DALI decodes there, and where work of a GPU would go on by itself, a thread does it.
+No GPU is needed: models compute on the CPU, DALI decodes there, and a thread does the work that a GPU would do on its
+own.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def jpeg(seed: int, width: int = 48, height: int = 40) -> bytes:
 
 
 def broken(seed: int) -> bytes:
-    """A header that passes, and then tables that no decoder takes."""
+    """A valid header, followed by tables that no decoder accepts."""
     data = bytearray(jpeg(seed))
     at = data.find(b"\xff\xc4") + 5
     data[at : at + 16] = b"\xff" * 16
@@ -163,7 +164,7 @@ def test_pixels_that_stay_on_the_device_give_the_same_vectors_and_records(
 
 
 class Look(ProcessingStage[ImageBatch, ImageBatch]):
-    """Reads pixels, and knows nothing of columns beside the table."""
+    """Reads pixels, and does not handle columns beside the table."""
 
     def inputs(self) -> list[str]:
         return ["pixels"]
@@ -177,7 +178,7 @@ class Look(ProcessingStage[ImageBatch, ImageBatch]):
 
 @pytest.mark.dali
 @pytest.mark.models
-def test_a_batch_decodes_while_the_model_has_the_one_before(images: Path, clip: Path) -> None:
+def test_a_batch_is_decoded_while_the_model_computes_the_previous_one(images: Path, clip: Path) -> None:
     # The model waits until DALI has begun the next batch, and each batch waits until the model has begun the one
     # before.
     begun = [threading.Event() for _ in range(5)]
@@ -216,7 +217,7 @@ def test_a_batch_decodes_while_the_model_has_the_one_before(images: Path, clip: 
 
 @pytest.mark.slow
 @pytest.mark.dali
-def test_batches_that_are_begun_together_come_out_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_are_begun_together_give_the_same_results_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nvidia.dali")
     from curator_image.decode import Picture, dali
 
@@ -242,7 +243,7 @@ def test_batches_that_are_begun_together_come_out_as_if_alone(monkeypatch: pytes
 
 
 @pytest.mark.dali
-def test_what_is_no_fault_of_an_image_is_the_error_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_no_image_causes_is_an_error_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nvidia.dali")
     from curator_image.decode import Picture, dali
 
@@ -277,7 +278,7 @@ def planned(
     return decode.resources.requires_gpu, [text for text in said if "images/s" in text or "CPUs" in text]
 
 
-def test_images_are_decoded_on_the_gpu_only_if_cpus_cannot_feed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_on_the_gpu_only_if_the_cpus_are_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     from curator_image.decode import stage
 
     monkeypatch.setattr(stage, "dali_installed", lambda: True)
@@ -291,7 +292,7 @@ def test_images_are_decoded_on_the_gpu_only_if_cpus_cannot_feed_it(monkeypatch: 
     )
     assert planned(2, ResolutionFilter(min_width=1))[0]
     assert planned(8, gpus=4)[0]
-    # A stage between them on CPUs would cause pixels to be sent twice; nothing is known of a missing model.
+    # A stage between them on CPUs would cause pixels to be sent twice; the speed of a missing model is unknown.
     assert planned(2, BlurFilter()) == (False, [])
     assert planned(2, model="some/model")[1] == [
         "ImageDecode decodes on CPUs: the speed of ImageEmbedding is not known"

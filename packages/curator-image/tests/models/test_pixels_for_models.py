@@ -31,7 +31,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, pictures: Any) -> Path:
 
 
 def reference(folder: Path, images: Path) -> np.ndarray[Any, Any]:
-    """What transformers makes of the files: its own processor and model, unit length."""
+    """The vectors that transformers computes for the files, with its own processor and model, at unit length."""
     import torch
     import transformers
 
@@ -93,7 +93,7 @@ def test_pixels_that_the_user_chose_are_made_with_a_warning(
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_models_that_need_other_pixels_are_refused_together_and_work_with_a_decode_each(
+def test_models_with_different_pixels_are_refused_together_and_work_with_a_decode_stage_each(
     clip: Path, siglip: Path, images: Path
 ) -> None:
     first, second = ImageEmbedding(model=str(clip), embedding_column="clip"), ImageEmbedding(model=str(siglip))
@@ -104,7 +104,7 @@ def test_models_that_need_other_pixels_are_refused_together_and_work_with_a_deco
 
 
 @pytest.mark.models
-def test_pixels_that_nobody_chose_and_no_plan_fitted_are_refused_at_the_first_batch(
+def test_wrong_pixels_that_neither_user_nor_plan_chose_are_refused_at_the_first_batch(
     siglip: Path, images: Path, image_batch: Any
 ) -> None:
     data = [path.read_bytes() for path in sorted(images.iterdir())]
@@ -121,7 +121,7 @@ def test_pixels_that_nobody_chose_and_no_plan_fitted_are_refused_at_the_first_ba
 
 
 @pytest.mark.models
-def test_a_column_of_the_users_is_not_written_over(clip: Path, image_batch: Any) -> None:
+def test_a_column_of_the_user_is_not_overwritten(clip: Path, image_batch: Any) -> None:
     stage = ImageEmbedding(model=str(clip))
     stage.setup(WorkerMetadata())
     with pytest.raises(UsageError, match=r"adds a column 'embedding', and there is one already"):
@@ -152,7 +152,7 @@ def test_the_picture_is_what_the_processor_resizes_to(values: dict[str, Any], pi
     assert Preprocessing.from_values(values).picture == picture
 
 
-def test_a_model_in_the_cache_is_seen_and_one_that_is_not_is_a_warning(
+def test_a_model_in_the_cache_is_read_and_a_missing_one_causes_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Path
 ) -> None:
     hub = pytest.importorskip("huggingface_hub")
@@ -171,11 +171,11 @@ def test_a_model_in_the_cache_is_seen_and_one_that_is_not_is_a_warning(
     assert "ImageDecode makes pixels of 64 x 64 (squash, bicubic), as ImageEmbedding needs them" in plan.decisions
 
 
-def test_the_default_model_needs_no_look_at_it() -> None:
+def test_the_pixels_of_the_default_model_are_known_without_its_files() -> None:
     assert needed_picture("openai/clip-vit-large-patch14") == (True, Picture(224, 224, "crop", "bicubic"))
 
 
-def test_of_several_sizes_the_largest_is_made() -> None:
+def test_if_models_need_several_sizes_the_largest_is_made() -> None:
     needs = [ColumnNeed("A", Picture(224, 224)), ColumnNeed("B", Picture(336, 336))]
     derived = derive("ImageDecode", Picture(224, 224), frozenset(), needs)
     assert derived.picture == Picture(336, 336)
@@ -184,7 +184,7 @@ def test_of_several_sizes_the_largest_is_made() -> None:
     assert warning.endswith("Put an ImageDecode before 'A', to make them again")
 
 
-def test_what_a_column_says_of_itself_is_judged_by_what_the_user_chose() -> None:
+def test_the_metadata_of_a_column_are_checked_against_what_the_user_chose() -> None:
     made, needed = Picture(224, 224, "crop"), Picture(384, 384, "squash")
     check_made_as("E", None, needed)
     check_made_as("E", {b"curator.picture": written(made, frozenset({"size", "mode"}))}, needed)

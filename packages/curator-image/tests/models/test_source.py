@@ -20,7 +20,7 @@ from curator_image.models.source import (
 )
 
 
-def test_a_default_model_means_one_commit_for_everybody() -> None:
+def test_a_default_model_is_one_commit_for_every_user() -> None:
     for model, commit in PINNED.items():
         assert split_model(model) == (model, commit)
         assert len(commit) == 40
@@ -34,7 +34,7 @@ def test_two_different_revisions_are_refused() -> None:
         split_model("org/name@abc", "def")
 
 
-def test_a_local_folder_is_itself(tmp_path: Path) -> None:
+def test_a_local_folder_is_used_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"x")
     assert locate_folder(str(tmp_path)) == tmp_path
@@ -53,7 +53,7 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["./models/clip", "/no/such/folder", "models/clip/vit", "just-a-name"])
-def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+def test_a_missing_path_is_not_searched_for_on_the_hub(name: str) -> None:
     with pytest.raises(ModelNotFound, match="there is no model at"):
         locate_folder(name)
 
@@ -74,7 +74,9 @@ def test_a_file_name_is_looked_up_in_a_local_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_address_is_kept_in_the_cache_and_not_fetched_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_from_an_address_is_cached_and_not_fetched_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("CURATOR_MODEL_CACHE", str(tmp_path))
     url = "https://models.invalid/head.pth"
@@ -82,7 +84,7 @@ def test_an_address_is_kept_in_the_cache_and_not_fetched_twice(tmp_path: Path, m
         locate_file(HubFile(url))
     message = str(caught.value)
     assert "could not be downloaded" in message
-    # The advice in the error works: a file in the named place is found.
+    # The advice in the error works: a file at the named path is found.
     target = Path(message.split("put it at ")[1].split("'")[1])
     assert cache_folder() in target.parents
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +93,9 @@ def test_an_address_is_kept_in_the_cache_and_not_fetched_twice(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "[::1]"])
-def test_a_model_is_not_fetched_from_inside(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_not_fetched_from_a_private_network(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("CURATOR_MODEL_CACHE", str(tmp_path))
     with loopback_only(), pytest.raises(ModelNotFound, match=r"private address: .* is not a public address"):
@@ -106,7 +110,7 @@ def test_an_address_without_encryption_is_refused(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.models
-def test_where_the_name_of_the_hub_has_no_address_there_is_no_wait_for_retries(
+def test_if_the_hub_cannot_be_resolved_there_is_no_wait_for_retries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
@@ -126,7 +130,7 @@ def test_where_the_name_of_the_hub_has_no_address_there_is_no_wait_for_retries(
 
 
 @pytest.mark.models
-def test_without_a_network_the_error_is_the_command_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_error_gives_the_command_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -35,7 +35,7 @@ def test_a_keras_saved_model_is_read_without_tensorflow_and_scores_as_keras_did(
     np.testing.assert_allclose(head(embeddings), expected, atol=1e-6)
 
 
-def test_a_zip_of_a_saved_model_is_read_as_the_folder_is(tmp_path: Path) -> None:
+def test_a_zip_of_a_saved_model_is_read_like_the_folder(tmp_path: Path) -> None:
     path = Path(shutil.make_archive(str(tmp_path / "clip_autokeras_binary_nsfw"), "zip", SAVED_MODEL.parent))
     packed, plain = read_weights(path), read_weights(SAVED_MODEL)
     assert packed.keys() == plain.keys()
@@ -54,7 +54,7 @@ def test_a_checkpoint_cut_off_anywhere_is_an_error_and_never_a_wrong_tensor() ->
             read_bundle(index[:length], lambda i, of: data)
 
 
-def test_a_damaged_index_fails_with_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_damaged_index_fails_with_our_own_error(tmp_path: Path) -> None:
     folder = shutil.copytree(SAVED_MODEL, tmp_path / "model")
     path = folder / "variables" / "variables.index"
     good = path.read_bytes()
@@ -90,7 +90,7 @@ def test_the_converter_says_what_is_wrong_with_its_input(tmp_path: Path, capsys:
 
 @pytest.mark.models
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_torch_file_is_read_plain_or_inside_a_zip(tmp_path: Path, packed: bool) -> None:
+def test_a_torch_file_is_read_both_plain_and_inside_a_zip(tmp_path: Path, packed: bool) -> None:
     torch = pytest.importorskip("torch")
     tensors = read_weights(SAVED_MODEL)
     path = tmp_path / "head.pth"
@@ -156,12 +156,12 @@ def test_a_score_does_not_depend_on_the_batch_that_it_is_computed_in() -> None:
     assert together.tobytes() == alone.tobytes()
 
 
-def test_a_head_with_activations_is_not_taken_for_a_linear_one() -> None:
+def test_a_head_with_activations_is_not_mistaken_for_a_linear_one() -> None:
     with pytest.raises(WrongWeights, match="activations"):
         LinearHead.from_weights(linear_stack(48, 32, 16, 8, 4, 1, numbers=(0, 3, 6, 9, 11)))
 
 
-def test_a_file_of_other_tensors_is_refused_with_what_it_holds() -> None:
+def test_a_file_of_other_tensors_is_refused_and_its_content_named() -> None:
     with pytest.raises(WrongWeights, match="It contains: encoder"):
         NSFWHead.from_weights({"encoder.weight": np.zeros((2, 2), np.float32)})
     with pytest.raises(WrongWeights, match="no linear layers"):
@@ -179,7 +179,7 @@ def test_extreme_values_give_a_probability_and_no_overflow() -> None:
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_tensors_can_be_read_again(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     weights = read_weights(SAVED_MODEL)
     write_weights(weights, tmp_path / "head.safetensors")

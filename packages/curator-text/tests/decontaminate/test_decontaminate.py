@@ -83,7 +83,7 @@ def marked(path: Path, *texts: str | None, **options: Any) -> list[dict[str, Any
         ("他说\uff1a" + KING[:28], "king", 26 / 42),
     ],
 )
-def test_an_item_is_found_with_other_case_and_punctuation_and_stands_where_it_is_said_to(
+def test_an_item_is_found_with_other_case_and_punctuation_at_the_reported_place(
     tests: Path, text: str, item: str, share: float
 ) -> None:
     (row,) = marked(tests, text)
@@ -94,7 +94,7 @@ def test_an_item_is_found_with_other_case_and_punctuation_and_stands_where_it_is
     texts = [ITEMS[0]["question"], *ITEMS[0]["choices"]["text"], PLANET, KING]
     there = [word for word, _ in naive.words(text[start:end])]
     assert any(" ".join(there) in " ".join(word for word, _ in naive.words(other)) for other in texts)
-    # No longer than what is shared, with no punctuation around.
+    # The span is no longer than the shared words, and has no punctuation around it.
     assert naive.folded(text[start:end]).startswith(there[0])
     assert naive.folded(text[start:end]).endswith(there[-1])
 
@@ -108,29 +108,29 @@ def test_an_item_is_found_with_other_case_and_punctuation_and_stands_where_it_is
         FILLER,
         "Is it so? " + FILLER,  # too short to be searched for
         " ".join(CLIPS.split()[:12]),  # not a whole n-gram
-        PLANET.rsplit(" ", 1)[0],  # a short text is only found whole
+        PLANET.rsplit(" ", 1)[0],  # a short text is found only as a whole
         CLIPS.replace("April", "June").replace("she", "he").replace("How", "And how").replace("sell", "sold"),
         KING[:23],  # 20 characters count as 12 words
     ],
 )
-def test_what_is_no_whole_ngram_is_no_overlap(tests: Path, text: str | None) -> None:
+def test_only_a_whole_ngram_is_an_overlap(tests: Path, text: str | None) -> None:
     assert marked(tests, text) == [{"text": text, "overlap_share": 0.0, "overlaps": []}]
 
 
 @pytest.mark.slow
-def test_a_text_does_not_go_on_in_the_next_document(tests: Path) -> None:
+def test_a_text_does_not_continue_in_the_next_document(tests: Path) -> None:
     begun, rest = PLANET[: PLANET.index("solar")], "solar system? " + FILLER
     assert [row["overlaps"] for row in marked(tests, begun, rest, FILLER)] == [[], [], []]
 
 
 def test_the_words_decide_and_not_their_numbers(tests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = marked(tests, FILLER, CLIPS, PLANET, KING, FILLER + PLANET)
-    # All runs of words have one number.
+    # All runs of words have the same number.
     monkeypatch.setattr(Runs, "numbers", lambda self, first, last: np.full(len(first), 7, np.uint64))
     assert marked(tests, FILLER, CLIPS, PLANET, KING, FILLER + PLANET) == wanted
 
 
-def test_an_item_counts_with_the_share_of_its_words_that_is_asked_for(tests: Path) -> None:
+def test_an_item_counts_if_it_has_the_requested_share_of_words(tests: Path) -> None:
     half = " ".join(CLIPS.split()[:14])
     assert marked(tests, half, min_share=0.35)[0]["overlap_share"] == pytest.approx(14 / 40)
     assert marked(tests, half, min_share=0.36)[0]["overlaps"] == []
@@ -139,7 +139,7 @@ def test_an_item_counts_with_the_share_of_its_words_that_is_asked_for(tests: Pat
 # Modes -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_document_is_dropped_for_the_test_set_of_which_it_has_the_largest_share(tests: Path, tmp_path: Path) -> None:
+def test_a_document_is_dropped_for_the_test_set_with_the_largest_share(tests: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text(f"{CLIPS}\n\nNothing else is in here\n")
     stage = Decontaminate(test_sets={**school(tests), "other": str(other)})
@@ -148,7 +148,7 @@ def test_a_document_is_dropped_for_the_test_set_of_which_it_has_the_largest_shar
     assert stage.recorder.dropped == {"test set other": 1, "test set school": 1}
 
 
-def test_a_cut_takes_the_overlap_its_margin_and_whole_words(tests: Path) -> None:
+def test_a_cut_removes_the_overlap_its_margin_and_whole_words(tests: Path) -> None:
     stage = Decontaminate(test_sets=school(tests), mode="cut", margin=5, replacement="[…]")
     text = f"Before that, somebody asked: {CLIPS} Remarkably, nobody knew."
     cut, kept = "Before that, somebody […], nobody knew.", FILLER
@@ -157,7 +157,7 @@ def test_a_cut_takes_the_overlap_its_margin_and_whole_words(tests: Path) -> None
     assert stage.recorder.dropped == {"nothing left of it": 1}
 
 
-def test_values_that_are_no_text_stay_and_are_not_searched(tests: Path, tmp_path: Path) -> None:
+def test_values_that_are_not_text_stay_and_are_not_searched(tests: Path, tmp_path: Path) -> None:
     values = [FILLER, 5, None, [PLANET], f"{PLANET} {FILLER}"]
     kind = pa.json_(pa.utf8())
     spelled = [None if value is None else json.dumps(value) for value in values]
@@ -180,7 +180,7 @@ def test_values_that_are_no_text_stay_and_are_not_searched(tests: Path, tmp_path
     assert not count.recorder.rejects
 
 
-def test_a_cut_at_an_end_leaves_no_replacement_and_many_cuts_drop_the_document(tests: Path) -> None:
+def test_a_cut_at_an_end_leaves_no_replacement_and_too_many_cuts_drop_the_document(tests: Path) -> None:
     options: dict[str, Any] = {"test_sets": school(tests), "mode": "cut", "margin": 0}
     stage = Decontaminate(**options, max_cuts=2)
     twice = f"{PLANET}{FILLER}{PLANET}"
@@ -198,7 +198,7 @@ def test_a_cut_at_an_end_leaves_no_replacement_and_many_cuts_drop_the_document(t
     margin=st.integers(0, 12),
     item=st.lists(st.sampled_from(["red", "Zürich", "中", "国", "a"]), min_size=2, max_size=4),
 )
-def test_what_a_cut_leaves_is_the_rest_of_the_words_in_their_order(words, gaps, margin, item, tmp_path_factory):
+def test_a_cut_leaves_the_rest_of_the_words_in_their_order(words, gaps, margin, item, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "items.txt"
     path.write_text(" ".join(item))
     text = "".join(word + gap for word, gap in zip(words, gaps, strict=False))
@@ -215,7 +215,7 @@ def test_what_a_cut_leaves_is_the_rest_of_the_words_in_their_order(words, gaps, 
         at = 0
         for piece in pieces:  # each is in the text, after the one before
             at = text.index(piece, at) + len(piece)
-        # Nothing is left that is closer than the margin to an overlap.
+        # No word that is closer to an overlap than the margin is left.
         removed = len(text) - sum(map(len, pieces)) if left is not None else len(text)
         assert removed >= sum(end - start for start, end in overlap.spans)
 
@@ -231,7 +231,9 @@ def counted(path: Path, sets: dict[str, Any], batches: list[DocumentBatch]) -> s
     return str(path / "counts")
 
 
-def test_ngrams_of_many_documents_do_not_count_unless_a_longer_item_is_there(tests: Path, tmp_path: Path) -> None:
+def test_ngrams_of_many_documents_do_not_count_unless_a_longer_item_is_nearly_complete(
+    tests: Path, tmp_path: Path
+) -> None:
     start = " ".join(CLIPS.split()[:16])
     batches = [
         batch(*[f"{start} number {number}" for number in range(3)], CLIPS, PLANET, task_id="s-1.00000"),
@@ -248,7 +250,7 @@ def test_ngrams_of_many_documents_do_not_count_unless_a_longer_item_is_there(tes
     ]
     assert rows[3]["overlap_share"] == pytest.approx(31 / 40)
     assert rows[0]["overlaps"] == []
-    # A short text is not longer than two n-grams, however much of it is there.
+    # A short text is not longer than two n-grams, so it does not count even if all of it is found.
     rows = [row for task in batches for row in noted(tests, task, counts_path=counts, max_documents=2)]
     assert [row["overlap_share"] for row in rows[4:]] == [0.0, 0.0, 0.0]
 
@@ -300,7 +302,7 @@ def test_items_come_from_parquet_lists_compressed_files_and_folders(tests: Path,
         ({"": "x"}, "the name of a test set is a line of text, not ''"),
     ],
 )
-def test_test_sets_that_make_no_sense_are_refused_when_they_are_named(given: Any, message: str) -> None:
+def test_meaningless_test_sets_are_refused_when_the_stage_is_made(given: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Decontaminate(test_sets=given)
 
@@ -338,7 +340,7 @@ def test_test_sets_that_make_no_sense_are_refused_when_they_are_named(given: Any
         ("a.txt", b"\xff\xfe", {"fields": None}, "a.txt:1 is not UTF-8"),
     ],
 )
-def test_a_test_file_that_cannot_be_used_is_named_with_its_line(
+def test_an_unusable_test_file_is_named_with_its_line(
     tmp_path: Path, name: str, content: bytes, more: dict[str, Any], message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -347,7 +349,7 @@ def test_a_test_file_that_cannot_be_used_is_named_with_its_line(
         Decontaminate(test_sets=given).index()
 
 
-def test_a_test_set_without_files_and_one_that_is_too_large_are_refused(tests: Path, tmp_path: Path) -> None:
+def test_test_sets_without_files_or_beyond_the_memory_limit_are_refused(tests: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="test set 'none': "):
         Decontaminate(test_sets={"none": str(tmp_path / "none" / "*.jsonl")}).index()
     (tmp_path / "long.txt").write_text("word " * 200_000)
@@ -375,7 +377,7 @@ def test_parameters_are_checked(options: dict[str, Any], message: str) -> None:
         Decontaminate(test_sets={"a": "a.txt"}, **options)
 
 
-def test_a_report_has_the_largest_shares_and_refuses_parts_about_other_test_sets(tests: Path, tmp_path: Path) -> None:
+def test_a_report_has_the_largest_shares_and_refuses_parts_of_other_test_sets(tests: Path, tmp_path: Path) -> None:
     words = CLIPS.split()
     texts = [f"{' '.join(words[: 14 + number])} {FILLER}" for number in range(14)]
     stage = Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report"))
@@ -450,7 +452,7 @@ stages:
     )
 
 
-def test_a_broken_test_file_ends_the_run_with_its_name(tests: Path, tmp_path: Path) -> None:
+def test_a_broken_test_file_ends_the_run_and_is_named(tests: Path, tmp_path: Path) -> None:
     data(tmp_path / "in", 1)
     tests.write_text("{")
     pipeline = Pipeline(
@@ -502,14 +504,14 @@ def test_the_workflow_counts_first_and_gives_the_same_files_whatever_the_workers
     (note,) = summary.notes
     assert note.startswith("test set  items  too short  found  documents  n-grams  too frequent\nschool        4")
     assert summary.warnings == []
-    # Without the rule for whole items they stay: every n-gram of theirs is in three documents or more.
+    # Without the rule for whole items, they stay: each of their n-grams is in three documents or more.
     workflow = load_pipeline(workflow_file(tmp_path, certain_share=None, max_documents=2)).workflow
     assert workflow is not None
     assert workflow.run(HERE, run_dir=str(tmp_path / "run"), fresh=True).summary.rows_dropped == 0
 
 
 @pytest.mark.slow
-def test_a_workflow_that_is_resumed_does_what_is_left(
+def test_a_resumed_workflow_does_the_remaining_work(
     tests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data(tmp_path / "in")
@@ -535,6 +537,6 @@ def test_a_workflow_that_is_resumed_does_what_is_left(
     assert (summary.rows_in, summary.rows_dropped) == (whole.rows_in, whole.rows_dropped)
 
 
-def test_a_workflow_needs_somewhere_to_write(tests: Path) -> None:
-    with pytest.raises(UsageError, match="Decontamination writes to a path, or by a writer"):
+def test_a_workflow_needs_a_folder_to_write_to(tests: Path) -> None:
+    with pytest.raises(UsageError, match="Decontamination writes to a path or with a writer"):
         Decontamination(test_sets=school(tests), paths="in")

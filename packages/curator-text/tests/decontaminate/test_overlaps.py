@@ -1,4 +1,4 @@
-"""Overlaps of documents with test sets are those of the definition, at the reported places."""
+"""Overlaps of documents with test sets equal those of the definition, at the reported places."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def index_of(items: list[list[str]], words: int, min_words: int) -> TestIndex:
 
 
 def ngrams(text: str, words: int, min_words: int) -> list[tuple[int, int]]:
-    """First word and word after the last of the n-grams of a text, by loops."""
+    """The first word, and the word after the last, of each n-gram of a text, found by loops."""
     spelt = naive.words(text)
     weights = [3 if alone else 5 for _, alone in spelt]
     found = []
@@ -56,7 +56,7 @@ def ngrams(text: str, words: int, min_words: int) -> list[tuple[int, int]]:
 def expected(
     document: str, items: list[list[str]], words: int, min_words: int, frequent: set[tuple[str, ...]], certain: float
 ) -> dict[int, tuple[float, set[int]]]:
-    """For each item that is found: its share, and the words of the document that belong to it."""
+    """The share of each item found, and the words of the document that belong to it."""
     spelt = [word for word, _ in naive.words(document)]
     found = {}
     for number, texts in enumerate(items):
@@ -90,7 +90,8 @@ def words_in(overlap: Overlap, spans: list[tuple[int, int]]) -> set[int]:
 
 
 def with_others_of_a_character(overlap: Overlap, words: set[int]) -> set[int]:
-    """The words, and those joined to them by a single character: Thai ``ำ`` becomes two when it is folded."""
+    """The words, and those joined to them by a single character: Thai ``ำ`` becomes two characters when it is
+    folded."""
     places = overlap.hits.places
     inside = {at for i in words for at in range(places.starts[i], places.ends[i])}
     return {i for i in range(len(places)) if inside.issuperset(range(places.starts[i], places.ends[i]))}
@@ -106,8 +107,8 @@ def with_others_of_a_character(overlap: Overlap, words: set[int]) -> set[int]:
     certain=st.sampled_from([0.5, 0.8, 1.0]),
     data=st.data(),
 )
-def test_overlaps_are_those_of_a_naive_search(documents, items, lengths, frequent, certain, data):
-    # A part of an item in some documents, which chance alone would rarely bring.
+def test_overlaps_equal_those_of_a_naive_search(documents, items, lengths, frequent, certain, data):
+    # Some documents get a part of an item, which would rarely happen by chance.
     texts = [text for texts in items for text in texts]
     if texts:
         documents = [
@@ -155,7 +156,7 @@ def test_overlaps_are_those_of_a_naive_search(documents, items, lengths, frequen
         )
     )
 )
-def test_places_are_those_of_the_words_of_the_definition(text):
+def test_places_equal_those_of_the_words_of_the_definition(text):
     places = places_of(text)
     words = [word for word, _ in naive.words(text)]
     assert places.folded.decode() == "".join(f"{word}\0" for word in words)

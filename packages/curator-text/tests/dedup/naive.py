@@ -19,8 +19,8 @@ def folded(text: str) -> str:
 
 
 def words(text: str, kind: str = "words") -> list[tuple[str, bool]]:
-    """Each word, and whether it is a character of a script without spaces; or each character, and whether it belongs to
-    the word of the one before.
+    """Each word, and whether it is a character of a script without spaces; or each character, and whether it continues
+    the word of the previous one.
     """
     if kind == "characters":
         return characters(text)
@@ -58,7 +58,7 @@ def characters(text: str) -> list[tuple[str, bool]]:
 
 
 def shingles(words: list[tuple[str, bool]], size: int = 3, characters: int = 5) -> list[tuple[int, int]]:
-    """The first word and the word after the last of each."""
+    """The first word of each shingle, and the word after its last."""
     found = []
     for first in range(len(words)):
         total, last = 0, first
@@ -73,7 +73,7 @@ def shingles(words: list[tuple[str, bool]], size: int = 3, characters: int = 5) 
 
 
 def grams(text: str, letters: int = 0) -> list[tuple[tuple[str, ...], int, int]]:
-    """Shingles of words, or of this many characters."""
+    """Shingles of words, or of ``letters`` characters."""
     if letters:
         spelt = [unit for unit, _ in characters(text)]
         starts = range(max(len(spelt) - letters, 0) + 1) if spelt else []
@@ -83,7 +83,7 @@ def grams(text: str, letters: int = 0) -> list[tuple[tuple[str, ...], int, int]]
 
 
 def figures(text: str, witness: str, window: int, letters: int = 0) -> tuple[float, float, int]:
-    """Jaccard, containment and most new words in a window of a text, beside a witness; both have words."""
+    """Jaccard, containment and the most new words in a window, for a text and its witness; both have words."""
     own, others = grams(text, letters), {gram for gram, _, _ in grams(witness, letters)}
     distinct = {gram for gram, _, _ in own}
     shared = len(distinct & others)
@@ -116,7 +116,7 @@ def decide(
     old: list[bool] | None = None,
     among_new: bool = True,
 ) -> list[tuple[int, tuple[float, float, int] | None]]:
-    """For each text the witness, or -1, and its figures. Old ones come first and stay."""
+    """For each text, the witness, or -1, and its figures. Old texts come first and stay."""
     old = old or [False] * len(texts)
     made: list[tuple[int, tuple[float, float, int] | None]] = [(-1, None)] * len(texts)
     staying: list[int] = []

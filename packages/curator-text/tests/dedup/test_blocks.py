@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator_text.dedup import blocks
 from curator_text.dedup.blocks import decide_in_blocks
 from curator_text.dedup.compare import Rule, decide
 from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrder
@@ -60,7 +61,7 @@ def test_the_size_of_blocks_makes_no_difference(
 
 
 @pytest.mark.parametrize("copies", [2000, 4000])
-def test_a_large_group_of_near_copies_is_compared_once_each(copies: int) -> None:
+def test_in_a_large_group_of_near_copies_each_is_compared_once(copies: int) -> None:
     text = " ".join(f"w{number}" for number in range(60))
     words = words_of(pa.array([text.replace("w30 ", f"x{number} ") for number in range(copies)]))
     found = decide_in_blocks(HeldTexts(words), np.zeros(copies, np.uint64), Rule(), size=3, block_words=6000)
@@ -70,7 +71,7 @@ def test_a_large_group_of_near_copies_is_compared_once_each(copies: int) -> None
 
 @pytest.mark.slow
 def test_a_group_of_any_size_needs_the_memory_of_a_block(tmp_path: Path) -> None:
-    """All of the words take 4.8 MB; comparing 3,000 at once takes about fifty bytes for each."""
+    """All words together take 4.8 MB; comparing 3,000 texts at once takes about fifty bytes per word."""
     copies = 10_000
     words = words_of(pa.array([" ".join(f"w{number}" for number in range(60))]))
     with StoredTexts(np.full(copies, 60), str(tmp_path), 3000) as texts:
@@ -86,3 +87,17 @@ def test_a_group_of_any_size_needs_the_memory_of_a_block(tmp_path: Path) -> None
     assert (found.witness[1:] == 0).all()
     assert peak < 2_000_000
     assert not list(tmp_path.iterdir())
+
+
+def test_different_pages_of_one_template_are_not_compared_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No earlier page has enough of a page's shingles, nor have all pages of an earlier block together."""
+    template = " ".join(f"t{number}" for number in range(60))
+    pages = [f"{template} {' '.join(f'own{page}x{number}' for number in range(40))}" for page in range(300)]
+    compared: list[int] = []
+    monkeypatch.setattr(
+        blocks, "decide", lambda words, *rest, **more: compared.append(len(words)) or decide(words, *rest, **more)
+    )
+    words = words_of(pa.array(pages))
+    found = decide_in_blocks(HeldTexts(words), np.zeros(300, np.uint64), Rule(), size=3, block_words=6000)
+    assert (found.witness == -1).all()
+    assert sum(compared) == 300

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from curator_core.across.decisions import Decisions
 from curator_core.cli import run_command
 
 
@@ -20,7 +21,7 @@ TEXT = " ".join(f"word{number}" for number in range(60))
 
 
 @pytest.mark.slow
-def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_deduplicated_and_a_removal_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edited = TEXT.replace("word7 ", "changed ")
     data = write(tmp_path / "in" / "web", {"one": TEXT + " the end", "two": edited, "three": edited, "four": "else"})
     run, out = str(tmp_path / "run"), str(tmp_path / "out")
@@ -41,14 +42,12 @@ def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: py
     shown = json.loads(capsys.readouterr().out)
     assert (shown["document"]["id"], shown["witness"]["id"]) == ("three", "one")
     assert run_command(["dedup", "rethreshold", run, str(tmp_path / "strict"), "--threshold", "0.999"]) == 0
-    # The one that was removed for the longer text stays now, and its exact copy is removed for it.
+    # The document that was removed for the longer text now stays, and its exact copy is removed for it.
     assert "strict: 1 document goes, for 1 that stays" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_plan_names_the_type_of_ids_of_several_types_as_a_schema_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_names_the_type_of_mixed_ids_as_in_a_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": "b", "text": "b"}\n')
     (tmp_path / "dedup.yaml").write_text("workflow:\n  ExactDedup: {paths: a.jsonl, path: out/}\n")
     assert run_command(["plan", str(tmp_path / "dedup.yaml")]) == 0
@@ -59,7 +58,7 @@ def test_a_plan_names_the_type_of_ids_of_several_types_as_a_schema_does(
 @pytest.mark.parametrize(
     ("name", "says"), [("one", "it stays, and others were removed for it"), ("nobody", "does not mention 'nobody'")]
 )
-def test_what_was_not_removed_cannot_be_shown(
+def test_a_document_that_was_not_removed_cannot_be_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, says: str
 ) -> None:
     write(tmp_path / "in", {"one": TEXT, "two": TEXT})
@@ -68,6 +67,23 @@ def test_what_was_not_removed_cannot_be_shown(
     assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
     assert run_command(["dedup", "show", run, name]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_document_without_an_id_is_named_as_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        lines = [json.dumps({"text": text}) + "\n" for text in (f"only in {name}", TEXT)]
+        (tmp_path / "in" / f"{name}.jsonl").write_text("".join(lines))
+    run = tmp_path / "run"
+    arguments = ["--run-dir", str(run), "--workers", "0", "--quiet", "--keep", "first"]
+    assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
+    tables = Decisions.open(str(run / "decisions")).tables()
+    (row,) = [row for table in tables for row in table.to_pylist() if row["decision"] == "removed"]
+    assert row["row"] == 1
+    capsys.readouterr()
+    assert run_command(["dedup", "show", str(run), f"{row['source']}:1"]) == 0
+    assert "b.jsonl, row 2\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -80,7 +96,7 @@ def test_a_collection_that_loses_nearly_everything_is_named(tmp_path: Path, caps
 
 
 @pytest.mark.slow
-def test_a_column_of_ids_that_names_no_document_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_id_column_that_no_document_has_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in", {"one": TEXT, "two": TEXT})
     for column in ("id", "name"):
         place = tmp_path / column
@@ -91,7 +107,7 @@ def test_a_column_of_ids_that_names_no_document_is_reported(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("kind", ["exact", "fuzzy"])
-def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
+def test_a_dry_run_estimates_its_cost_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     for number in range(5):
@@ -119,6 +135,9 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
         "  Jaccard    0.3   0.4   0.5   0.6   0.7   0.8   0.9\n  compared  0.06  0.23  0.56  0.88  0.99  1.00  1.00\n"
     )
     assert (curve in said) == (kind == "fuzzy")
+    if kind == "fuzzy":  # eight bytes for each character in place of each word
+        assert run_command([*command, "--json", "--unit", "characters"]) == 0
+        assert json.loads(capsys.readouterr().out)["disk"] > 2 * found["disk"]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -148,7 +167,7 @@ def test_the_line_that_resumes_a_run_has_its_options(tmp_path: Path, capsys: pyt
         (["{out}/not-there", "{out}"], "there is no file or folder"),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(
+def test_impossible_requests_are_refused_with_a_clear_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     write(tmp_path / "in", {"one": TEXT})

@@ -22,7 +22,7 @@ LEXICON = ["the", "of", "data", "Words", "model", "naïve", "我", "们", "数",
 
 @st.composite
 def families(draw: st.DrawFn) -> list[str]:
-    """Texts of which some are edited copies of others, or share a template."""
+    """Texts; some are edited copies of others, or share a template."""
     made: list[str] = []
     for _ in range(draw(st.integers(1, 8))):
         chance = random.Random(draw(st.integers(0, 10_000)))
@@ -77,7 +77,7 @@ RULES = st.builds(
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(texts=families(), rule=RULES, data=st.data())
-def test_decisions_are_those_of_the_rule(texts: list[str], rule: Rule, data: st.DataObject) -> None:
+def test_decisions_equal_those_of_the_rule(texts: list[str], rule: Rule, data: st.DataObject) -> None:
     group = data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts)))
     order = data.draw(st.lists(st.integers(-5, 5), min_size=len(texts), max_size=len(texts)))
     check(texts, group, order, rule)
@@ -104,7 +104,7 @@ def test_old_documents_come_first_and_stay(
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(texts=families(), rule=RULES, most=st.integers(1, 4))
-def test_decisions_of_a_large_group_are_those_of_the_rule(texts: list[str], rule: Rule, most: int) -> None:
+def test_decisions_of_a_large_group_equal_those_of_the_rule(texts: list[str], rule: Rule, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "ROUNDS", 1)
         patch.setattr(compare, "FIRST", 1)
@@ -135,7 +135,7 @@ def test_pages_of_one_template_are_compared_with_almost_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", ["words", "characters"])
 @pytest.mark.parametrize("kind", ["nothing_new", "containment", "jaccard"])
-def test_a_large_group_is_decided_as_in_rounds(kind: str, unit: Kind) -> None:
+def test_a_large_group_is_decided_with_the_same_result_as_in_rounds(kind: str, unit: Kind) -> None:
     chance = random.Random(6)
     texts = texts_of_a_template(chance, 300)
     for _ in range(600):
@@ -160,7 +160,7 @@ def test_a_large_group_is_decided_as_in_rounds(kind: str, unit: Kind) -> None:
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(texts=families(), data=st.data())
-def test_decisions_do_not_depend_on_what_is_decided_beside(texts: list[str], data: st.DataObject) -> None:
+def test_decisions_do_not_depend_on_other_groups(texts: list[str], data: st.DataObject) -> None:
     group = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts))), np.uint64)
     words, order = words_of(pa.array(texts, pa.string())), np.arange(len(texts))
     together = decide(words, group, order)
@@ -175,7 +175,7 @@ def test_decisions_do_not_depend_on_what_is_decided_beside(texts: list[str], dat
         np.testing.assert_array_equal(one, other)
 
 
-def test_no_document_and_no_word_are_no_trouble() -> None:
+def test_empty_input_and_texts_without_words_are_handled() -> None:
     assert len(decide(words_of(pa.array([], pa.string())), np.zeros(0, np.uint64), np.zeros(0, np.int64)).witness) == 0
     made = decide(words_of(pa.array(["", None, "…", "…"])), np.zeros(4, np.uint64), np.arange(4))
     assert made.witness.tolist() == [-1] * 4
@@ -192,25 +192,25 @@ def test_no_document_and_no_word_are_no_trouble() -> None:
         ({"max_new_words": -1}, "max_new_words"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused(arguments: dict, message: str) -> None:
+def test_an_impossible_rule_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Rule(**arguments)
 
 
-def test_as_many_groups_as_texts_are_asked_for() -> None:
+def test_there_must_be_as_many_groups_as_texts() -> None:
     with pytest.raises(UsageError, match="2 texts come with 1 groups and 2 places"):
         decide(words_of(pa.array(["a", "b"])), np.zeros(1, np.uint64), np.zeros(2, np.int64))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.98, 1.0, 1 / 3, 0.07])
-def test_the_least_number_that_makes_the_threshold_is_exact(threshold: float) -> None:
+def test_the_smallest_number_that_meets_the_threshold_is_exact(threshold: float) -> None:
     totals = np.arange(1, 3000)
     for total, least in zip(totals.tolist(), compare._least(totals, threshold).tolist(), strict=True):
         assert least / total >= threshold
         assert (least - 1) / total < threshold
 
 
-def test_shingles_that_differ_in_their_lowest_bits_alone_are_two() -> None:
+def test_shingles_that_differ_only_in_their_lowest_bits_are_different() -> None:
     hashes = np.array([7, 6, 7, 6, 2**63, 2**63 + 1, 7, 6], np.uint64)
     ids, fresh, distinct = compare._numbered(hashes, np.array([0, 0, 0, 1, 1, 1, 1, 2]), 3)
     assert ids.tolist() == [1, 0, 1, 0, 2, 3, 1, 0]

@@ -1,4 +1,5 @@
-"""Documents of earlier runs in an index: they stay, and new ones are removed for them as for any other document."""
+"""Documents of earlier runs in an index: they stay, and new documents are removed for them as for any other
+document."""
 
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (2, 3))])
-def test_two_halves_one_after_the_other_are_as_one_run_that_prefers_the_first(
+def test_two_halves_one_after_the_other_give_the_result_of_one_run_that_prefers_the_first(
     tmp_path: Path, make: type, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = documents(seed)
@@ -122,7 +123,7 @@ def test_two_halves_one_after_the_other_are_as_one_run_that_prefers_the_first(
             assert row["witness_number"] == row["cluster"] < 1 << 63
     assert any(row["witness_id"] in stays for row in gone.values())
     assert any(row["witness_id"] in also for row in gone.values())
-    # The figures are those of one run over both, where the witness is the same.
+    # If the witness is the same, the figures equal those of one run over both.
     whole = removed(tmp_path / "whole" / "run")
     same = [name for name in gone if whole[name]["witness_id"] == gone[name]["witness_id"]]
     assert len(same) > len(gone) // 2
@@ -133,7 +134,7 @@ def test_two_halves_one_after_the_other_are_as_one_run_that_prefers_the_first(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-def test_against_the_index_alone_duplicates_among_the_new_ones_stay(tmp_path: Path, make: type) -> None:
+def test_against_the_index_alone_duplicates_among_new_documents_stay(tmp_path: Path, make: type) -> None:
     text, other = " ".join(WORDS[:50]), " ".join(WORDS[100:150])
     old = write(tmp_path / "a", [{"id": "a0", "text": text}, {"id": "a1", "text": text}], files=1)
     rows = [{"id": f"b{at}", "text": each} for at, each in enumerate([text, text, other, other])]
@@ -159,7 +160,7 @@ def test_against_the_index_alone_duplicates_among_the_new_ones_stay(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-def test_the_same_bytes_of_index_and_output_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
+def test_index_and_output_have_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
     old, new = documents(4, 25)
     first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
     found = []
@@ -198,7 +199,7 @@ fuzzy.FuzzyDedup(paths=data, path=place + "/out", index=folder).run(
 
 
 @pytest.mark.slow
-def test_killed_while_it_adds_and_resumed_it_has_added_once(tmp_path: Path) -> None:
+def test_a_run_killed_while_adding_and_resumed_adds_once(tmp_path: Path) -> None:
     old, new = documents(5, 20)
     first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -218,7 +219,7 @@ def test_killed_while_it_adds_and_resumed_it_has_added_once(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-def test_a_run_that_is_done_again_does_not_find_itself_and_is_not_added_twice(tmp_path: Path, make: type) -> None:
+def test_a_repeated_run_does_not_find_itself_and_is_not_added_twice(tmp_path: Path, make: type) -> None:
     old, new = documents(6, 20)
     first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
     index = str(tmp_path / "index")
@@ -232,14 +233,14 @@ def test_a_run_that_is_done_again_does_not_find_itself_and_is_not_added_twice(tm
     with pytest.raises(RunRefused, match="holds these documents already, as run-"):
         dedup(make, tmp_path / "other", first, index=index, keep=["shortest", "first"])
     assert not (tmp_path / "other" / "out").exists()
-    # With only a comparison, it finds that everything is there.
+    # A run that only compares finds all documents in the index.
     assert dedup(make, tmp_path / "only", first, index=index, against="index", index_add=False) <= {
         row["id"] for row in old if not row["text"]
     }
 
 
 @pytest.mark.slow
-def test_what_was_added_meanwhile_was_not_compared_and_is_refused(tmp_path: Path) -> None:
+def test_adding_is_refused_if_another_run_was_added_meanwhile(tmp_path: Path) -> None:
     old, new = documents(7, 20)
     first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
     index = str(tmp_path / "index")
@@ -258,7 +259,7 @@ def test_what_was_added_meanwhile_was_not_compared_and_is_refused(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_an_addition_waits_for_nobody_and_says_so(tmp_path: Path) -> None:
+def test_an_addition_does_not_wait_for_another_one_and_says_so(tmp_path: Path) -> None:
     from curator_core.running.directory import RunDirectory
 
     old, _ = documents(8, 10)
@@ -287,7 +288,7 @@ def test_an_addition_waits_for_nobody_and_says_so(tmp_path: Path) -> None:
         ({"scope": "per_collection"}, "was made with scope 'global'"),
     ],
 )
-def test_keys_of_other_parameters_are_not_compared(tmp_path: Path, other: dict[str, Any], says: str) -> None:
+def test_keys_with_different_parameters_are_not_compared(tmp_path: Path, other: dict[str, Any], says: str) -> None:
     old, _ = documents(9, 5)
     first = write(tmp_path / "a", old)
     index = str(tmp_path / "index")
@@ -299,7 +300,7 @@ def test_keys_of_other_parameters_are_not_compared(tmp_path: Path, other: dict[s
 
 
 @pytest.mark.slow
-def test_an_exact_index_holds_values_of_one_kind_and_folded_or_not(tmp_path: Path) -> None:
+def test_an_exact_index_holds_values_of_one_kind_and_all_folded_or_none(tmp_path: Path) -> None:
     first = write(tmp_path / "a", [{"id": "a", "text": "one", "number": 1}])
     index = str(tmp_path / "index")
     dedup(ExactDedup, tmp_path / "first", first, index=index)
@@ -307,7 +308,7 @@ def test_an_exact_index_holds_values_of_one_kind_and_folded_or_not(tmp_path: Pat
         dedup(ExactDedup, tmp_path / "second", first, index=index, normalize=True)
     with pytest.raises(UsageError, match="was made with values 'text', and this run has 'other'"):
         dedup(ExactDedup, tmp_path / "third", first, index=index, column="number")
-    # A column of the same kind under another name will do.
+    # A column of the same kind under another name is accepted.
     assert dedup(ExactDedup, tmp_path / "fourth", first, index=index, column="id") == {"a"}
 
 
@@ -322,13 +323,13 @@ def test_an_exact_index_holds_values_of_one_kind_and_folded_or_not(tmp_path: Pat
         ({"index": "gone", "removed": "gone"}, "is inside removed 'gone'"),
     ],
 )
-def test_parameters_of_an_index_that_make_no_sense_are_refused(parameters: dict[str, Any], says: str) -> None:
+def test_meaningless_parameters_of_an_index_are_refused(parameters: dict[str, Any], says: str) -> None:
     for make in (FuzzyDedup, ExactDedup):
         with pytest.raises(UsageError, match=says):
             make(paths="in", path="out", **parameters)
 
 
-def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_index_is_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a", [{"id": "a", "text": "one"}])
     with pytest.raises(UsageError, match="holds files but no index"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=first)
@@ -411,7 +412,7 @@ def test_files_that_changed_before_they_are_added_are_refused(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_nothing_that_stays_adds_no_run_and_an_empty_input_is_none(tmp_path: Path) -> None:
+def test_if_no_document_stays_or_the_input_is_empty_no_run_is_added(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     first = write(tmp_path / "a", [{"id": "a0", "text": text}], files=1)
     copies = write(tmp_path / "b", [{"id": "b0", "text": text}, {"id": "b1", "text": text}], files=2)
@@ -438,7 +439,7 @@ def test_an_index_can_be_made_without_an_output(tmp_path: Path, make: type) -> N
     assert left == {row["id"] for row in new} - gone.keys()
 
 
-def test_a_plan_without_a_run_directory_refuses_no_index_for_its_place(
+def test_without_a_run_directory_a_plan_does_not_refuse_an_index_for_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = write(tmp_path / "a", [{"id": "a", "text": "one"}])
@@ -450,11 +451,11 @@ def test_a_plan_without_a_run_directory_refuses_no_index_for_its_place(
         work.run(HERE, run_dir="run")
 
 
-# Written together ----------------------------------------------------------------------------------------------------
+# Merged runs ----------------------------------------------------------------------------------------------------
 
 
 def four_runs(place: Path, make: type = FuzzyDedup, count: int = 12) -> str:
-    """An index of four runs, whose keys lie in different numbers of partitions."""
+    """An index of four runs whose keys are in different numbers of partitions."""
     index = str(place / "index")
     for at in range(4):
         data = write(place / "data" / str(at), documents(at, count)[0], files=2)
@@ -464,14 +465,14 @@ def four_runs(place: Path, make: type = FuzzyDedup, count: int = 12) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-def test_runs_that_were_written_together_decide_the_same_bytes(tmp_path: Path, make: type) -> None:
+def test_compacted_runs_decide_the_same_bytes(tmp_path: Path, make: type) -> None:
     index = four_runs(tmp_path, make)
     new = write(tmp_path / "new", [row for seed in range(4) for row in documents(seed, 12)[1]])
     only = {"index": index, "index_add": False}
     dedup(make, tmp_path / "before", new, **only)
     runs = Index.read(index).runs
     folders = []
-    # Twice, so that files are written together which hold several runs already.
+    # Compact twice, so that files that already contain several runs are also compacted.
     for most in (2, 1):
         compact_index(index, folders=most, lot_bytes=20_000)
         folders.append([path.name for path in (tmp_path / "index" / "runs").iterdir()])
@@ -481,13 +482,13 @@ def test_runs_that_were_written_together_decide_the_same_bytes(tmp_path: Path, m
             assert bytes_of(tmp_path / f"now-{most}" / name) == bytes_of(tmp_path / "before" / name)
     assert [len(found) for found in folders] == [2, 1]
     assert any(row["witness_source"] == f"index:{runs[2].name}" for row in table(tmp_path / "before" / "run"))
-    # A run whose output is in the folder is repeated: it finds earlier documents, and neither its own nor later ones.
+    # A run in the compacted folder is repeated: it finds earlier documents, but not its own or later ones.
     held = bytes_of(tmp_path / "index")
     dedup(make, tmp_path / "again", str(tmp_path / "data" / "2"), index=index, partitions=40)
     assert bytes_of(tmp_path / "again" / "out") == bytes_of(tmp_path / "2" / "out")
     assert bytes_of(tmp_path / "again" / "run/decisions") == bytes_of(tmp_path / "2" / "run/decisions")
     assert bytes_of(tmp_path / "index") == held
-    # And another one is added after it.
+    # Another run is added after it.
     dedup(make, tmp_path / "added", new, index=index)
     assert len(Index.read(index).runs) == 5
     assert len(Index.read(index).folders) == 2
@@ -498,7 +499,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-def test_interrupted_before_or_after_any_change_of_a_file_it_decides_the_same(
+def test_decisions_are_the_same_if_compacting_is_interrupted_at_any_change_of_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Path(four_runs(tmp_path, ExactDedup, count=2))
@@ -550,9 +551,7 @@ def test_interrupted_before_or_after_any_change_of_a_file_it_decides_the_same(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_being_compared_goes_on_in_the_new_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_comparing_continues_in_the_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = four_runs(tmp_path)
     new = write(tmp_path / "new", documents(2, 12)[1])
     only = {"index": index, "index_add": False}
@@ -560,7 +559,7 @@ def test_a_run_that_is_being_compared_goes_on_in_the_new_folder(
     made = []
 
     def after(name: str, function: Callable[..., Any], calls: int) -> None:
-        """Write the runs together while a reader has looked up their places and read a part."""
+        """Compact the runs while a reader has looked up their places and read a part."""
         seen = 0
 
         def watched(self: OldDocuments, *given: Any) -> Any:
@@ -603,7 +602,7 @@ def test_runs_that_are_added_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_the_command_writes_an_index_together_and_says_what_it_did(tmp_path: Path) -> None:
+def test_the_command_compacts_an_index_and_says_what_it_did(tmp_path: Path) -> None:
     index = four_runs(tmp_path, ExactDedup, count=4)
     shown = curate("dedup", "index", index)
     said = curate("dedup", "compact", index)
@@ -613,7 +612,7 @@ def test_the_command_writes_an_index_together_and_says_what_it_did(tmp_path: Pat
     assert json.loads(curate("dedup", "compact", index, "--json"))["folders"] == [1, 1]
 
 
-def test_what_is_no_index_is_not_written_together(tmp_path: Path) -> None:
+def test_only_an_index_is_compacted(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no index"):
         compact_index(str(tmp_path))
     assert not list(tmp_path.iterdir())

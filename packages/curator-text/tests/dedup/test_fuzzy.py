@@ -1,5 +1,5 @@
-"""Fuzzy and exact deduplication from files to files: nothing is removed without a witness that stays, however it
-runs."""
+"""Fuzzy and exact deduplication from files to files: nothing is removed without a witness that stays, in any way of
+running."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator_core import LocalExecutor, RunRefused, UsageError
+from curator_core import LocalExecutor, RunRefused, StageError, UsageError
 from curator_core.across.decisions import Decisions
 from curator_core.across.rethreshold import rethreshold
 from curator_core.config.pipeline_file import load_pipeline
@@ -34,7 +34,7 @@ CHINESE = "今天天气很好我们一起去公园散步然后回家吃饭"
 
 
 def documents(seed: int = 1, count: int = 120) -> list[dict[str, Any]]:
-    """Documents, some of them exact copies, near copies, or of one template, and awkward ones."""
+    """Documents: some are exact copies, near copies, or made from one template, and some are awkward."""
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
 
@@ -147,7 +147,7 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
     for name, row in removed.items():
         assert row["witness_id"] in stays
         if any(ord(letter) > 0x0E00 for letter in texts[name]):
-            continue  # of scripts without spaces, which have a test of their own
+            continue  # of scripts without spaces, which have a separate test
         share, most = nothing_new(texts[name], texts[row["witness_id"]])
         if row["rule"] == "exact":
             same = [unicodedata.normalize("NFC", texts[one]) for one in (name, row["witness_id"])]
@@ -179,7 +179,7 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_what_has_no_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: Path) -> None:
+def test_a_text_without_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: Path) -> None:
     rows = [
         {"id": str(number), "text": text}
         for number, text in enumerate([None, None, "", "", "...", "...", "?!", "a", "A"])
@@ -202,7 +202,7 @@ def test_what_has_no_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-def test_values_that_are_no_text_change_nothing_for_the_texts_beside_them(tmp_path: Path, make: type) -> None:
+def test_values_that_are_not_text_do_not_affect_the_texts_beside_them(tmp_path: Path, make: type) -> None:
     text, near = " ".join(WORDS[:40]), " ".join(WORDS[:40]).upper()
     (tmp_path / "in").mkdir()
     files = [
@@ -226,7 +226,7 @@ def test_values_that_are_no_text_change_nothing_for_the_texts_beside_them(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_file_of_numbers_beside_files_of_text_stays_but_for_copies(tmp_path: Path) -> None:
+def test_a_file_of_numbers_beside_files_of_text_stays_except_for_copies(tmp_path: Path) -> None:
     text = " ".join(WORDS[:40])
     (tmp_path / "in").mkdir()
     for name, values in (("a", [text, 5]), ("b", [5, 6]), ("c", [f"{text}!"])):
@@ -238,7 +238,15 @@ def test_a_file_of_numbers_beside_files_of_text_stays_but_for_copies(tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-def test_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
+def test_ids_that_cannot_be_are_refused_by_the_first_step(tmp_path: Path, make: type) -> None:
+    data = write(tmp_path / "in", [{"id": ["a"], "text": "one"}], files=1)
+    with pytest.raises(StageError, match=r"Keys' failed.*id_column 'id' must hold text or numbers, not list"):
+        make(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
+def test_the_output_has_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
     data = write(tmp_path / "in", documents(2, 60))
     found = []
     for workers in (0, 1, 2):
@@ -250,7 +258,7 @@ def test_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -
 
 
 @pytest.mark.slow
-def test_how_rows_lie_in_files_makes_no_difference_to_an_order_without_first(tmp_path: Path) -> None:
+def test_the_distribution_of_rows_over_files_does_not_matter_for_an_order_without_first(tmp_path: Path) -> None:
     rows = [{**row, "score": len(row["text"] or "") % 7} for row in documents(3, 60)]
     found = []
     for files in (1, 7, 20):
@@ -269,7 +277,7 @@ def test_how_rows_lie_in_files_makes_no_difference_to_an_order_without_first(tmp
 
 
 def texts_of(rows: Sequence[dict[str, Any]], name: str | None) -> str | None:
-    """Only their places decide which of two rows with the same text stays."""
+    """For two rows with the same text, only their places decide which one stays."""
     return next((unicodedata.normalize("NFC", row["text"]) for row in rows if row["id"] == name), None)
 
 
@@ -293,7 +301,7 @@ FuzzyDedup(paths=data, path=place + "/out").run(
 
 
 @pytest.mark.slow
-def test_killed_at_any_step_and_resumed_it_is_the_same(tmp_path: Path) -> None:
+def test_a_run_killed_at_any_step_and_resumed_gives_the_same_output(tmp_path: Path) -> None:
     data = write(tmp_path / "in", documents(4, 40))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     FuzzyDedup(paths=data, path=str(whole / "out")).run(HERE, run_dir=str(whole / "run"))
@@ -311,7 +319,7 @@ def test_killed_at_any_step_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     ("size", "pieces"),
     [(1 << 20, 8), (1 << 28, 8), (1 << 28 | 1, 32), (1 << 30, 64), (1 << 30 | 1, 128), (1 << 38, 16384)],
 )
-def test_a_larger_input_comes_in_more_pieces_and_none_is_larger(tmp_path: Path, size: int, pieces: int) -> None:
+def test_a_larger_input_is_divided_into_more_pieces_of_the_same_size(tmp_path: Path, size: int, pieces: int) -> None:
     """A worker holds one piece, so the size of pieces bounds its memory."""
     with (tmp_path / "a.jsonl").open("wb") as file:
         file.truncate(size)
@@ -333,8 +341,9 @@ def test_the_number_of_pieces_makes_no_difference(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_words_that_do_not_fit_into_memory_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All in one partition, compared in blocks of a few documents, and the decisions written a few at a time."""
+def test_words_that_exceed_the_memory_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All documents are in one partition, compared in blocks of a few documents, and decisions are written a few at a
+    time."""
     data = write(tmp_path / "in", documents(9, 60))
     text = " ".join(WORDS[:60])
     large = [{"id": f"large-{number}", "text": text.replace("w30 ", f"x{number} ")} for number in range(300)]
@@ -354,7 +363,7 @@ def test_words_that_do_not_fit_into_memory_give_the_same_bytes(tmp_path: Path, m
 @pytest.mark.slow
 @pytest.mark.parametrize(("unit", "ngram"), [("words", None), ("characters", None), ("characters", 5)])
 def test_shingles_of_words_or_of_characters_in_any_script(tmp_path: Path, unit: str, ngram: int | None) -> None:
-    """A copy whose lines break inside of words has the same characters and other words."""
+    """A copy with line breaks inside words has the same characters but other words."""
     english = (
         "The committee met on Monday and agreed to publish the report about harvests in the northern valleys, although "
         "several members asked for another year of measurements before anything was printed or sent to the ministry."
@@ -397,7 +406,7 @@ def test_shingles_of_words_or_of_characters_in_any_script(tmp_path: Path, unit: 
 
 
 @pytest.mark.slow
-def test_with_scope_per_collection_only_documents_of_one_are_compared(tmp_path: Path) -> None:
+def test_with_scope_per_collection_only_documents_of_one_collection_are_compared(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     rows = [{"id": str(number), "text": text} for number in range(4)]
     data = write(tmp_path / "in", rows, files=4)  # 0 and 2 in part0, 1 and 3 in part1
@@ -415,7 +424,7 @@ def test_with_scope_per_collection_only_documents_of_one_are_compared(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_rank_of_collections_decides_which_one_stays(tmp_path: Path) -> None:
+def test_the_rank_of_collections_decides_which_document_stays(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     data = write(tmp_path / "in", [{"id": "0", "text": text + " longer"}, {"id": "1", "text": text}], files=2)
     FuzzyDedup(paths=data, path=str(tmp_path / "out"), keep=[{"rank": ["part1"]}, "longest"]).run(
@@ -425,7 +434,7 @@ def test_a_rank_of_collections_decides_which_one_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_can_stay_and_say_what_was_found(tmp_path: Path) -> None:
+def test_with_annotate_all_documents_stay_and_have_the_decisions(tmp_path: Path) -> None:
     rows = documents(5, 30)
     data = write(tmp_path / "in", rows)
     FuzzyDedup(paths=data, path=str(tmp_path / "out"), mode="annotate").run(HERE, run_dir=str(tmp_path / "run"))
@@ -438,7 +447,7 @@ def test_all_can_stay_and_say_what_was_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stricter_limits_take_removals_back_and_leave_the_witnesses(tmp_path: Path) -> None:
+def test_stricter_limits_undo_removals_and_keep_the_witnesses(tmp_path: Path) -> None:
     data = write(tmp_path / "in", documents(6, 60))
     FuzzyDedup(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
     before = {row["id"]: row for row in table(tmp_path / "run") if row["decision"] == "removed"}
@@ -471,7 +480,7 @@ def test_exact_deduplication_compares_any_column(tmp_path: Path) -> None:
     assert kept(tmp_path / "out") == ["0", "1", "3", "4"]
 
 
-def test_normalized_texts_are_the_same(tmp_path: Path) -> None:
+def test_texts_that_differ_only_before_normalization_are_equal(tmp_path: Path) -> None:
     rows = [
         {"id": str(number), "text": text}
         for number, text in enumerate(["Hello, World", "hello   world!", "hello worlds"])
@@ -511,14 +520,14 @@ def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: 
         ({"paths": "in", "column": ""}, "column must be the name of a column"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(parameters: dict[str, Any], says: str) -> None:
+def test_meaningless_parameters_are_refused(parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         FuzzyDedup(**parameters)
 
 
 @pytest.mark.parametrize("kind", [ExactDedup, FuzzyDedup])
-def test_a_source_that_goes_while_it_is_deduplicated_is_noticed(tmp_path: Path, kind: type[ExactDedup]) -> None:
-    """Documents of other files may have been removed for one of its own."""
+def test_a_source_that_disappears_during_deduplication_is_detected(tmp_path: Path, kind: type[ExactDedup]) -> None:
+    """Documents of other files may have been removed for a document in it."""
     source = write(tmp_path / "in", documents(count=10))
     lost = sorted((tmp_path / "in").rglob("*.jsonl"))[1]
 

@@ -1,4 +1,4 @@
-"""Documents that share a key: tied to one of them, each pair once."""
+"""Documents that share a key are tied to one of them, each pair once."""
 
 from __future__ import annotations
 

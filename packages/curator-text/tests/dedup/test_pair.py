@@ -1,4 +1,4 @@
-"""Two texts beside one another have the figures of the rule, and pieces that make up the whole text."""
+"""Two texts shown side by side have the figures of the rule, and their pieces make up the whole text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXTS = st.one_of(
 @settings(max_examples=400)
 @given(text=TEXTS, kind=st.sampled_from(["words", "characters"]))
 @example(text="ｶﾞ\u3099x", kind="words")
-def test_every_word_is_found_where_it_stands(text: str, kind: str) -> None:
+def test_every_word_is_found_at_its_place(text: str, kind: str) -> None:
     found = places_of(text, kind=kind)  # type: ignore[arg-type]
     places = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
     words = [word for word, _ in naive.words(text, kind)]
@@ -37,7 +37,7 @@ def test_every_word_is_found_where_it_stands(text: str, kind: str) -> None:
     assert all(start < end for start, end in places)
     assert [start for start, _ in places] == sorted(start for start, _ in places)
     for (start, end), word in zip(places, words, strict=True):
-        # A place alone has the word; where a character becomes several words, one of them is it.
+        # The text at a place is the word; if a character becomes several words, it is one of them.
         assert word in [found for found, _ in naive.words(text[start:end], kind)]
 
 
@@ -50,7 +50,7 @@ def test_every_word_is_found_where_it_stands(text: str, kind: str) -> None:
     kind=st.sampled_from(["nothing_new", "containment", "jaccard"]),
     letters=st.sampled_from([0, 1, 4]),
 )
-def test_figures_are_those_of_decide(text: str, other: str, same: bool, kind: str, letters: int) -> None:
+def test_figures_equal_those_of_the_decision(text: str, other: str, same: bool, kind: str, letters: int) -> None:
     other = text + other if same else other
     rule = Rule(kind, 0.3, 3, 5)  # type: ignore[arg-type]
     unit: Kind = "characters" if letters else "words"
@@ -73,7 +73,7 @@ def test_figures_are_those_of_decide(text: str, other: str, same: bool, kind: st
         assert all(one.shared != next_one.shared for one, next_one in itertools.pairwise(spans))
 
 
-def test_what_is_new_is_shown() -> None:
+def test_new_words_are_shown() -> None:
     kept = "The committee met on Monday and agreed to publish the report."
     pair = compare_pair("The Committee met on Friday, and agreed to publish the report!", kept, Rule(threshold=0.5))
     assert [

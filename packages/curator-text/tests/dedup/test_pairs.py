@@ -1,4 +1,4 @@
-"""A document of a table of decisions is found again: by its line where that is certain, else by reading the file."""
+"""A document of a table of decisions is found again: by its line if that is certain, otherwise by reading the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lines(names: list[str]) -> str:
     ("content", "names", "parsed"),
     [
         (lines(["a", "b", "c"]), "abc", 3),
-        # Each line before the last one is read with all that follow, since rows and lines do not agree.
+        # Every row before the last is read with all following ones, since rows and lines do not agree.
         (f"\n{lines(['a'])}not a row\n{lines(['b', 'c'])}", "abc", None),
     ],
 )

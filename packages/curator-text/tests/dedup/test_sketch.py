@@ -18,7 +18,7 @@ def sets(parts: list[np.ndarray]) -> Shingles:
 
 
 def pairs(chance: np.random.Generator, count: int, union: int, shared: int) -> tuple[Shingles, float]:
-    """Pairs of sets of which ``shared`` of ``union`` elements are in both, the others in one alone, by turns."""
+    """Pairs of sets: ``shared`` of ``union`` elements are in both, and the others are in one of the two, in turns."""
     parts = []
     for _ in range(count):
         all_of = chance.integers(0, 2**64, union, np.uint64)
@@ -39,7 +39,7 @@ def test_places_agree_with_the_probability_of_the_similarity(union: int, shared:
     agree = (made[0::2] == made[1::2]).mean(axis=1)
     error = agree.std() / np.sqrt(count)
     assert abs(agree.mean() - jaccard) < 4 * error
-    # No place differs from the others.
+    # All places agree with the same probability.
     by_place = (made[0::2] == made[1::2]).mean(axis=0)
     assert np.abs(by_place - jaccard).max() < 5 * np.sqrt(jaccard * (1 - jaccard) / count)
 
@@ -54,17 +54,18 @@ def test_keys_are_shared_with_the_probability_of_the_curve(union: int, share: fl
     found = (keys[0::2] == keys[1::2]).any(axis=1).mean()
     expected = float(probability(jaccard))
     error = 4 * np.sqrt(max(expected * (1 - expected), 1e-3) / count)
-    # With few shingles the same one is often in two places of a band, so less similar texts share a key more often.
+    # If there are few shingles, two places of a band often hold the same one, so less similar texts share a key more
+    # often.
     assert expected - error - 0.02 < found < expected + error + (0.09 if union < 100 else 0.02)
 
 
-def test_the_curve_is_what_was_promised() -> None:
+def test_the_curve_equals_the_documented_one() -> None:
     assert probability(0.7) > 0.99
     assert FuzzyDedup(paths="in/").chances()["0.7"] == 0.9916
     assert float(probability(0.7, 14, 8)) == pytest.approx(0.565, abs=0.001)
 
 
-def test_order_and_repetition_of_shingles_change_nothing_and_the_seed_does() -> None:
+def test_only_the_seed_changes_a_sketch_and_not_the_order_or_repetition_of_shingles() -> None:
     chance = np.random.default_rng(5)
     shingles = chance.integers(0, 2**64, 40, np.uint64)
     again = chance.permutation(np.append(shingles, shingles[:9]))
@@ -74,7 +75,7 @@ def test_order_and_repetition_of_shingles_change_nothing_and_the_seed_does() -> 
     assert len(np.unique(keys[0])) == 26
 
 
-def test_documents_beside_change_nothing_and_one_without_shingles_has_zeros() -> None:
+def test_other_documents_change_nothing_and_one_without_shingles_has_zeros() -> None:
     chance = np.random.default_rng(6)
     parts = [chance.integers(0, 2**64, size, np.uint64) for size in (0, 1, 5, 300, 0, 2000, 0)]
     together = band_keys(sets(parts))

@@ -1,4 +1,4 @@
-"""The words and shingles of blocks of texts are those of the definition."""
+"""The words and shingles of blocks of texts equal those of the definition."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def spelt(texts: list[str | None], kind: str = "words") -> list[list[tuple[str, 
 @given(texts=st.lists(TEXTS, max_size=6), kind=st.sampled_from(["words", "characters"]))
 @example(texts=["e\u0302\u0323 e\u0323\u0302", "ệ"], kind="words")
 @example(texts=["\u0301a", ".\u0301\u0302", "a\u0301", "😀\ufe0f\u20e3"], kind="words")
-def test_words_are_those_of_the_definition(texts: list[str], kind: str) -> None:
+def test_words_equal_those_of_the_definition(texts: list[str], kind: str) -> None:
     assert spelt(texts, kind) == [naive.words(text, kind) for text in texts]
 
 
@@ -61,7 +61,7 @@ def test_folding_again_changes_nothing(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_every_character_alone_and_between_letters_is_as_the_definition_has_it() -> None:
+def test_every_character_alone_and_between_letters_follows_the_definition() -> None:
     points = (
         [p for p in range(0x3400) if not 0xD800 <= p < 0xE000]
         + list(range(0xA000, 0xAC10))
@@ -106,7 +106,7 @@ def test_numbers_of_words_and_shingles_never_change() -> None:
 @pytest.mark.slow
 @settings(max_examples=300)
 @given(texts=st.lists(TEXTS, max_size=6), size=st.integers(1, 4), characters=st.integers(1, 6))
-def test_shingles_are_those_of_the_definition(texts: list[str], size: int, characters: int) -> None:
+def test_shingles_equal_those_of_the_definition(texts: list[str], size: int, characters: int) -> None:
     words = words_of(pa.array(texts, pa.string()))
     made = shingles_of(words, size=size, characters=characters)
     numbers = words.hashes.tolist()
@@ -135,7 +135,7 @@ def test_chunks_slices_and_types_of_the_array_change_nothing(texts: list[str | N
         assert np.array_equal(same.offsets, whole.offsets)
 
 
-def test_equal_words_have_equal_numbers_and_others_do_not() -> None:
+def test_only_equal_words_have_equal_numbers() -> None:
     spellings = [f"{'a' * length}{end}" for length in range(80) for end in ("", "b", "c")]
     numbers = words_of(pa.array(spellings)).hashes
     assert len(set(numbers.tolist())) == len({s for s in spellings if s})

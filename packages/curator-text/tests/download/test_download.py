@@ -121,7 +121,7 @@ def fetch(server, path, *names, **params):
     return stage, run(stage, FileGroupTask(data=[server.url(name) for name in names], task_id="t"))
 
 
-def test_a_file_comes_whole_and_is_not_fetched_twice(server, tmp_path):
+def test_a_file_is_fetched_completely_and_only_once(server, tmp_path):
     stage, out = fetch(server, tmp_path, "file.bin")
     (record,) = stage.recorder.outputs
     assert out.data == [str(tmp_path / "t.file.bin")]
@@ -133,7 +133,7 @@ def test_a_file_comes_whole_and_is_not_fetched_twice(server, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["busy", "reset", "short", "norange"])
-def test_a_server_that_misbehaves_is_asked_again_and_the_file_is_right(server, tmp_path, name):
+def test_a_download_from_a_misbehaving_server_is_retried_and_the_file_is_correct(server, tmp_path, name):
     stage, _ = fetch(server, tmp_path, name)
     assert (tmp_path / f"t.{name}").read_bytes() == BODY
     assert [path.name for path in tmp_path.iterdir()] == [f"t.{name}"]
@@ -145,7 +145,7 @@ def test_a_server_that_misbehaves_is_asked_again_and_the_file_is_right(server, t
         assert [asked for _, asked in server.asked] == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
 
 
-def test_a_length_that_is_no_number_is_a_failure_that_says_so(server, tmp_path):
+def test_a_length_that_is_not_a_number_is_a_failure_that_says_so(server, tmp_path):
     stage, _ = fetch(server, tmp_path, "nonsense", retries=0)
     (reject,) = stage.recorder.rejects
     assert (reject.reason, "Content-Length" in reject.message) == ("connection", True)
@@ -162,7 +162,7 @@ def test_private_addresses_are_refused_unless_they_are_listed(server, tmp_path):
     assert server.asked == []
 
 
-def test_what_another_run_began_is_continued_unless_the_file_has_changed(server, tmp_path):
+def test_a_download_of_another_run_is_continued_unless_the_file_has_changed(server, tmp_path):
     stage, out = fetch(server, tmp_path, "short", retries=0)
     assert out is None
     assert [reject.reason for reject in stage.recorder.rejects] == ["cut off"]
@@ -197,7 +197,7 @@ def test_two_runs_that_fetch_the_same_file_take_turns(server, tmp_path, monkeypa
     assert (tmp_path / "t.halfway").read_bytes() == BODY
 
 
-def test_a_file_system_without_locks_is_downloaded_to_all_the_same(server, tmp_path, monkeypatch):
+def test_downloads_also_work_on_a_file_system_without_locks(server, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -207,7 +207,7 @@ def test_a_file_system_without_locks_is_downloaded_to_all_the_same(server, tmp_p
     assert (tmp_path / "t.file.bin").read_bytes() == BODY
 
 
-def test_what_cannot_be_fetched_is_a_reject_with_its_url(server, tmp_path):
+def test_a_file_that_cannot_be_fetched_is_a_reject_with_its_url(server, tmp_path):
     stage, out = fetch(server, tmp_path, "gone", "file.bin")
     assert out.data == [str(tmp_path / "t.file.bin")]
     assert [(r.reason, r.source) for r in stage.recorder.rejects] == [("http 404", server.url("gone"))]
@@ -258,7 +258,7 @@ def test_urls_come_from_a_list_or_a_file_each_once(tmp_path):
         list(source.process(EmptyTask()))
 
 
-def test_lines_that_are_no_urls_cost_only_themselves(server, tmp_path):
+def test_lines_that_are_not_urls_cost_only_themselves(server, tmp_path):
     wrong = ["file:///etc/passwd", "http://[::1/x", "http://", "www.a.org/x", "http://exa mple/", "/etc/passwd"]
     (tmp_path / "urls.txt").write_text("\ufeff" + "\n".join([*wrong, server.url("a b"), server.url("ü?q=é#x")]))
     source, stage = UrlDownload(

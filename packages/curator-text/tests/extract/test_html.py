@@ -46,7 +46,7 @@ def extract():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["resiliparse", "trafilatura", "justext"])
-def test_a_page_becomes_text_title_language_and_link_ratio(extract, engine):
+def test_a_page_gives_text_title_language_and_link_ratio(extract, engine):
     pytest.importorskip(engine)
     out, _ = extract([PAGE.encode(), None, b""], engine=engine)
     page, null, _empty = out.to_pylist()
@@ -78,7 +78,7 @@ def test_the_encoding_is_detected_from_the_page_or_from_a_column(extract):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
-def test_a_page_in_utf8_is_that_however_few_of_its_characters_show_it(extract, start):
+def test_a_page_in_utf8_is_read_as_utf8_even_with_few_non_ascii_characters(extract, start):
     text = "Some words in English. " * 30 + "caf\u00e9"
     out, _ = extract([start + f"<html><body><p>{text}</p></body></html>".encode()])
     assert out["text"][0].as_py().strip() == text
@@ -86,7 +86,7 @@ def test_a_page_in_utf8_is_that_however_few_of_its_characters_show_it(extract, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["iso2022_jp", "utf-16"])
-def test_an_encoding_of_plain_bytes_is_not_taken_for_utf8(extract, encoding):
+def test_an_encoding_of_plain_bytes_is_not_mistaken_for_utf8(extract, encoding):
     text = "\u56f3\u66f8\u9928\u306f\u6625\u306b\u958b\u304d\u307e\u3059\u3002" * 20
     out, _ = extract([f"<html><body><p>{text}</p></body></html>".encode(encoding)])
     assert out["text"][0].as_py().strip() == text
@@ -122,7 +122,7 @@ def test_a_page_that_needs_too_much_memory_is_set_aside(extract):
 
 
 @pytest.mark.slow
-def test_a_limit_of_address_space_that_the_process_was_given_stays():
+def test_the_limit_on_address_space_of_the_process_is_not_changed():
     program = """
 import resource
 from curator_text.extract._guard import GuardedProcess
@@ -139,7 +139,7 @@ guard.close()
     assert int(space[3]) < 8 << 30
 
 
-def test_what_is_no_page_is_dropped_and_plain_text_stays(extract):
+def test_content_that_is_no_page_is_dropped_and_plain_text_stays(extract):
     out, stage = extract(
         [b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, b"just a line of text", b"%PDF-1.7\n" + b"\x00\xff" * 99]
     )
@@ -148,7 +148,7 @@ def test_what_is_no_page_is_dropped_and_plain_text_stays(extract):
 
 
 @pytest.mark.slow
-def test_the_page_stays_where_it_is_asked_for(extract):
+def test_the_page_stays_if_requested(extract):
     out, stage = extract([PAGE], keep_content=True, title_column=None, language_column=None, link_ratio_column=None)
     assert out.column_names == ["id", "content", "text"]
     assert stage.removes() == []
@@ -156,7 +156,7 @@ def test_the_page_stays_where_it_is_asked_for(extract):
     assert out["content"][0].as_py().count("new library") == 6
 
 
-def test_no_rows_keep_the_columns(extract):
+def test_a_batch_without_rows_has_the_columns(extract):
     out, _ = extract([], kind=pa.binary())
     assert out.schema.field("link_ratio").type == pa.float64()
 
@@ -169,14 +169,14 @@ def test_many_large_pages_do_not_block_each_other(extract):
 
 
 @pytest.mark.slow
-def test_many_small_pages_come_back_in_order(extract):
+def test_many_small_pages_are_returned_in_order(extract):
     out, _ = extract([f"<html><title>No {i}</title><p>{'word ' * i}</html>".encode() for i in range(500)])
     assert out["title"].to_pylist() == [f"No {i}" for i in range(500)]
     assert [text.count("word") for text in out["text"].to_pylist()] == list(range(500))
 
 
 @pytest.mark.slow
-def test_answers_that_nobody_waited_for_are_not_given_to_other_pages():
+def test_abandoned_answers_are_not_given_to_other_pages():
     guard = GuardedProcess(["resiliparse", "1", "title", str(1 << 30)], 60.0)
 
     def titles(names):
@@ -193,7 +193,7 @@ def test_answers_that_nobody_waited_for_are_not_given_to_other_pages():
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_between_two_batches_costs_no_page(extract):
+def test_no_page_is_lost_when_the_process_dies_between_two_batches(extract):
     _, stage = extract([PAGE])
     process = stage._guard._process
     process.kill()
@@ -202,12 +202,12 @@ def test_a_process_that_dies_between_two_batches_costs_no_page(extract):
     assert stage.process(batch).num_items == 2
 
 
-def test_the_stage_travels_to_a_worker_after_use(extract):
+def test_a_used_stage_can_be_sent_to_a_worker(extract):
     _, stage = extract([PAGE])
     assert pickle.loads(pickle.dumps(stage)) == stage
 
 
-def test_a_column_that_is_there_is_not_replaced():
+def test_an_existing_column_is_not_replaced():
     table = pa.table({"content": [PAGE], "title": ["mine"]})
     with pytest.raises(UsageError, match="adds a column 'title', and there is one already"):
         HtmlExtractor().process(DocumentBatch(data=table))

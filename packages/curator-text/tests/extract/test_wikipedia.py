@@ -51,7 +51,7 @@ def test_articles_are_plain_text_and_other_pages_are_no_rows(tmp_path):
     assert not any(junk in text for junk in ("Infobox", "Note", "thumb", "cell", "Category", "[", "{"))
 
 
-def test_files_and_categories_are_left_out_by_what_the_wiki_calls_them(tmp_path):
+def test_files_and_categories_are_left_out_by_the_names_that_the_wiki_gives_them(tmp_path):
     pytest.importorskip("mwparserfromhell")
     path = tmp_path / "dump.xml"
     names = (
@@ -67,14 +67,14 @@ def test_files_and_categories_are_left_out_by_what_the_wiki_calls_them(tmp_path)
     ("title", "address"),
     [("Ada &amp; Co?", "Ada_%26_Co%3F"), ("50%/Ü #1", "50%25/%C3%9C_%231"), ("A (b), c!", "A_(b),_c!")],
 )
-def test_the_address_of_an_article_leads_to_it(tmp_path, title, address):
+def test_the_url_of_an_article_leads_to_it(tmp_path, title, address):
     pytest.importorskip("mwparserfromhell")
     path = tmp_path / "dump.xml"
     path.write_bytes(dump(page(1).replace("Ada 1", title)))
     assert read(path)[0][0]["url"] == f"https://en.wikipedia.org/wiki/{address}"
 
 
-def test_what_is_not_a_whole_article_is_reported(tmp_path):
+def test_incomplete_articles_are_reported(tmp_path):
     pytest.importorskip("mwparserfromhell")
     path = tmp_path / "dump.xml"
     whole, bare = page(1), "<page><title>B</title><ns>0</ns><id>2</id></page>"
@@ -95,7 +95,7 @@ def test_what_is_not_a_whole_article_is_reported(tmp_path):
             WikipediaDumpReader(paths="x", language=language)
 
 
-def test_a_dump_that_is_cut_short_gives_its_whole_articles_and_tells_the_rest(tmp_path):
+def test_a_truncated_dump_gives_its_complete_articles_and_reports_the_rest(tmp_path):
     pytest.importorskip("mwparserfromhell")
     path = tmp_path / "cut.xml"
     path.write_bytes(dump(*(page(number) for number in range(50)))[:-600])

@@ -96,7 +96,7 @@ MODIFIERS: list[Any] = [
     modifiers.PiiRedactor(replace="hash", salt="s"),
     modifiers.DocumentSplitter(separator="\n"),
 ]
-# Tested with their models in test_model_filters.py, and what joins rows in test_modifiers.py.
+# Filters with models are tested in test_model_filters.py, and stages that join rows in test_modifiers.py.
 ELSEWHERE = {
     LanguageFilter,
     filters.FastTextLangId,
@@ -175,7 +175,7 @@ def test_every_text_has_a_score_and_a_verdict(stage: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", FILTERS, ids=names)
-def test_a_text_scores_the_same_alone_and_among_others_twice(stage: Any) -> None:
+def test_a_text_has_the_same_score_alone_and_among_others_and_a_second_time(stage: Any) -> None:
     together = plain(stage.score(AWKWARD))
     assert together == plain(stage.score(AWKWARD))
     assert together == [plain(stage.score([text]))[0] for text in AWKWARD]
@@ -183,7 +183,7 @@ def test_a_text_scores_the_same_alone_and_among_others_twice(stage: Any) -> None
 
 
 @pytest.mark.parametrize("stage", FILTERS, ids=names)
-def test_null_scores_as_the_empty_text(stage: Any) -> None:
+def test_null_has_the_score_of_the_empty_text(stage: Any) -> None:
     assert plain(stage.score([None])) == plain(stage.score([""]))
 
 
@@ -195,7 +195,7 @@ def test_no_documents_have_no_scores(stage: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", FILTERS, ids=names)
-def test_what_leaves_is_counted_and_what_stays_is_untouched(stage: Any) -> None:
+def test_dropped_rows_are_counted_and_kept_rows_are_unchanged(stage: Any) -> None:
     stage = stage.with_()
     before = batch(AWKWARD)
     after = stage.process(before)
@@ -207,7 +207,7 @@ def test_what_leaves_is_counted_and_what_stays_is_untouched(stage: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", FILTERS, ids=names)
-def test_annotate_keeps_all_and_invert_keeps_the_others(stage: Any) -> None:
+def test_annotate_keeps_all_rows_and_invert_keeps_the_dropped_ones(stage: Any) -> None:
     annotated = stage.with_(mode="annotate").process(batch(AWKWARD)).to_pyarrow()
     score, verdict = stage.with_(mode="annotate").columns_added()
     assert annotated.num_rows == len(AWKWARD)
@@ -219,7 +219,7 @@ def test_annotate_keeps_all_and_invert_keeps_the_others(stage: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [*FILTERS, *LINE_STAGES], ids=names)
-def test_a_stage_travels_to_a_worker_after_it_was_used_by_hand(stage: Any) -> None:
+def test_a_stage_used_by_hand_can_be_sent_to_a_worker(stage: Any) -> None:
     stage.process(batch(AWKWARD[:3]))
     twin = pickle.loads(pickle.dumps(stage))
     assert twin == stage
@@ -227,7 +227,7 @@ def test_a_stage_travels_to_a_worker_after_it_was_used_by_hand(stage: Any) -> No
     assert twin.process(batch(AWKWARD)).to_pyarrow().equals(stage.process(batch(AWKWARD)).to_pyarrow())
 
 
-def test_a_score_does_not_take_the_place_of_a_column_that_is_there() -> None:
+def test_a_score_does_not_replace_an_existing_column() -> None:
     first = filters.WordCountFilter(mode="annotate")
     once = first.process(batch(["a b"]))
     with pytest.raises(UsageError, match="adds a column 'word_count', and there is one already"):
@@ -240,7 +240,7 @@ def test_a_score_does_not_take_the_place_of_a_column_that_is_there() -> None:
     ]
 
 
-def test_filters_in_a_row_drop_what_each_drops_alone() -> None:
+def test_a_sequence_of_filters_drops_what_each_drops_alone() -> None:
     texts = [text for text in AWKWARD for _ in range(3)]
     stages = [stage.with_() for stage in presets.WebEnglish().decompose()]
     together = batch(texts)
@@ -255,7 +255,7 @@ def test_filters_in_a_row_drop_what_each_drops_alone() -> None:
 
 
 @pytest.mark.parametrize("stage", LINE_STAGES, ids=names)
-def test_line_stages_count_what_they_drop_and_can_leave_text_alone(stage: Any) -> None:
+def test_line_stages_count_what_they_drop_and_can_leave_the_text_unchanged(stage: Any) -> None:
     stage, quiet = stage.with_(), stage.with_(rewrite=False)
     edited, left = stage.process(batch(AWKWARD)), quiet.process(batch(AWKWARD))
     assert edited.to_pyarrow().column("id").equals(left.to_pyarrow().column("id"))
@@ -267,7 +267,7 @@ def test_line_stages_count_what_they_drop_and_can_leave_text_alone(stage: Any) -
 
 
 def some_texts(random_: random.Random, number: int) -> list[str | None]:
-    """Short and long texts of words, lines and marks that occur again and again, of every awkward text, and nulls."""
+    """Short and long texts made of repeated words, lines and marks and of every awkward text, and nulls."""
     short = [text for text in AWKWARD if text is None or len(text) < 10_000]
     words = ["a", "the", "be", "that", "1", "12,345", "#", "...", "…", "•", "-", "é", "日本語", "😀", "x\0y", "\u3000"]
     words += [
@@ -324,7 +324,7 @@ def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, mon
         assert counted.total() == len(texts) - len(rows)
     for block_bytes in (feature_batch.BLOCK_BYTES, 1000):
         monkeypatch.setattr(feature_batch, "BLOCK_BYTES", block_bytes)
-        # One by one, in slices of any size, in chunks of any size, and among others that leave before.
+        # One by one, in slices of any size, in chunks of any size, and among others that are dropped before.
         cuts = sorted({0, len(texts), *random_.sample(range(len(texts)), 12)})
         slices = [table.slice(a, b - a) for a, b in pairwise(cuts)]
         singles = [table.slice(row, 1) for row in range(len(texts))]
@@ -339,7 +339,7 @@ def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, mon
 
 
 @pytest.mark.parametrize("stage", [*LINE_STAGES, *MODIFIERS], ids=names)
-def test_a_filter_measures_the_text_that_a_stage_before_it_left(stage: Any) -> None:
+def test_a_filter_measures_the_text_as_an_earlier_stage_changed_it(stage: Any) -> None:
     texts = some_texts(random.Random(8), 100)
     both = pa.table(
         {"text": pa.array(texts, pa.string()), "id": range(len(texts)), "body": pa.array(texts[::-1], pa.string())}
@@ -370,7 +370,7 @@ DICTIONARY = pa.dictionary(pa.int32(), pa.string())
             for stage in [*FILTERS[:1], *LINE_STAGES, *MODIFIERS]
             for kind in (pa.large_string(), DICTIONARY)
         ),
-        # Arrow cannot take rows out of a column of string views.
+        # Arrow cannot select rows of a column of string views.
         *((stage, pa.string_view()) for stage in MODIFIERS[:-1]),
     ],
     ids=str,
@@ -389,7 +389,7 @@ def test_a_column_of_texts_keeps_its_type_whatever_kind_of_texts_it_holds(stage:
     assert found.to_pylist() == plain.to_pylist()
 
 
-def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
+def test_recipes_count_dropped_documents_by_the_first_limit_that_they_break() -> None:
     stage = filters.GopherQualityFilter()
     stage.process(batch(["a b", "日本語 " * 100, SENTENCE * 10]))
     assert stage.recorder.dropped == {"gopher_short_doc": 1, "gopher_enough_stop_words": 1}
@@ -449,7 +449,7 @@ r = r"\\"  # four
 """
 
 
-def test_comments_are_those_of_the_tokenizer_also_where_a_line_is_long() -> None:
+def test_comments_equal_those_of_the_tokenizer_even_if_a_line_is_long() -> None:
     expected = ["# one", "# two", "#three", "# four"]
     assert code.python_comments(PYTHON) == expected
     table = f"data = [{'1, ' * 5000}]\n"
@@ -505,7 +505,7 @@ def test_a_histogram_is_read_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_addresses_are_blocked_by_domain_word_and_part(tmp_path: Path) -> None:
-    # As some editors save it, with a mark at its start.
+    # With a byte order mark at the start, as some editors save it.
     (tmp_path / "domains.txt").write_text("bad.example\n# a comment\nEvil.org\n", encoding="utf-8-sig")
     stage = filters.UrlBlocklistFilter(
         str(tmp_path / "domains.txt"),
@@ -535,7 +535,7 @@ def test_addresses_are_blocked_by_domain_word_and_part(tmp_path: Path) -> None:
     assert stage.recorder.dropped["url_blocklist: domain"] == 4
 
 
-def test_bad_words_are_found_as_words_and_a_share_can_be_kept() -> None:
+def test_bad_words_are_found_as_whole_words_and_a_share_of_documents_can_be_kept() -> None:
     stage = filters.BadWordsFilter(["darn", "oh no", "f*ck"])
     texts = ["Darn!", "darned", "oh no, not", "oh nothing", "what the f*ck.", "darn oh no", ""]
     assert stage.score(texts).to_pylist() == [1, 0, 1, 0, 1, 2, 0]
@@ -560,7 +560,7 @@ def other_numbers(stage: Any) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize(
     "stage", [*FILTERS, *LINE_STAGES, LanguageFilter(), filters.KenLMPerplexityFilter("m")], ids=names
 )
-def test_every_limit_of_a_filter_is_in_what_it_says_of_itself(stage: Any) -> None:
+def test_the_description_of_a_filter_has_every_limit(stage: Any) -> None:
     said = stage.describe()
     assert said.startswith(("keeps ", "removes ")), said
     for name, value in other_numbers(stage):
@@ -575,7 +575,7 @@ def test_every_limit_of_a_filter_is_in_what_it_says_of_itself(stage: Any) -> Non
         assert stage.with_(mode="annotate").describe().startswith("drops nothing; marks documents") or "files" in said
 
 
-def test_limits_are_said_as_people_say_them() -> None:
+def test_limits_are_described_in_plain_words() -> None:
     assert filters.WordCountFilter().describe() == "keeps documents of 50 to 100,000 words"
     assert filters.WordCountFilter(min_words=0).describe() == "keeps documents of at most 100,000 words"
     assert "at most 25 % of characters other than" in filters.NonAlphaNumericFilter().describe()

@@ -70,7 +70,7 @@ def test_limits_are_found_by_trying_the_filter(stage: ColumnFilter, limits: list
     assert all(limit.inclusive for score in stage.declared_scores() for limit in score.limits)
 
 
-def test_each_limit_of_a_recipe_is_of_the_score_that_it_is_about() -> None:
+def test_each_limit_of_a_recipe_belongs_to_its_score() -> None:
     found = {
         limit.parameter: score.name for score in GopherRepetitionFilter().declared_scores() for limit in score.limits
     }

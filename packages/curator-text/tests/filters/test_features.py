@@ -133,7 +133,7 @@ def measure(name: str) -> Any:
 @pytest.mark.parametrize("name", ORACLES)
 @settings(deadline=None)
 @given(texts=TEXTS)
-def test_a_measure_is_what_plain_python_says(name: str, texts: list[str]) -> None:
+def test_a_measure_equals_that_of_plain_python(name: str, texts: list[str]) -> None:
     oracle, args = ORACLES[name]
     assert TextFeatures.of(texts).per_row(measure(name), *args).tolist() == [oracle(text) for text in texts]
 
@@ -155,7 +155,7 @@ def test_classes_of_characters_are_counted(texts: list[str]) -> None:
 @pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS)
-def test_known_words_are_counted_each_and_once(texts: list[str]) -> None:
+def test_known_words_are_counted_both_with_and_without_repetition(texts: list[str]) -> None:
     known = ("a", "the", "é", "longer-than-eight", "longer-than-sixteen-bytes", "longer-t", "")
     found = TextFeatures.of(texts)
     words = [[word for word in text.split() if word in known] for text in texts]
@@ -166,7 +166,7 @@ def test_known_words_are_counted_each_and_once(texts: list[str]) -> None:
 @pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS, n=st.integers(1, 4))
-def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
+def test_ngrams_equal_those_of_plain_python(texts: list[str], n: int) -> None:
     found = TextFeatures.of(texts)
     tops = [top_gram(text, n) for text in texts]
     assert found.per_row(top_gram_counts, n).tolist() == [count for _, count in tops]
@@ -186,7 +186,7 @@ def test_words_whose_hashes_collide_are_still_distinguished(monkeypatch: pytest.
     found = TextFeatures.of(texts)
     assert [found.per_row(top_gram_counts, n).tolist() for n in (1, 2, 3)] == expected
     assert found.per_row(distinct_sentences).tolist() == [1] * 4
-    # A constant hash of long words alone.
+    # The hash is constant only for long words.
     monkeypatch.undo()
     monkeypatch.setattr(grams.xxhash, "xxh3_64_intdigest", lambda data: 7)
     assert TextFeatures.of(texts).per_row(top_gram_counts, 2).tolist() == expected[1]
@@ -195,7 +195,7 @@ def test_words_whose_hashes_collide_are_still_distinguished(monkeypatch: pytest.
 @pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS)
-def test_lines_and_paragraphs_of_the_recipes_are_what_plain_python_says(texts: list[str]) -> None:
+def test_lines_and_paragraphs_of_the_recipes_equal_those_of_plain_python(texts: list[str]) -> None:
     block = Block([text.encode() for text in texts])
 
     def pieces(found: line_features.Pieces) -> list[list[str]]:
@@ -219,14 +219,16 @@ def test_a_needle_is_found_wherever_it_is(texts: list[str], needle: str) -> None
     rows = np.bincount(block.rows_of(np.array(inside, np.int64)), minlength=len(texts)).tolist()
     encoded = needle.encode()
     for text, found in zip(texts, rows[: len(texts)], strict=True):
-        data = text.encode() + b"\n"  # a needle may end in the newline behind its document
+        data = text.encode() + b"\n"  # a needle may end in the newline after its document
         assert found == sum(data.startswith(encoded, at) for at in range(len(text.encode())))
 
 
 @pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(texts=TEXTS, data=st.data())
-def test_features_follow_a_filter_whatever_was_computed_before_it(texts: list[str], data: st.DataObject) -> None:
+def test_features_stay_correct_after_a_filter_whatever_was_computed_before(
+    texts: list[str], data: st.DataObject
+) -> None:
     found = TextFeatures.of(texts)
     for _ in range(3):
         if data.draw(st.booleans()):
@@ -242,7 +244,7 @@ def test_features_follow_a_filter_whatever_was_computed_before_it(texts: list[st
             assert found.per_row(measure, *args).tolist() == fresh.per_row(measure, *args).tolist()
 
 
-def test_documents_are_split_into_blocks_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_split_into_blocks_and_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_batch, "BLOCK_BYTES", 64)
     texts = [f"{'word ' * (index % 7)}{index}" for index in range(200)]
     found = TextFeatures.of(texts)

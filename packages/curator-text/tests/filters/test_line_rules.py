@@ -35,12 +35,12 @@ from curator_text.filters.recipes import count_sentences
         ("Two items in your cart", True),
     ],
 )
-def test_refinedweb_takes_out_menus_counters_and_shouting(line: str, clutter: bool) -> None:
+def test_refinedweb_removes_menus_counters_and_shouting(line: str, clutter: bool) -> None:
     assert RefinedWebLineFilter().is_clutter(line, len(line.split())) is clutter
 
 
 @pytest.mark.parametrize("line", ["1" + " " * 200_000 + "x y", "." * 200_000 + " x y", "1" * 200_000 + " x y"], ids=len)
-def test_a_long_line_costs_no_time(line: str) -> None:
+def test_a_long_line_takes_no_extra_time(line: str) -> None:
     started = time.process_time()
     assert RefinedWebLineFilter().is_clutter(line, 3) is False
     assert count_sentences(f"{'.' * 200_000}x {'!' * 200_000}") == 1
@@ -73,7 +73,7 @@ GOOD = "This line is a sentence. And here is another one!"
         ("A fact.[12] Another fact.", True),
     ],
 )
-def test_c4_takes_out_lines_that_are_no_sentences(extra: str, left: bool) -> None:
+def test_c4_removes_lines_that_are_not_sentences(extra: str, left: bool) -> None:
     text, reason = C4QualityFilter().edit_one("\n".join([GOOD, GOOD, GOOD, extra]))
     assert reason == ""
     assert text is not None
@@ -94,7 +94,7 @@ def test_c4_drops_pages_with_the_reason(text: str, reason: str) -> None:
     assert C4QualityFilter().edit_one(text) == (None, reason)
 
 
-def test_sentences_are_counted_by_their_ends_and_a_rest() -> None:
+def test_sentences_are_counted_by_their_ends_plus_an_unfinished_one() -> None:
     assert [count_sentences(line) for line in ("", "One.", "One. Two", "v1.2 is out.", 'Is it? "Yes!" he said')] == [
         0, 1, 2, 1, 3,
     ]  # fmt: skip

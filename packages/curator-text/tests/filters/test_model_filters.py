@@ -1,4 +1,4 @@
-"""Filters with models, either made here or packaged; each needs its extra."""
+"""Filters with models that are made here or packaged; each needs its extra."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def language_model() -> str:
     return str(Path(package.__file__).parent / "resources" / "lid.176.ftz")
 
 
-def test_a_bundled_model_tells_languages(language_model: str) -> None:
+def test_a_bundled_model_detects_languages(language_model: str) -> None:
     stage = LanguageFilter(None)
     scores = stage.score([*TEXTS.values(), "", None, "\0\n"])
     assert [score["language"] for score in scores.to_pylist()][:4] == list(TEXTS)
@@ -40,7 +40,7 @@ def test_a_bundled_model_tells_languages(language_model: str) -> None:
     assert stage.keep(scores).to_pylist()[:6] == [True] * 4 + [False] * 2
 
 
-def test_languages_that_are_not_wanted_leave_with_their_reason(language_model: str) -> None:
+def test_documents_in_unwanted_languages_are_dropped_with_their_reason(language_model: str) -> None:
     stage = LanguageFilter(["en", "de"], min_score=0.5)
     after = stage.process(DocumentBatch(data=pa.table({"text": [*TEXTS.values(), ""]})))
     assert after.to_pyarrow().column("text").to_pylist() == [TEXTS["en"], TEXTS["de"]]
@@ -72,7 +72,7 @@ def test_a_language_without_a_script_matches_every_script() -> None:
 
 
 @pytest.mark.slow
-def test_quality_draws_come_from_the_text_and_the_seed_alone(language_model: str) -> None:
+def test_quality_draws_depend_only_on_the_text_and_the_seed(language_model: str) -> None:
     stage = filters.FastTextQualityFilter(language_model, label="__label__en")
     texts = [f"{TEXTS['en']} {index}" for index in range(50)] + [f"{TEXTS['fr']} {index}" for index in range(400)]
     scores = stage.score(texts)
@@ -151,7 +151,7 @@ def tokenizer(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_tokens_are_counted_whole_with_what_the_tokenizer_adds(tokenizer: str) -> None:
+def test_token_counts_include_the_tokens_that_the_tokenizer_adds(tokenizer: str) -> None:
     stage = filters.TokenCountFilter(tokenizer, min_tokens=2, max_tokens=6)
     scores = stage.score(["", "a", "a b a b a", "a " * 50, None])
     assert scores.to_pylist() == [1, 2, 6, 51, 1]
@@ -159,7 +159,7 @@ def test_tokens_are_counted_whole_with_what_the_tokenizer_adds(tokenizer: str) -
     assert pickle.loads(pickle.dumps(stage)).score(["a"]).to_pylist() == [2]
 
 
-def test_fertility_is_characters_to_a_token(tokenizer: str) -> None:
+def test_fertility_is_the_number_of_characters_per_token(tokenizer: str) -> None:
     stage = filters.TokenizerFertilityFilter(tokenizer + "/tokenizer.json")
     assert stage.score(["abcd efgh", "a b", ""]).to_pylist() == [4.5, 1.5, -1.0]
     assert stage.keep(stage.score(["abcd efgh", "a b", ""])).to_pylist() == [True, False, False]
@@ -185,7 +185,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         filters.TokenCountFilter(str(tmp_path)).setup(WorkerMetadata())
 
 
-def test_recipes_ask_for_languages_only_where_they_are_reported_to() -> None:
+def test_recipes_filter_by_language_only_if_a_language_is_given() -> None:
     def kinds(recipe: presets.Recipe) -> list[str]:
         return [type(stage).__name__ for stage in recipe.decompose()]
 

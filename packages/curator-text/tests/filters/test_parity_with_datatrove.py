@@ -1,4 +1,5 @@
-"""Decisions and reasons on 6,000 documents are those of datatrove 0.10.1 (benchmarks/peers/datatrove_filter_scores.py).
+"""Decisions and reasons on 6,000 documents equal those of datatrove 0.10.1
+(benchmarks/peers/datatrove_filter_scores.py).
 
 Each rule is also compared alone, with a limit that affects the corpus.
 """
@@ -22,8 +23,8 @@ from curator_text.filters.recipes import LineStage, RecipeFilter
 DATA = Path(__file__).parent / "data"
 RECORDED = [name for name in pq.read_schema(DATA / "datatrove.parquet").names if not name.endswith(" crc32")]
 
-# datatrove compares n-grams by their words run together, so that "#define a b" and "#definea b" are one. Of 6,000
-# documents one has such a pair; see docs/text-filters.md.
+# datatrove compares n-grams by their words without spaces, so "#define a b" and "#definea b" are equal. One of 6,000
+# documents has a pair like this; see docs/text-filters.md.
 RUN_TOGETHER = {("GopherRepetitionFilter", 5): [2511]}
 
 
@@ -53,7 +54,7 @@ def stage_reasons(stage: Any) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
-def test_decisions_and_reasons_are_those_of_datatrove(name: str) -> None:
+def test_decisions_and_reasons_equal_those_of_datatrove(name: str) -> None:
     class_name, _, arguments = name.partition(" ")
     given = ast.literal_eval(arguments)
     expected = pq.read_table(DATA / "datatrove.parquet", columns=[name]).column(0).to_pylist()
@@ -64,7 +65,7 @@ def test_decisions_and_reasons_are_those_of_datatrove(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECORDED if name.startswith("C4QualityFilter")])
-def test_what_c4_leaves_of_a_document_is_what_datatrove_leaves(name: str) -> None:
+def test_c4_leaves_the_same_text_of_a_document_as_datatrove(name: str) -> None:
     stage = filters.C4QualityFilter(**ast.literal_eval(name.partition(" ")[2]))
     expected = pq.read_table(DATA / "datatrove.parquet", columns=[f"{name} crc32"]).column(0).to_numpy()
     left = [stage.edit_one(text)[0] for text in texts()]

@@ -1,4 +1,5 @@
-"""Scores and decisions on 6,000 documents are those of NeMo Curator 1.4.0 (benchmarks/peers/nemo_filter_scores.py)."""
+"""Scores and decisions on 6,000 documents equal those of NeMo Curator 1.4.0
+(benchmarks/peers/nemo_filter_scores.py)."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def features() -> TextFeatures:
 
 
 def build(name: str) -> Any:
-    """The filter that a recorded column is about: ``WordCountFilter`` or ``SubstringFilter(substring='the', …)``."""
+    """The filter whose scores a recorded column holds: ``WordCountFilter`` or ``SubstringFilter(substring='the',
+    …)``."""
     class_name, _, arguments = name.partition("(")
     extra = {"metadata_file": str(DATA / "code_meta.csv")} if class_name == "PerExtensionFilter" else {}
     given = eval(f"dict({arguments.removesuffix(')')})")
@@ -48,7 +50,7 @@ def theirs(name: str) -> tuple[np.ndarray, np.ndarray]:
     return table.column(0).to_numpy(), table.column(1).to_numpy()
 
 
-# Its names and defaults, None where it has no default.
+# The parameters and defaults of a filter of NeMo Curator; None if there is no default.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "AlphaFilter": {"min_alpha_ratio": 0.25},
     "BoilerPlateStringFilter": {"remove_if_at_top_or_bottom": True, "max_boilerplate_string_ratio": 0.4},
@@ -93,7 +95,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_a_recipe_moves_over_with_names_and_defaults(name: str) -> None:
+def test_a_recipe_can_be_moved_with_its_names_and_defaults(name: str) -> None:
     known = inspect.signature(getattr(filters, name)).parameters.values()
     found = {one.name: None if one.default is one.empty else one.default for one in known}
     assert list(found)[: len(DEFAULTS[name])] == list(DEFAULTS[name])
@@ -108,7 +110,7 @@ def test_the_corpus_is_large_and_varied() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECORDED if name not in TOP_NGRAMS])
-def test_scores_and_decisions_are_those_of_nemo_curator(name: str) -> None:
+def test_scores_and_decisions_equal_those_of_nemo_curator(name: str) -> None:
     stage = build(name)
     scores, (expected, kept) = ours(stage), theirs(name)
     np.testing.assert_allclose(scores.to_numpy(), expected, rtol=0, atol=1e-9)
@@ -117,7 +119,7 @@ def test_scores_and_decisions_are_those_of_nemo_curator(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOP_NGRAMS)
-def test_the_most_frequent_ngram_is_the_first_of_those_from_which_nemo_curator_picks_any(name: str) -> None:
+def test_of_the_most_frequent_ngrams_the_first_is_taken_and_nemo_curator_takes_any(name: str) -> None:
     stage = build(name)
     scores, (expected, _) = ours(stage).to_numpy(), theirs(name)
     texts = corpus().to_pylist()
@@ -132,7 +134,7 @@ def test_the_most_frequent_ngram_is_the_first_of_those_from_which_nemo_curator_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOP_NGRAMS)
-def test_where_one_ngram_is_most_frequent_scores_and_decisions_are_those_of_nemo_curator(name: str) -> None:
+def test_if_one_ngram_is_most_frequent_scores_and_decisions_equal_those_of_nemo_curator(name: str) -> None:
     stage = build(name)
     scores = ours(stage)
     expected, kept = theirs(name)

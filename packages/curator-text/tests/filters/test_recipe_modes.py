@@ -1,4 +1,4 @@
-"""A recipe that annotates drops nothing, and says of each document which of its filters it would have passed."""
+"""A recipe that annotates drops nothing, and says for each document which of its filters would have kept it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def rows(recipe: Recipe) -> pa.Table:
 @pytest.mark.parametrize(
     "recipe", [Gopher(), C4(), FineWeb(language=None), WebEnglish()], ids=lambda r: type(r).__name__
 )
-def test_every_row_stays_with_a_verdict_of_each_filter(recipe: Recipe) -> None:
+def test_every_row_stays_and_has_a_verdict_of_each_filter(recipe: Recipe) -> None:
     annotated = rows(recipe.with_(mode="annotate"))
     assert annotated["text"].to_pylist() == TEXTS
     assert len([name for name in annotated.column_names if name.endswith("_keep")]) == len(recipe.decompose())
 
 
-def test_the_verdicts_are_those_of_the_recipe_that_filters() -> None:
+def test_the_verdicts_equal_those_of_the_filtering_recipe() -> None:
     draw = random.Random(3)
     words = ["".join(draw.choices("abcdefghijklmnop", k=draw.randint(3, 8))) for _ in range(120)]
     texts = [" ".join(["the", *words, "and", "of", "with"]), *TEXTS]

@@ -1,4 +1,4 @@
-"""Work overlaps wherever it can, and the numbers do not change."""
+"""Work overlaps wherever possible, and the numbers do not change."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def embeddings(stage, task):
     return np.array(stage.process(task).to_pyarrow()["embedding"].to_pylist())
 
 
-def test_an_item_is_made_while_the_one_before_is_used():
+def test_an_item_is_made_while_the_previous_one_is_used():
     both = threading.Barrier(2)
 
     def made():
@@ -53,7 +53,7 @@ def test_an_item_is_made_while_the_one_before_is_used():
     assert list(items) == [2]
 
 
-def test_what_making_an_item_raises_is_raised_where_it_is_used():
+def test_an_exception_in_making_an_item_is_raised_where_the_item_is_used():
     def made():
         yield 1
         raise ValueError("no more")
@@ -64,7 +64,7 @@ def test_what_making_an_item_raises_is_raised_where_it_is_used():
         next(items)
 
 
-def test_a_user_who_stops_early_leaves_no_thread_behind():
+def test_a_loop_that_stops_early_leaves_no_thread_behind():
     before = threading.active_count()
     made = []
     items = ahead(made.append(at) or at for at in range(1000))
@@ -133,7 +133,7 @@ def test_texts_are_tokenized_while_the_model_computes(encoder):
 
     def waiting_model(inputs):
         calls["model"] += 1
-        if calls["model"] == 64:  # the last text of the first window: those of the second are being tokenized
+        if calls["model"] == 64:  # the last text of the first window, while those of the second are being tokenized
             both.wait(PATIENCE_S)
         return forward(inputs)
 
@@ -143,7 +143,7 @@ def test_texts_are_tokenized_while_the_model_computes(encoder):
 
 
 @pytest.mark.models
-def test_as_many_texts_are_computed_at_once_as_the_stage_has_cpus_and_the_bytes_are_the_same(encoder):
+def test_a_stage_computes_one_text_per_cpu_at_once_with_the_same_bytes(encoder):
     task = documents(80)
     expected = TextEmbedding(model=encoder).process(task).to_pyarrow()
     stage = TextEmbedding(model=encoder).with_(resources=Resources(cpus=3))
@@ -162,7 +162,7 @@ def test_as_many_texts_are_computed_at_once_as_the_stage_has_cpus_and_the_bytes_
 
 
 @pytest.mark.models
-def test_several_tasks_at_once_have_the_answers_of_each(encoder):
+def test_several_tasks_computed_together_have_the_results_of_each_alone(encoder):
     stage = TextEmbedding(model=encoder)
     tasks = [documents(3), documents(0), documents(9)]
     together = stage.process_batch(tasks)
@@ -171,7 +171,7 @@ def test_several_tasks_at_once_have_the_answers_of_each(encoder):
 
 
 @pytest.mark.models
-def test_batches_as_on_a_gpu_give_what_texts_by_themselves_do(encoder):
+def test_batches_as_on_a_gpu_give_the_same_results_as_single_texts(encoder):
     stage = TextEmbedding(model=encoder)
     stage.setup(WorkerMetadata())
     expected = embeddings(stage, documents(90))
@@ -183,7 +183,7 @@ def test_batches_as_on_a_gpu_give_what_texts_by_themselves_do(encoder):
 
 @pytest.mark.models
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_texts_packed_into_a_row_have_the_vectors_that_they_have_by_themselves(encoder, kind, tmp_path):
+def test_texts_packed_into_a_row_have_the_same_vectors_as_alone(encoder, kind, tmp_path):
     if kind == "roberta":
         encoder = roberta_of(encoder, tmp_path / "roberta")
     task = DocumentBatch(data=pa.table({"text": [*documents(40).to_pyarrow()["text"].to_pylist(), "", "word3"]}))
@@ -202,14 +202,14 @@ def test_texts_packed_into_a_row_have_the_vectors_that_they_have_by_themselves(e
         assert sum(tokens for _, tokens in shapes) == sum(
             max(1, len(ids)) for ids in stage._tokenize(task.to_pyarrow()["text"].to_pylist())["input_ids"]
         ), "nothing is padded"
-        kept = np.arange(len(got)) != 40  # a text without tokens has a vector by its mean alone
+        kept = np.arange(len(got)) != 40  # a text without tokens has a vector only with mean pooling
         assert np.abs(got[kept] - expected[kept]).max() < 1e-5
         if pooling == "mean":
             assert not got[40].any()
             assert not expected[40].any()
 
 
-def test_a_model_whose_attention_is_its_own_is_given_padded_texts():
+def test_a_model_with_its_own_attention_gets_padded_texts():
     from types import SimpleNamespace
 
     for kind in ("deberta-v2", "mpnet", "modernbert"):
@@ -218,7 +218,7 @@ def test_a_model_whose_attention_is_its_own_is_given_padded_texts():
 
 
 def roberta_of(encoder, folder):
-    """An encoder whose positions count from after the padding number, with the tokenizer of ``encoder``."""
+    """An encoder whose positions begin after the padding number, with the tokenizer of ``encoder``."""
     import torch
     from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
@@ -235,8 +235,9 @@ def roberta_of(encoder, folder):
 
 
 @pytest.mark.models
-def test_half_precision_is_near_to_float32(encoder, save_model, tmp_path):
-    # The documented tolerance is for trained weights. These are ten times as large as a fresh model's, and carry errors further.
+def test_half_precision_is_close_to_float32(encoder, save_model, tmp_path):
+    # The documented tolerance is for trained weights. These weights are ten times as large as those of a new model, and
+    # increase errors.
     exact, half = (
         embeddings(TextEmbedding(model=encoder, dtype=dtype), documents(20)) for dtype in ("auto", "bfloat16")
     )
@@ -263,7 +264,7 @@ def test_half_precision_is_near_to_float32(encoder, save_model, tmp_path):
 
 
 @pytest.mark.models
-def test_a_compiled_model_answers_as_the_other_does(encoder, monkeypatch):
+def test_a_compiled_model_gives_the_results_of_the_uncompiled_one(encoder, monkeypatch):
     import torch
 
     # Everything but the code generator, which would take half a minute.
@@ -277,7 +278,7 @@ def test_a_compiled_model_answers_as_the_other_does(encoder, monkeypatch):
 
 
 @pytest.mark.models
-def test_a_model_on_a_gpu_is_compiled_in_time_which_is_counted_and_said_by_the_plan(encoder):
+def test_compiling_on_a_gpu_is_timed_and_the_plan_announces_it(encoder):
     import torch
 
     from curator_core.model.compiling import COMPILE_AFTER_S, MaybeCompiled
@@ -299,7 +300,7 @@ def test_a_model_on_a_gpu_is_compiled_in_time_which_is_counted_and_said_by_the_p
     assert "once a worker has computed for 30 s" in said
 
 
-def test_float16_is_taken_where_a_gpu_has_no_bfloat16():
+def test_float16_is_used_if_a_gpu_has_no_bfloat16():
     from types import SimpleNamespace
 
     from curator_text.models.device import choose_dtype

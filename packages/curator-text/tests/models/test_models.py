@@ -102,7 +102,7 @@ def batch():
     ],
     ids=["classes", "regression", "headed", "embedding"],
 )
-def test_no_model_stage_changes_a_column_that_was_there(folders, make):
+def test_no_model_stage_changes_an_existing_column(folders, make):
     stage = make(folders)
     task = batch()
     before = task.to_pyarrow()
@@ -121,7 +121,7 @@ def test_no_model_stage_changes_a_column_that_was_there(folders, make):
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_labels_and_scores_are_what_transformers_gives_one_by_one(folders):
+def test_labels_and_scores_equal_those_that_transformers_gives_one_by_one(folders):
     import torch
     import transformers
 
@@ -246,7 +246,7 @@ def test_a_real_model_embeds_as_sentence_transformers_does():
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_a_warning(monkeypatch, tmp_path):
+def test_default_models_are_used_at_a_pinned_commit_and_others_cause_a_warning(monkeypatch, tmp_path):
     import shutil
 
     constants = pytest.importorskip("huggingface_hub.constants")
@@ -254,7 +254,7 @@ def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_
     name = "sentence-transformers/all-MiniLM-L6-v2"
     cached = tmp_path / f"models--{name.replace('/', '--')}"
     shutil.copytree(str(package.get_model_path()), cached / "snapshots" / PINNED[name])
-    # The newest revision is another one, and is here as well.
+    # The newest revision is different, and is also on this machine.
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("f" * 40)
     (cached / "snapshots" / ("f" * 40)).mkdir()
@@ -275,7 +275,7 @@ def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_
         model_folder("some/other", None)
 
 
-def test_presets_cut_texts_as_their_models_are_used_elsewhere():
+def test_presets_truncate_texts_as_their_models_are_normally_used():
     presets = (DomainClassifier(), QualityClassifier(), ContentTypeClassifier(), FineWebEduClassifier())
     assert [(stage.max_chars, stage.max_tokens) for stage in presets] == [
         (2000, 512),
@@ -285,7 +285,7 @@ def test_presets_cut_texts_as_their_models_are_used_elsewhere():
     ]
 
 
-def test_what_is_pinned_is_a_whole_commit_of_a_model_that_is_used():
+def test_each_pin_is_a_full_commit_of_a_model_that_is_used():
     assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in PINNED.values())
     assert {TextEmbedding().model, FineWebEduClassifier().model} <= PINNED.keys()
 
@@ -305,7 +305,7 @@ def test_weights_that_can_run_code_are_refused(folders, tmp_path):
 
 
 @pytest.mark.models
-def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
+def test_the_error_for_a_missing_model_says_how_to_get_it(monkeypatch, tmp_path):
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -319,7 +319,7 @@ def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
 
 @pytest.mark.models
 def test_a_model_without_all_its_weights_is_refused(folders):
-    # An untrained head would be random, and so would its labels.
+    # An untrained head, and its labels, would be random.
     with pytest.raises(UsageError, match=r"not those of a BertForSequenceClassification: they lack .*classifier"):
         TextClassifier(model=folders["encoder"]).setup(WorkerMetadata())
     # A classifier's weights contain everything that an embedding needs.
@@ -343,7 +343,7 @@ def test_a_column_that_is_not_text_is_reported(folders):
 
 
 @pytest.mark.models
-def test_a_column_that_is_there_is_not_replaced(folders):
+def test_an_existing_column_is_not_replaced(folders):
     for stage, column in (
         (TextEmbedding(model=folders["encoder"]), "embedding"),
         (TextClassifier(model=folders["classes"]), "score"),
@@ -354,7 +354,7 @@ def test_a_column_that_is_there_is_not_replaced(folders):
 
 @pytest.mark.models
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_reported(folders):
+def test_a_missing_gpu_is_reported(folders):
     with pytest.raises(UsageError, match="device is 'cuda', but torch sees no GPU here: give auto or cpu"):
         TextEmbedding(model=folders["encoder"], device="cuda").setup(WorkerMetadata())
 
@@ -384,6 +384,6 @@ def test_wrong_parameters_are_refused(make, message):
         make()
 
 
-def test_gpu_memory_is_what_the_worker_asks_for():
+def test_the_worker_requests_the_given_gpu_memory():
     assert TextEmbedding(gpu_memory_gb=4).resources.gpu_memory_gb == 4
     assert not TextEmbedding().resources.requires_gpu

@@ -1,4 +1,4 @@
-"""Results of models on a CPU do not depend on threads or on the batch, and hardly on the processor."""
+"""Results of models on a CPU do not depend on threads or on the batch, and only slightly on the processor."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from curator_core.testing.reproducible import THREADS, TORCH_PROCESSORS, Case, c
 from curator_text.models import TextEmbedding
 from curator_text.models.base import TextModel
 
-# The documented distances between processors, whose kernels add up in another order (docs/text-io.md): of probabilities and
-# normalized embeddings, and of the rest.
+# The documented differences between processors, whose kernels add in different orders (docs/text-io.md): for
+# probabilities and normalized embeddings, and for other numbers.
 TOLERANCE, LARGER_TOLERANCE = 1e-5, 1e-4
 WORDS = [f"word{number}" for number in range(200)]
 
@@ -29,7 +29,7 @@ def documents() -> DocumentBatch:
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path, save_model: Any) -> None:
+def test_no_model_stage_depends_on_threads_or_batches(tmp_path: Path, save_model: Any) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
     encoder = save_model(tmp_path / "encoder", None)
@@ -50,7 +50,7 @@ def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path, save_model: 
         if entry.value.startswith("curator_text") and issubclass(cls := entry.load(), TextModel)
     }
     assert given.keys() == models.keys(), "a model stage that is registered is run here"
-    # Three are the same class with other names: one of them is run with every size of batches.
+    # Three are the same class under other names, so only one of them is run with every batch size.
     short = {"QualityClassifier", "ContentTypeClassifier"}
     cases = [
         Case(name, [cls(**given[name])], documents(), (7, None) if name in short else (1, 7, None))
@@ -68,7 +68,7 @@ def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path, save_model: 
 
 
 @pytest.mark.models
-def test_the_number_of_threads_of_the_process_is_as_before(tmp_path: Path, save_model: Any) -> None:
+def test_the_number_of_threads_of_the_process_is_restored(tmp_path: Path, save_model: Any) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
     stage = TextEmbedding(model=save_model(tmp_path / "encoder", None))

@@ -68,7 +68,7 @@ ODD = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", EVERY, ids=lambda stage: repr(stage)[:40])
-def test_every_modifier_is_defined_and_quick_for_odd_texts(stage):
+def test_every_modifier_is_defined_and_fast_for_odd_texts(stage):
     batch = DocumentBatch(data=pa.table({"id": range(len(ODD)), "text": pa.array(ODD, pa.string()), "other": ODD}))
     started = time.process_time()
     out = stage.process(batch).to_pyarrow()
@@ -81,7 +81,7 @@ def test_every_modifier_is_defined_and_quick_for_odd_texts(stage):
     assert pickle.loads(pickle.dumps(stage)) == stage
 
 
-def test_what_is_quickly_told_to_need_nothing_is_what_needs_nothing():
+def test_the_quick_check_skips_only_texts_that_would_not_change():
     # A modifier may skip texts by a quick check, which must never skip a text that would change.
     texts = [
         "plain",
@@ -144,7 +144,7 @@ def test_what_is_quickly_told_to_need_nothing_is_what_needs_nothing():
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_modifier_changes_this_to_that(stage, before, after):
+def test_a_modifier_changes_a_text_as_expected(stage, before, after):
     assert stage.apply([before]).to_pylist() == [after]
 
 
@@ -195,7 +195,7 @@ def test_personal_data_is_found_checked_replaced_and_counted_by_kind(before, aft
     assert {k: v for k, v in stage.recorder.metrics.items() if k != "modified"} == counts
 
 
-def test_the_hash_is_the_same_for_the_same_value_and_other_for_another_salt():
+def test_equal_values_have_equal_hashes_and_another_salt_gives_others():
     text = "a@b.org, A@b.org, c@d.org"
     first, second, third = PiiRedactor(replace="hash", salt="s").apply([text])[0].as_py().split(", ")
     assert first == second != third
@@ -224,7 +224,7 @@ def test_one_wrong_character_fails_an_iban():
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.none() | st.text("ab|\n", max_size=12), max_size=6), st.sampled_from(["|", "\n\n", "ab"]))
-def test_what_was_split_is_joined_to_what_it_was(texts, separator):
+def test_a_split_document_is_joined_to_the_original(texts, separator):
     table = pa.table({"id": pa.array(range(len(texts)), pa.int64()), "text": pa.array(texts, pa.string())})
     split = DocumentSplitter(separator=separator).process(DocumentBatch(data=table))
     joiner = DocumentJoiner(separator=separator)
@@ -233,7 +233,7 @@ def test_what_was_split_is_joined_to_what_it_was(texts, separator):
     assert split.num_rows - joined.num_rows == sum(joiner.recorder.dropped.values())
 
 
-def test_a_joined_document_ends_before_it_gets_too_long():
+def test_a_joined_document_ends_before_it_becomes_too_long():
     table = pa.table({"id": [1] * 5 + [2], "segment": [4, 3, 2, 1, 0, 0], "text": ["ee", "dd", "cc", "bb", "aa", "zz"]})
     out = DocumentJoiner(separator="-", max_chars=5).process(DocumentBatch(data=table)).to_pyarrow()
     assert out.to_pylist() == [
@@ -286,7 +286,7 @@ def test_a_wrong_parameter_or_column_is_named_with_its_remedy(make, message):
         make()
 
 
-def test_another_output_column_leaves_the_text_as_it_was():
+def test_with_another_output_column_the_text_is_unchanged():
     stage = UrlRemover(output_column="clean")
     out = stage.process(DocumentBatch(data=pa.table({"text": ["see http://x.org", None]}))).to_pyarrow()
     assert out.to_pydict() == {"text": ["see http://x.org", None], "clean": ["see ", None]}

@@ -84,7 +84,7 @@ def test_values_keep_their_types(tmp_path):
         (b'{"id": "b", "n": 9223372036854775808}', "type conflict"),
     ],
 )
-def test_a_line_that_is_no_row_is_reported_with_its_place_and_costs_only_itself(tmp_path, line, reason):
+def test_a_line_that_is_no_row_is_reported_with_its_place_and_affects_no_other(tmp_path, line, reason):
     path = put(tmp_path / "a.jsonl", {"id": "a", "n": 1}, {"id": "b", "n": 1}, line, b"", b"  ", {"id": "z", "n": 9})
     got = read_files(JsonlRead(schema={"n": "int64"}), [path])
     assert got.reasons == [(reason, "line 3")]
@@ -93,15 +93,15 @@ def test_a_line_that_is_no_row_is_reported_with_its_place_and_costs_only_itself(
     assert [row["id"] for row in got.rows] == ["a", "b", "z"]
 
 
-def test_a_byte_order_mark_at_the_start_costs_the_first_line(tmp_path):
+def test_a_byte_order_mark_at_the_start_rejects_the_first_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"id":"a"}\n{"id":"b"}\n')
     got = read_files(JsonlRead(), [str(path)])
     assert (got.reasons, got.rows) == ([("byte order mark", "line 1")], [{"id": "b"}])
 
 
-def test_an_object_over_two_lines_is_not_taken_for_one_of_two_in_a_line(tmp_path):
-    # As many objects as lines, and yet no line is an object.
+def test_an_object_over_two_lines_and_two_objects_in_a_line_are_detected(tmp_path):
+    # There are as many objects as lines, but no line is an object.
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"id":"a"}\n{"id":"b"}{"id":"c"}\n{"id":\n"d"}\n{"id":"e"}\n')
     got = read_files(JsonlRead(), [str(path)])
@@ -109,7 +109,7 @@ def test_an_object_over_two_lines_is_not_taken_for_one_of_two_in_a_line(tmp_path
     assert got.reasons == [("broken JSON", "line 2"), ("broken JSON", "line 3"), ("broken JSON", "line 4")]
 
 
-def test_integers_that_a_double_cannot_hold_do_not_become_one(tmp_path):
+def test_integers_that_a_double_cannot_hold_do_not_become_doubles(tmp_path):
     path = put(tmp_path / "a.jsonl", {"x": 1}, {"x": 0.5}, {"x": 9007199254740993}, {"x": -(1 << 60)})
     got = read_files(JsonlRead(schema={"x": "float64"}), [path])
     assert [row["x"] for row in got.rows] == [1.0, 0.5]
@@ -131,7 +131,7 @@ def test_integers_over_64_bits_and_deep_nesting_stay_exact(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", [150, 200, 5000])
 @pytest.mark.parametrize("width", [10, 9000])
-def test_a_range_finds_the_types_that_the_whole_file_has(tmp_path, lines, width):
+def test_a_range_finds_the_types_of_the_whole_file(tmp_path, lines, width):
     # The deciding line is at the edge: line 150 by rows, or the line in which one mebibyte ends.
     rows = [{"t": "x" * width, "n": i} for i in range(lines)]
     rows[-1] = {"t": "x", "n": 0.5}
@@ -155,7 +155,7 @@ def test_a_value_of_another_type_keeps_its_row_and_its_value(tmp_path):
     assert got.rejects == []
     assert got.table.schema.field("id").type == JSON
     assert written(got) == rows
-    # A block without the number is one of text, as most of the first lines are.
+    # A block without the number has the type text, like most of the first lines.
     got = read_files(JsonlRead(), [path], [(12, 10_000)])
     assert got.table.schema.field("id").type == pa.string()
 
@@ -198,7 +198,7 @@ DRIFTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("drift", DRIFTS)
-def test_drift_of_types_costs_no_row_and_no_value(tmp_path, drift):
+def test_drifting_types_lose_no_row_and_no_value(tmp_path, drift):
     rows = [{"id": i, "value": DRIFTS[drift](i)} for i in range(10_000)]
     path = put(tmp_path / "a.jsonl", *rows)
     got = read_files(JsonlRead(), [path])
@@ -228,18 +228,18 @@ def no_question(number, name, kind):
 
 
 def written(got) -> list:
-    """The rows in the form of a JSON writer."""
+    """The rows as a JSON writer writes them."""
     return [json.loads(line) for batch in got.batches for line in json_lines(batch.to_pyarrow())]
 
 
-def test_columns_reads_only_these_in_this_order(tmp_path):
+def test_the_parameter_columns_selects_columns_and_their_order(tmp_path):
     path = put(tmp_path / "a.jsonl", {"a": 1, "b": "x", "c": {"deep": [1]}}, {"c": 2, "b": "y"})
     got = read_files(JsonlRead(columns=["b", "a"]), [path])
     assert got.table.column_names == ["b", "a"]
     assert got.rows == [{"b": "x", "a": 1}, {"b": "y", "a": None}]
 
 
-def test_a_file_with_no_row_still_tells_its_declared_columns(tmp_path):
+def test_a_file_without_rows_still_has_its_declared_columns(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\n")
     got = read_files(JsonlRead(schema={"id": "string"}), [str(tmp_path / "a.jsonl")])
     assert (got.rows, got.table.schema) == ([], pa.schema([("id", pa.string())]))
@@ -251,14 +251,14 @@ def test_every_compression_gives_the_same_rows(tmp_path, suffix):
     rows = [{"id": i, "text": "é" * (i % 50)} for i in range(2000)]
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path = tmp_path / f"a.jsonl{suffix}"
-    # Two streams one after the other, as `cat` and parallel compressors make them.
+    # Two concatenated streams, as `cat` and parallel compressors make them.
     path.write_bytes(COMPRESS[suffix](data[:30_001]) + COMPRESS[suffix](data[30_001:]))
     assert read_files(JsonlRead(batch_bytes=10_000), [str(path)]).rows == rows
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
-def test_a_truncated_file_gives_what_is_there_and_tells_the_rest(tmp_path, suffix):
+def test_a_truncated_file_gives_its_complete_rows_and_reports_the_rest(tmp_path, suffix):
     import random
 
     rng = random.Random(1)
@@ -273,14 +273,14 @@ def test_a_truncated_file_gives_what_is_there_and_tells_the_rest(tmp_path, suffi
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
-def test_bytes_behind_a_compressed_stream_cost_no_row_of_it(tmp_path, suffix):
+def test_bytes_after_a_compressed_stream_cost_none_of_its_rows(tmp_path, suffix):
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(COMPRESS[suffix](b'{"a":1}\n{"a":2}\n') + COMPRESS[suffix](b'{"a":3}\n') + b"no stream")
     got = read_files(JsonlRead(), [str(path)])
     assert (got.rows, got.reasons) == ([{"a": 1}, {"a": 2}, {"a": 3}], [("truncated file", "line 4")])
 
 
-def test_a_line_over_the_limit_is_reported_and_its_neighbours_are_read(tmp_path):
+def test_a_line_over_the_limit_is_reported_and_other_lines_are_read(tmp_path):
     path = put(tmp_path / "a.jsonl", {"t": "a"}, {"t": "x" * 5000}, {"t": "b"}, {"t": "y" * 700}, {"t": "c"})
     for batch_bytes in (64, 256, 1024, 100_000):
         got = read_files(JsonlRead(batch_bytes=batch_bytes, max_line_bytes=1000), [path])
@@ -289,7 +289,7 @@ def test_a_line_over_the_limit_is_reported_and_its_neighbours_are_read(tmp_path)
         assert got.rejects[0].raw.startswith(b'{"t": "xxx')
 
 
-def test_mixed_line_ends_and_a_last_line_without_one(tmp_path):
+def test_mixed_line_ends_and_a_last_line_without_a_line_end_are_read(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a":1}\r\n\r\n  {"a":2} \n{"a":3}\r\n{"a":4}')
     got = read_files(JsonlRead(), [str(path)])
@@ -318,7 +318,7 @@ def test_ranges_of_a_file_give_every_line_once_with_the_same_types(tmp_path):
     assert len(got.batches) > 5
 
 
-def test_a_reject_in_a_range_says_the_byte(tmp_path):
+def test_a_reject_in_a_range_gives_the_byte(tmp_path):
     path = put(tmp_path / "a.jsonl", {"a": 1}, {"a": 2}, b"oops", {"a": 3})
     got = read_files(JsonlRead(), [path], [(5, 40)])
     assert got.reasons == [("broken JSON", "byte 18")]
@@ -397,7 +397,7 @@ KINDS = [
 
 @st.composite
 def nearly_uniform_rows(draw):
-    """Rows with a kind of value for each key, and some that are not like the others."""
+    """Rows with one kind of value for each key, and some rows that differ."""
     fields = draw(st.dictionaries(st.sampled_from("abcd"), st.sampled_from(KINDS), min_size=1))
     rows = draw(st.lists(st.fixed_dictionaries(fields) | st.fixed_dictionaries({}, optional=fields), max_size=6))
     odd = st.dictionaries(st.sampled_from("abcde"), st.none() | st.one_of(KINDS), max_size=3)
@@ -420,7 +420,7 @@ def nearly_uniform_rows(draw):
 @example([{"a": 1}, {"a": 1.5}], {}, None, 1)
 @example([{"a": None, "b": 1}, {"a": "x"}], {}, None, 1)
 @example([{"a": 1}, {"c": "x"}, {"b": "x"}], {"b": "string", "c": "string"}, None, 1)
-def test_types_guessed_by_few_lines_are_those_of_two_hundred(tmp_path_factory, rows, schema, columns, lines):
+def test_types_guessed_from_a_few_lines_equal_those_of_two_hundred(tmp_path_factory, rows, schema, columns, lines):
     path = put(tmp_path_factory.mktemp("r") / "a.jsonl", *rows)
 
     def read(count: int) -> tuple[object, ...]:
@@ -444,7 +444,7 @@ DRIFTING = (
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), DRIFTING, max_size=3), max_size=14), st.data())
 @example([{"a": []}, {"a": [1.0]}, {"a": [1]}, {"b": 1, "a": [0.5]}], None)
-def test_however_a_file_is_cut_its_rows_come_out_the_same(tmp_path_factory, rows, data):
+def test_the_rows_are_the_same_however_a_file_is_divided(tmp_path_factory, rows, data):
     rows = [{"id": number, **row} for number, row in enumerate([{}, *rows])]
     path = put(tmp_path_factory.mktemp("r") / "a.jsonl", *rows)
     size = Path(path).stat().st_size
@@ -478,7 +478,7 @@ def without_nulls(row: dict) -> dict:
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.fixed_dictionaries(FIELDS), min_size=1, max_size=5), st.booleans(), st.booleans())
-def test_any_object_of_the_declared_types_comes_out_as_it_went_in(tmp_path_factory, rows, ascii_only, with_json):
+def test_any_object_of_the_declared_types_is_unchanged(tmp_path_factory, rows, ascii_only, with_json):
     schema = dict(SCHEMA)
     if not with_json:  # then the whole block goes through Arrow's parser
         del schema["j"]
@@ -495,7 +495,7 @@ def test_any_object_of_the_declared_types_comes_out_as_it_went_in(tmp_path_facto
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), ANY_JSON, max_size=4), min_size=1, max_size=6))
-def test_whatever_the_first_rows_say_no_value_changes(tmp_path_factory, rows):
+def test_no_value_changes_whatever_the_first_rows_are(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("r") / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     got = read_files(JsonlRead(), [str(path)])
@@ -526,14 +526,14 @@ def test_wrong_parameters_are_refused_when_the_reader_is_made(params, message):
         JsonlReader(**{"paths": "in", **params})
 
 
-def test_a_compressed_file_is_not_read_in_ranges(tmp_path):
+def test_a_compressed_file_is_not_divided_into_ranges(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(gzip.compress(b'{"a":1}\n'))
     with pytest.raises(UsageError, match="cannot be split"):
         read_files(JsonlRead(), [str(path)], [(0, 5)])
 
 
-def test_files_of_a_store_are_read_like_local_ones():
+def test_files_in_an_object_store_are_read_like_local_ones():
     import fsspec
 
     with fsspec.open("memory://jsonl/a.jsonl.gz", "wb") as out:
@@ -571,7 +571,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("path_column", [None, "file"])
-def test_a_file_of_nothing_but_bad_lines_gives_its_rejects_and_no_batch_without_columns(tmp_path, path_column):
+def test_a_file_with_only_bad_lines_gives_rejects_and_no_batch(tmp_path, path_column):
     (tmp_path / "a.jsonl").write_text("[1]\nbroken\n")
     got = read_all(JsonlReader(paths=str(tmp_path), path_column=path_column))
     assert got.batches == []

@@ -50,7 +50,7 @@ def parquet(path, rows=1000, group=100):
     return table
 
 
-def test_parquet_comes_as_it_is_in_row_order(tmp_path):
+def test_parquet_is_read_unchanged_in_row_order(tmp_path):
     table = parquet(tmp_path / "a.parquet")
     got = read_files(ParquetRead(batch_bytes=1000), [tmp_path / "a.parquet"])
     assert got.table.equals(table)
@@ -80,7 +80,7 @@ def test_an_empty_parquet_file_keeps_its_schema(tmp_path):
     assert (got.table.schema, got.rows) == (table.schema, [])
 
 
-def test_a_damaged_row_group_costs_its_rows_and_no_others(tmp_path):
+def test_a_damaged_row_group_costs_only_its_rows(tmp_path):
     parquet(tmp_path / "a.parquet")
     data = bytearray((tmp_path / "a.parquet").read_bytes())
     chunk = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(3).column(0)
@@ -96,7 +96,7 @@ def test_a_damaged_row_group_costs_its_rows_and_no_others(tmp_path):
     ]
 
 
-def test_columns_that_are_names_of_folders_come_back(tmp_path):
+def test_columns_in_folder_names_are_restored(tmp_path):
     values = ["en", None, "a/b", "..", "ü é", "x=y", "%2F", "en"]
     table = pa.table({"n": list(range(8)), "lang": values, "source": ["web"] * 8})
     writer = ParquetWriter(path=str(tmp_path), partition_by=["lang", "source"])
@@ -115,7 +115,7 @@ def test_columns_that_are_names_of_folders_come_back(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_the_same_in_many_rows_does_not_make_a_batch_large(tmp_path):
+def test_equal_values_in_many_rows_do_not_make_a_batch_too_large(tmp_path):
     prompt = "p" * 20_000
     table = pa.table({"prompt": [prompt] * 20_000, "n": list(range(20_000))})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -126,7 +126,7 @@ def test_what_is_the_same_in_many_rows_does_not_make_a_batch_large(tmp_path):
     assert stage.recorder.read == 20_000
 
 
-def test_a_parquet_file_whose_names_are_damaged_is_reported(tmp_path):
+def test_a_parquet_file_with_damaged_column_names_is_reported(tmp_path):
     parquet(tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole.replace(b"vector", b"\xa2ector"))
@@ -134,7 +134,7 @@ def test_a_parquet_file_whose_names_are_damaged_is_reported(tmp_path):
     assert (got.rows, got.reasons) == ([], [("damaged Parquet", "footer")])
 
 
-def test_a_file_with_two_columns_of_one_name_is_set_aside_with_all_rows_unless_others_are_read(tmp_path):
+def test_a_file_with_two_columns_of_one_name_is_set_aside_unless_only_others_are_read(tmp_path):
     pq.write_table(pa.Table.from_arrays([pa.array([1, 2])] * 3, names=["a", "b", "a"]), tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text("a,b,a\n1,1,1\n2,2,2\n")
     for reader in (ParquetReader, CsvReader):
@@ -148,7 +148,7 @@ def test_a_file_with_two_columns_of_one_name_is_set_aside_with_all_rows_unless_o
     assert [reject.rows for reject in read_all(CsvReader(paths=str(tmp_path))).rejects] == [1]
 
 
-def test_the_path_takes_no_columns_place(tmp_path):
+def test_the_path_replaces_no_column(tmp_path):
     pq.write_table(pa.table({"path": [1]}), tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text("path\n1\n")
     (tmp_path / "a.jsonl").write_text('{"path": 1}\n')
@@ -158,7 +158,7 @@ def test_the_path_takes_no_columns_place(tmp_path):
         assert read_all(reader(paths=str(tmp_path), path_column="file")).table.column_names == ["path", "file"]
 
 
-def test_files_whose_names_are_no_text_are_read(tmp_path):
+def test_files_whose_names_are_not_valid_text_are_read(tmp_path):
     name = os.fsdecode(b"caf\xe9.jsonl")
     (tmp_path / name).write_text('{"a": 1}\n')
     (row,) = read_all(JsonlReader(paths=str(tmp_path), path_column="file")).rows
@@ -170,7 +170,7 @@ def test_files_whose_names_are_no_text_are_read(tmp_path):
 # CSV -----------------------------------------------------------------------------------------------------------------
 
 
-def test_every_cell_of_csv_is_text_as_it_stands(tmp_path):
+def test_every_csv_cell_is_unchanged_text(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('id,text,n\n00123,"two\nlines, ""quoted""",NA\n2024-01-01,,\n', "utf-8")
     assert read_files(CsvRead(), [path]).rows == [
@@ -202,7 +202,7 @@ def test_csv_of_several_blocks_compressed_with_another_delimiter_and_no_header(t
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_csv_in_every_compression_is_read_and_what_a_cut_leaves_is_reported(tmp_path, suffix):
+def test_csv_in_every_compression_is_read_and_truncation_is_reported(tmp_path, suffix):
     rows = [{"a": f"{number * 7919 % 10007:08d}", "b": "x"} for number in range(3000)]
     whole = COMPRESS[suffix]("".join(["a,b\n", *(f"{row['a']},x\n" for row in rows)]).encode())
     path = tmp_path / f"a.csv{suffix}"
@@ -211,14 +211,14 @@ def test_csv_in_every_compression_is_read_and_what_a_cut_leaves_is_reported(tmp_
     assert (got.rows, got.rejects) == (rows, [])
     if not suffix:
         return
-    for length in (len(whole) * 2 // 3, 12):  # the second does not even leave the names
+    for length in (len(whole) * 2 // 3, 12):  # the second is cut before the end of the names
         path.write_bytes(whole[:length])
         got = read_files(CsvRead(), [path])
         assert got.rows == rows[: len(got.rows)]
         assert [reason for reason, _ in got.reasons] == ["truncated file"]
 
 
-def test_csv_columns_and_the_empty_file(tmp_path):
+def test_csv_columns_are_selected_and_an_empty_file_is_read(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     (tmp_path / "b.csv").write_text("")
     got = read_files(CsvRead(columns=["b"]), [tmp_path / "a.csv", tmp_path / "b.csv"])
@@ -233,7 +233,7 @@ CELLS = st.lists(st.sampled_from(["a", "0", '"', ",", "\n", "\r\n", " ", "é", "
 
 
 @pytest.mark.parametrize("before", range(118, 128))
-def test_a_line_end_in_a_cell_may_lie_on_the_end_of_a_block(tmp_path, before):
+def test_a_line_end_in_a_cell_may_be_at_the_end_of_a_block(tmp_path, before):
     cells = ["a" * (before - 6), "b\r\nc", "\r\n"]
     text = "x\n" + "".join(f'"{cell}"\n' for cell in cells)
     (tmp_path / "a.csv").write_bytes(text.encode())
@@ -248,9 +248,7 @@ def test_a_line_end_in_a_cell_may_lie_on_the_end_of_a_block(tmp_path, before):
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     encoding=st.sampled_from(["utf-8", "utf-16"]),
 )
-def test_any_cell_of_csv_comes_out_as_it_went_in_whatever_the_blocks(
-    tmp_path_factory, rows, line_end, quoting, encoding
-):
+def test_any_csv_cell_is_unchanged_whatever_the_blocks(tmp_path_factory, rows, line_end, quoting, encoding):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator=line_end, quoting=quoting)
@@ -262,13 +260,13 @@ def test_any_cell_of_csv_comes_out_as_it_went_in_whatever_the_blocks(
 
 
 @pytest.mark.parametrize("head", [b"\n\r\n\n", b"\xef\xbb\xbf", b""], ids=["blank", "mark", "none"])
-def test_what_stands_before_the_names_of_csv_changes_no_value(tmp_path, head):
+def test_lines_before_the_csv_header_change_no_value(tmp_path, head):
     (tmp_path / "a.csv").write_bytes(head + b'"a ",b\r\n001,1e3\r\n')
     assert read_files(CsvRead(), [tmp_path / "a.csv"]).rows == [{"a ": "001", "b": "1e3"}]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "shift_jis", "utf-8-sig", "gb18030"])
-def test_csv_in_another_encoding(tmp_path, encoding):
+def test_csv_in_another_encoding_is_read(tmp_path, encoding):
     path = tmp_path / "a.csv"
     text = "".join(f'{i},"語\n{i % 7}"\n' for i in range(3000))
     path.write_bytes(f"番号,b\n{text}".encode(encoding))
@@ -291,7 +289,7 @@ def test_files_named_tsv_have_tabs_unless_a_delimiter_is_given(tmp_path):
         assert read_files(CsvRead(delimiter=","), [tmp_path / name]).rows == [{"a\tb": "1\t2", "c": "3"}]
 
 
-def test_csv_without_a_good_row_still_tells_its_columns(tmp_path):
+def test_csv_without_a_good_row_still_has_its_columns(tmp_path):
     for content in ("a,b\n", "a,b\n1\n"):
         (tmp_path / "a.csv").write_text(content)
         got = read_files(CsvRead(schema={"b": "int64"}, path_column="file"), [tmp_path / "a.csv"])
@@ -299,7 +297,7 @@ def test_csv_without_a_good_row_still_tells_its_columns(tmp_path):
         assert got.rows == []
 
 
-def test_a_row_of_csv_over_the_limit_costs_itself_and_no_other(tmp_path):
+def test_a_csv_row_over_the_limit_costs_only_itself(tmp_path):
     for cell in (b'"' + b"x" * 500_000 + b'"', b"x" * 500_000):
         (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n" + cell + b",3\n4,5\n")
         got = read_files(CsvRead(batch_bytes=1000, max_row_bytes="100kB"), [tmp_path / "a.csv"])
@@ -324,7 +322,7 @@ def test_a_row_of_csv_over_the_limit_costs_itself_and_no_other(tmp_path):
     ],
 )
 @pytest.mark.parametrize("behind", [b"", b'"quoted","cells"\r\n', b'"two\nlines",1\n'])
-def test_one_bad_row_of_csv_costs_no_other(tmp_path, line, reason, batch_bytes, behind):
+def test_a_bad_row_of_csv_affects_no_other_row(tmp_path, line, reason, batch_bytes, behind):
     good = b"".join(b"%d,b\n" % number for number in range(3000))
     path = tmp_path / "a.csv"
     path.write_bytes(b"a,b\n" + good + line + b"\n" + behind + good)
@@ -335,7 +333,7 @@ def test_one_bad_row_of_csv_costs_no_other(tmp_path, line, reason, batch_bytes, 
     assert [[row["a"], row["b"]] for row in got.rows] == rows
 
 
-def test_quotes_in_the_middle_of_a_cell_stand_for_themselves(tmp_path):
+def test_quotes_in_the_middle_of_a_cell_are_part_of_the_text(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b'a,b\n1,2\nx"y,3"\n"x"y,""""\n"6"",""7",8\n')
     got = read_files(CsvRead(), [path])
@@ -349,7 +347,7 @@ def test_quotes_in_the_middle_of_a_cell_stand_for_themselves(tmp_path):
 @given(
     st.lists(st.sampled_from([b"a", b'"', b",", b"\n", b"\r\n", b"\r", b"\xff", b"\x00", b'""', b'","']), max_size=40)
 )
-def test_any_bytes_of_csv_are_rows_or_rejects_whatever_the_blocks(tmp_path_factory, pieces):
+def test_any_bytes_of_csv_become_rows_or_rejects_whatever_the_blocks(tmp_path_factory, pieces):
     path = tmp_path_factory.getbasetemp() / "bytes.csv"
     path.write_bytes(b"x,y\n" + b"".join(pieces))
 
@@ -398,7 +396,7 @@ def test_files_in_another_encoding_are_rejected_with_its_name_and_read_with_it(t
         assert (got.rows, got.rejects) == (table, [])
 
 
-def test_a_byte_that_its_encoding_does_not_have_costs_its_row(tmp_path):
+def test_a_byte_that_is_invalid_in_its_encoding_costs_its_row(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"x\r\n\x8d\r\n\xe9\r\n")
     got = read_files(CsvRead(encoding="cp1252"), [tmp_path / "a.csv"])
     assert (got.rows, got.reasons) == ([{"x": "é"}], [("bad cp1252", "row 1")])
@@ -408,7 +406,7 @@ def test_a_byte_that_its_encoding_does_not_have_costs_its_row(tmp_path):
     ("params", "message"),
     [
         ({"delimiter": ";;"}, "one ASCII character"),
-        ({"delimiter": '"'}, "no quote"),
+        ({"delimiter": '"'}, "other than a quote"),
         ({"delimiter": "\n"}, "one ASCII character"),
         ({"header": False}, "header must be true, or, for a file without a header"),
         ({"header": []}, "header must be true, or, for a file without a header"),
@@ -505,7 +503,7 @@ def test_warc_records_are_rows(tmp_path, pack):
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
 @pytest.mark.parametrize("cut", [10, 60, 300])
-def test_a_truncated_warc_gives_the_whole_records_and_tells_the_cut_one(tmp_path, pack, cut):
+def test_a_truncated_warc_gives_complete_records_and_reports_the_incomplete_one(tmp_path, pack, cut):
     path = tmp_path / "a.warc"
     whole = b"".join(pack(record) for record in RECORDS)
     last = len(pack(RECORDS[-1]))
@@ -515,7 +513,7 @@ def test_a_truncated_warc_gives_the_whole_records_and_tells_the_cut_one(tmp_path
     assert len(got.rejects) == 1
 
 
-def test_damage_in_the_middle_costs_only_the_records_it_hits(tmp_path):
+def test_damage_in_the_middle_costs_only_the_damaged_records(tmp_path):
     packed = [gzip.compress(record) for record in RECORDS]
     packed[3] = packed[3][:60] + bytes(byte ^ 0xFF for byte in packed[3][60:90]) + packed[3][90:]
     path = tmp_path / "a.warc.gz"
@@ -529,7 +527,7 @@ def test_damage_in_the_middle_costs_only_the_records_it_hits(tmp_path):
     assert [row["url"][-1] for row in got.rows] == ["1", "2", "3", "5", "6", "7"]
 
 
-def test_a_record_that_claims_content_of_a_damaged_one_counts_as_read_once(tmp_path):
+def test_a_record_that_includes_content_of_a_damaged_one_counts_once(tmp_path):
     packed = [gzip.compress(record) for record in RECORDS]
     packed[3] = gzip.compress(RECORDS[3].replace(b"Content-Length: ", b"Content-Length: 1", 1))
     packed[4] = packed[4][:17] + b"\xff" + packed[4][18:]
@@ -543,7 +541,7 @@ def test_a_record_that_claims_content_of_a_damaged_one_counts_as_read_once(tmp_p
 @pytest.mark.parametrize(
     "text", [b"WARC/1.0\r\n", b"WARC/1.1\r\nWARC-Type: response\r\n", b"\x1f\x8b\x08\0\0\0\0\0\0\3"]
 )
-def test_what_looks_like_a_record_in_a_damaged_one_hides_no_other(tmp_path, text):
+def test_text_like_a_record_inside_a_damaged_one_hides_no_other_record(tmp_path, text):
     packed = [gzip.compress(warc_record(number, http(page(number)))) for number in range(100)]
     packed[3] = packed[3][:60] + text + packed[3][60 + len(text) :]
     (tmp_path / "a.warc.gz").write_bytes(b"".join(packed))
@@ -552,7 +550,7 @@ def test_what_looks_like_a_record_in_a_damaged_one_hides_no_other(tmp_path, text
     assert [reject.reason for reject in got.rejects] == ["damaged WARC"]
 
 
-def test_content_encodings_are_taken_off_and_what_lies_is_reported(tmp_path):
+def test_content_encodings_are_removed_and_false_ones_are_reported(tmp_path):
     body = b"<p>" + b"hello " * 100
     squeezed = zlib.compressobj(wbits=-15)
     payloads = [
@@ -578,7 +576,7 @@ def test_content_encodings_are_taken_off_and_what_lies_is_reported(tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
 @pytest.mark.parametrize("kind", ["response", "request"])
 @pytest.mark.parametrize("length", [b"9999", b"12x", b""])
-def test_a_record_whose_length_is_wrong_costs_no_record_behind_it(tmp_path, pack, kind, length):
+def test_a_record_with_a_wrong_length_costs_no_later_record(tmp_path, pack, kind, length):
     liar = warc_record(0, http(page(0)), kind)
     liar = liar.replace(b"Content-Length: %d" % len(http(page(0))), b"Content-Length: " + length)
     path = tmp_path / "a.warc"
@@ -587,7 +585,7 @@ def test_a_record_whose_length_is_wrong_costs_no_record_behind_it(tmp_path, pack
     assert [row["content"] for row in got.rows] == [page(number) for number in range(1, 8)]
     assert len(got.rejects) == 1
     assert got.rejects[0].position == f"byte {len(pack(RECORDS[1]))}"
-    # Even if the limit keeps the record itself from being read.
+    # This holds even if the limit prevents reading the record itself.
     got = read_files(WarcRead(max_record_bytes=2000), [path])
     assert len(got.rows) == 7
 
@@ -609,7 +607,7 @@ def test_every_member_of_a_gzip_encoding_counts_and_a_charset_has_no_quotes(tmp_
     assert (row["content"], row["charset"]) == (b"one two", "iso-8859-1")
 
 
-def test_a_warc_without_such_records_still_tells_its_columns(tmp_path):
+def test_a_warc_without_records_of_the_chosen_type_still_has_its_columns(tmp_path):
     path = tmp_path / "a.warc"
     path.write_bytes(RECORDS[0])
     got = read_files(WarcRead(path_column="file"), [path])
@@ -618,7 +616,7 @@ def test_a_warc_without_such_records_still_tells_its_columns(tmp_path):
         WarcReader(paths="x", path_column="url")
 
 
-def test_a_file_that_is_no_warc_is_reported(tmp_path):
+def test_a_file_that_is_not_warc_is_reported(tmp_path):
     path = tmp_path / "a.warc"
     path.write_text(json.dumps({"not": "warc"}) * 100)
     got = read_files(WarcRead(), [path])
@@ -627,7 +625,7 @@ def test_a_file_that_is_no_warc_is_reported(tmp_path):
         WarcReader(paths="x", record_types=["responses"])
 
 
-def test_a_parquet_file_of_views_of_text_can_be_filtered(tmp_path):
+def test_a_parquet_file_with_string_views_can_be_filtered(tmp_path):
     texts = pa.array(["a short one", "another that is kept", None])
     table = pa.table({"text": texts.cast(pa.string_view()), "raw": texts.cast(pa.binary()).cast(pa.binary_view())})
     pq.write_table(table, tmp_path / "views.parquet")
@@ -638,8 +636,8 @@ def test_a_parquet_file_of_views_of_text_can_be_filtered(tmp_path):
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_parquet_text_that_is_no_utf8_costs_its_row(tmp_path: Path, dictionary: bool) -> None:
-    """Arrow reads it unchecked, and every later stage would fail on it."""
+def test_parquet_text_that_is_not_utf8_costs_its_row(tmp_path: Path, dictionary: bool) -> None:
+    """Arrow reads invalid text without a check, and every later stage would fail on it."""
     path = tmp_path / "a.parquet"
     texts = ["good", "Zzzzzz", "fine", "good"]
     pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": texts}), path, compression="none", use_dictionary=dictionary)
@@ -651,7 +649,7 @@ def test_parquet_text_that_is_no_utf8_costs_its_row(tmp_path: Path, dictionary: 
     assert (stage.rows_in, stage.rejected) == (4, {"damaged Parquet": 1})
 
 
-def test_records_behind_an_empty_first_member_are_read(tmp_path: Path) -> None:
+def test_records_after_an_empty_first_member_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.warc.gz"
     records = [gzip.compress(warc_record(number, http(page(number))), mtime=0) for number in (1, 2)]
     path.write_bytes(b"".join([gzip.compress(b"", mtime=0), *records]))

@@ -43,7 +43,7 @@ def test_the_place_of_a_json_line_is_its_line_in_the_file(tmp_path):
     assert placed(JsonlRead(batch_bytes=64), small)["a"] == (str(small), "line 10")
 
 
-def test_in_the_middle_of_a_file_of_json_lines_the_place_is_a_byte(tmp_path):
+def test_in_a_range_of_a_json_lines_file_the_place_is_a_byte(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(LINES))
     data = path.read_bytes()
@@ -53,7 +53,7 @@ def test_in_the_middle_of_a_file_of_json_lines_the_place_is_a_byte(tmp_path):
         assert json.loads(data[int(place.removeprefix("byte ")) :].splitlines()[0])["id"] == key
 
 
-def test_the_range_of_a_line_holds_that_line_alone(tmp_path):
+def test_the_range_of_a_line_holds_only_that_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(LINES))
     stage = JsonlRead()
@@ -65,7 +65,7 @@ def test_the_range_of_a_line_holds_that_line_alone(tmp_path):
     assert stage.range_of(str(packed), "line", 1) is None
 
 
-def test_places_follow_filters_and_replaced_columns(tmp_path):
+def test_places_are_kept_by_filters_and_replaced_columns(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(LINES))
     (batch,) = JsonlRead().process(FileGroupTask(data=[str(path)]))
@@ -77,7 +77,7 @@ def test_places_follow_filters_and_replaced_columns(tmp_path):
     assert places_of(kept.with_data(pa.table({"x": [1]}))) is None
 
 
-def test_places_travel_to_other_processes(tmp_path):
+def test_places_are_sent_to_other_processes(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(LINES))
     (batch,) = JsonlRead().process(FileGroupTask(data=[str(path)]))

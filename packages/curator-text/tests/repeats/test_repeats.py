@@ -1,4 +1,5 @@
-"""Repeated spans and lines: equal to a naive script, nothing unique is cut, and the result never depends on the way."""
+"""Repeated spans and lines equal those of a naive script, nothing unique is cut, and the result does not depend on how
+it is computed."""
 
 from __future__ import annotations
 
@@ -92,7 +93,7 @@ def naive(texts: Sequence[str], size: int, *, characters: bool = False) -> dict[
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "unit"), [(3, "words"), (20, "words"), (12, "characters"), (70, "characters")])
-def test_what_a_naive_script_cuts_is_cut(tmp_path: Path, size: int, unit: str) -> None:
+def test_the_same_parts_are_cut_as_by_a_naive_script(tmp_path: Path, size: int, unit: str) -> None:
     texts = documents(size)
     work = SubstringDedup(
         paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), keep=["first"], partitions=3, **{unit: size}
@@ -104,7 +105,7 @@ def test_what_a_naive_script_cuts_is_cut(tmp_path: Path, size: int, unit: str) -
 
 
 @pytest.mark.slow
-def test_the_table_says_what_was_cut_and_where_it_stands(tmp_path: Path) -> None:
+def test_the_table_says_what_was_cut_and_where_it_stays(tmp_path: Path) -> None:
     passage = " ".join(f"p{n}" for n in range(12))
     texts = [f"one two {passage} three", f"Other, words: {passage.upper()}! And more.", "nothing of it"]
     work = SubstringDedup(paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), words=10, keep=["first"])
@@ -123,7 +124,7 @@ def test_the_table_says_what_was_cut_and_where_it_stands(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_result_hangs_on_no_file_piece_or_worker(tmp_path: Path) -> None:
+def test_the_result_does_not_depend_on_files_pieces_or_workers(tmp_path: Path) -> None:
     texts = documents(3, 40)
     found = []
     for number, (files, partitions, workers) in enumerate([(1, 1, 0), (5, 7, 2)]):
@@ -154,7 +155,7 @@ def test_documents_are_dropped_or_marked_by_their_share(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("characters", [False, True])
-def test_equal_runs_choose_an_equal_anchor(characters: bool) -> None:
+def test_equal_runs_have_equal_anchors(characters: bool) -> None:
     texts = pa.chunked_array(
         [documents(1) + documents(1, 20) + ["a b a b a b a b a b", "東京都に住む東京都に住む", ""]]
     )
@@ -172,7 +173,7 @@ def test_equal_runs_choose_an_equal_anchor(characters: bool) -> None:
         assert len(offsets) > (20 if characters or size < 60 else -1)
 
 
-def test_characters_are_counted_as_words_are_compared() -> None:
+def test_characters_are_counted_in_the_compared_form_of_words() -> None:
     texts = pa.chunked_array([["One,  TWO -- three", "東京 x", "Straße e\u0301te"]])
     measured = Measured.of(texts, characters=True)
     words = np.split(measured.ends - measured.starts, measured.words.offsets[1:-1])
@@ -186,7 +187,7 @@ def test_characters_are_counted_as_words_are_compared() -> None:
 TEXT = "First line here.\nSecond line there.\n\n  Third line, indented.  \nLast. And more! Then this? End"
 
 
-def test_units_of_a_text() -> None:
+def test_a_text_is_divided_into_units() -> None:
     def pieces(unit: str) -> list[str]:
         return [TEXT[start:end] for start, end in units_of(TEXT, unit, 1)]  # type: ignore[arg-type]
 
@@ -206,7 +207,7 @@ def test_units_of_a_text() -> None:
 
 
 @pytest.mark.slow
-def test_lines_that_stand_elsewhere_are_cut(tmp_path: Path) -> None:
+def test_lines_that_stay_elsewhere_are_cut(tmp_path: Path) -> None:
     footer = "All rights reserved by the publisher of this page."
     texts = [f"Page {n} says this and that, at some length.\n{footer}\nshort\n" for n in range(4)]
     texts.append(footer)
@@ -220,7 +221,7 @@ def test_lines_that_stand_elsewhere_are_cut(tmp_path: Path) -> None:
 
 
 def of_a_pool(documents: int) -> list[str]:
-    """Texts of lines, a fifth of which come from a pool that all share."""
+    """Texts made of lines; a fifth of the lines come from a common pool."""
     rng = random.Random(1)
     pool = [f"This is line number {n} of the pool" for n in range(150)]
     return [
@@ -240,7 +241,7 @@ def once(run: Path, step: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_filter_changes_what_is_compared_and_nothing_else(tmp_path: Path) -> None:
+def test_a_filter_changes_only_what_is_compared(tmp_path: Path) -> None:
     data = write(tmp_path / "in", of_a_pool(200), 4)
     found = []
     for number, (rate, partitions) in enumerate([(None, 3), (0.05, 3), (0.5, 1)]):
@@ -254,7 +255,7 @@ def test_a_filter_changes_what_is_compared_and_nothing_else(tmp_path: Path) -> N
     assert 0.4 < once(tmp_path / "run2", "repeats") / single < 0.6
 
 
-def test_a_filter_holds_its_keys_and_the_stated_share_of_others() -> None:
+def test_a_bloom_filter_contains_its_keys_and_the_stated_share_of_others() -> None:
     rng = np.random.default_rng(0)
     keys = np.unique(rng.integers(0, 1 << 64, 20_000, dtype=np.uint64)) >> np.uint64(3)  # as in one partition of eight
     others = rng.integers(0, 1 << 61, 200_000, dtype=np.uint64)
@@ -269,7 +270,7 @@ def test_a_filter_holds_its_keys_and_the_stated_share_of_others() -> None:
 
 
 @pytest.mark.slow
-def test_lines_without_a_letter_are_no_copies_of_one_another(tmp_path: Path) -> None:
+def test_lines_without_letters_are_not_copies_of_one_another(tmp_path: Path) -> None:
     texts = ["-" * 30, "=" * 30, "-" * 30]
     data = write(tmp_path / "in", texts, 1)
     for normalize, left in ((True, 3), (False, 2)):
@@ -289,7 +290,7 @@ def test_spans_of_three_sentences_are_cut_as_one(tmp_path: Path) -> None:
     assert read(tmp_path / "out") == {"d0": texts[0], "d1": "Something else here. Another end."}
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_meaningless_parameters_are_refused() -> None:
     with pytest.raises(UsageError, match="mode 'drop' needs max_share"):
         SubstringDedup(paths="x", path="y", mode="drop")
     with pytest.raises(UsageError, match="unit must be one of line, paragraph, three_sentences, not 'word'"):
@@ -304,7 +305,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("texts", [[], ["", ""], ["one"], ["", "word", "another word"]])
-def test_an_input_with_nothing_to_find_stays_as_it_is(tmp_path: Path, texts: list[str]) -> None:
+def test_an_input_without_repeats_is_unchanged(tmp_path: Path, texts: list[str]) -> None:
     data = write(tmp_path / "in", texts, files=1)
     for number, kind in enumerate((SubstringDedup, LineDedup, FuzzyDedup)):
         kind(paths=data, path=str(tmp_path / f"out{number}")).run(HERE, run_dir=str(tmp_path / f"run{number}"))
@@ -327,7 +328,7 @@ def test_a_file_that_changes_between_two_readings_is_refused(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", [SubstringDedup, LineDedup])
-def test_texts_among_other_values_are_cut_and_the_others_stay(tmp_path: Path, work: type) -> None:
+def test_texts_among_other_values_are_cut_and_other_values_stay(tmp_path: Path, work: type) -> None:
     passage = " ".join(f"p{n}" for n in range(60))
     texts = [passage, 5, [passage], {"a": passage}, None, f"{passage}\nthe end", passage]
     folder = tmp_path / "in"
@@ -341,7 +342,7 @@ def test_texts_among_other_values_are_cut_and_the_others_stay(tmp_path: Path, wo
     assert summary.rows_dropped == 1
     spans = [row for path in (tmp_path / "run/spans").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     assert [(row["id"], row["witness_id"]) for row in spans] == [("5", "d0"), ("d6", "d0")]
-    # The rows that are dropped are written where they are asked for.
+    # Dropped rows are written if requested.
     dropped = [json.loads(line) for path in (tmp_path / "dropped").rglob("*.jsonl") for line in path.open()]
     assert [row["id"] for row in dropped] == ["d6"]
 
@@ -352,5 +353,5 @@ def test_a_column_without_any_text_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "a.jsonl").write_text('{"id": 1, "text": 5}\n')
     for work in (SubstringDedup, LineDedup, FuzzyDedup):
-        with pytest.raises(UsageError, match="the column 'text' holds no text in any file"):
+        with pytest.raises(UsageError, match="the column 'text' contains no text in any file"):
             work(paths=str(folder), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / work.__name__))

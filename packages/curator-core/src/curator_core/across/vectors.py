@@ -19,12 +19,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import JSON, values_of
 from curator_core.errors import UsageError
 
 type Vectors = NDArray[np.float32]
 
+_LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
-_BLOCK = 256  # rows at a time that stay in the cache
+_BLOCK = 256  # as many rows as fit in the cache
 
 
 def vectors_of(
@@ -34,6 +36,8 @@ def vectors_of(
 
     A null, a vector of zeros, and one with a null, NaN or infinity have no direction, so these rows have no vector.
     """
+    if values.type == JSON:
+        values, _ = lists_in(values)
     kind = values.type
     if pa.types.is_null(kind):
         return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
@@ -67,6 +71,25 @@ def vectors_of(
         part = slice(start, start + _BLOCK)
         good[part] = _unit(found[part], made[part], memory)
     return (made, there) if good.all() else (made[good], there[good])
+
+
+def lists_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
+    """A column of JSON as lists of numbers, null where a value is something else; and the rows of those values."""
+    values = values_of(column)
+    found = [_numbers(value) for value in values]
+    others = [
+        row for row, (value, made) in enumerate(zip(values, found, strict=True)) if made is None and value is not None
+    ]
+    return pa.chunked_array([array(found, pa.list_(pa.float64()))]), others
+
+
+def _numbers(value: Any) -> list[float | None] | None:
+    if not isinstance(value, list) or not all(
+        number is None or (isinstance(number, int | float) and not isinstance(number, bool)) for number in value
+    ):
+        return None
+    # No vector has a number that float32 cannot hold, such as an integer of forty digits.
+    return [None if number is None or abs(number) > _LARGEST else float(number) for number in value]
 
 
 def _unit(block: Vectors, made: Vectors, memory: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -160,7 +183,9 @@ class Whole:
 
 
 def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
-    """The whole numbers of vectors that lie in pieces, ``rows`` vectors at a time, in memory that the next block uses again."""
+    """The whole numbers of vectors that are in several pieces, ``rows`` vectors at a time; the next block overwrites
+    the memory.
+    """
     left = sum(map(len, pieces))
     if not left:
         return
@@ -207,14 +232,15 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
 
 
 def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors") -> list[Vectors]:
-    """The same in the pieces in which they lie, without a copy."""
+    """Like `unpacked`, but in pieces and without a copy."""
     parts, sizes = [], set()
     for chunk in column.chunks:
         if not len(chunk):
             continue
         _, bounds, data = chunk.buffers()
         offsets = np.frombuffer(bounds, np.int64, len(chunk) + 1, chunk.offset * 8)
-        sizes |= set(np.unique(np.diff(offsets)).tolist())
+        widths = np.diff(offsets)
+        sizes |= {int(widths.min()), int(widths.max())}
         if len(sizes) > 1:
             raise two_lengths(what, (min(sizes) // 4, ""), (max(sizes) // 4, ""))
         numbers = np.frombuffer(data, "<f4", int(offsets[-1] - offsets[0]) // 4, int(offsets[0]))
@@ -223,11 +249,12 @@ def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors"
 
 
 def two_lengths(what: str, one: tuple[int, str], other: tuple[int, str]) -> UsageError:
-    """The error for vectors of different lengths; each is given with the name of a row that has it, if that is at hand."""
+    """The error for vectors of different lengths; each length comes with the name of a row that has it, if known."""
     (size, name), (other_size, other_name) = one, other
     return UsageError(
-        f"{what} must hold vectors of one length, and holds some of {size} numbers{f' ({name})' if name else ''} and some of "
-        f"{other_size}{f' ({other_name})' if other_name else ''}: they come from two models; keep those of one"
+        f"{what} must hold vectors of one length, but holds some of {size} "
+        f"numbers{f' ({name})' if name else ''} and some of "
+        f"{other_size}{f' ({other_name})' if other_name else ''}: they come from two models; keep those of one model"
     )
 
 

@@ -17,7 +17,7 @@ from curator_core.formatting import beginning, count, is_binary
 @click.option("--json", "as_json", is_flag=True, help="Print report.json, all numbers of the page.")
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
-    from curator_core.cli.summary import so_far_text, summary_text  # these import pyarrow
+    from curator_core.cli.summary import headline, so_far_text, summary_text  # these import pyarrow
     from curator_core.running.directory import RunDirectory
     from curator_core.running.log import write_log
     from curator_core.running.report import write_report
@@ -41,10 +41,15 @@ def report_command(run_dir: str, as_json: bool) -> None:
             click.echo("complete work is kept: continue with --resume")
     else:
         for step, place in (steps or {"": run_dir}).items():
-            if RunDirectory(place).exists():
-                if step:
-                    click.echo(f"step {step}")
-                click.echo(so_far_text(so_far(place).as_dict()))
+            inner = RunDirectory(place).read_json("run.json") if steps else None
+            if inner is not None and "summary" in inner:
+                click.echo(f"step {step}: {headline(inner['summary']).partition(': ')[2]}")
+            elif RunDirectory(place).exists():
+                click.echo(
+                    f"step {step}, {so_far_text(so_far(place).as_dict())}"
+                    if step
+                    else so_far_text(so_far(place).as_dict())
+                )
     click.echo(f"report: {path}")
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.rejects import RejectGroup, group_rejects
 from curator_core.accounts.seen import Seen, data_uri, read_seen
@@ -24,6 +25,7 @@ from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.duplicates import duplicates_of
 from curator_core.running.embedding_map import map_of
+from curator_core.running.listing import ListedRun, read_run
 from curator_core.running.repeats import repeats_of
 from curator_core.running.so_far import settled, so_far
 from curator_core.running.steps import counting_folder, pipelines_in, workflows_in
@@ -80,6 +82,7 @@ def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]
         configuration=str(command.get("file") or ""),
         run_dir=directory.url,
         step=step,
+        steps=[_step_so_far(part, directory.url) for part in read_run(run_dir).steps] if unfinished and steps else [],
         duplicates=next(filter(None, map(duplicates_of, folders)), None),
         repeats=next(filter(None, map(repeats_of, folders)), None),
         problems=[problem] if problem else [],
@@ -97,6 +100,7 @@ def make_numbers(
     configuration: str = "",
     run_dir: str = "",
     step: str = "",
+    steps: Sequence[Mapping[str, Any]] = (),
     duplicates: Mapping[str, Any] | None = None,
     repeats: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
@@ -151,12 +155,12 @@ def make_numbers(
         "plan": {"text": str(plan.get("text") or "\n".join(summary.get("decisions") or ())), "groups": _groups(plan)},
         "plans": summary.get("plans") or [],
         "outputs": record.get("outputs") or {},
-        "steps": summary.get("steps") or [],
+        "steps": summary.get("steps") or list(steps),
     }
     work = work_of(times, [stage["name"] for stage in stages], None if found["steps"] else found["started"])
     found["time"] = _time(found, summary, last, work, step)
     found["alarms"] = alarms_of(found)
-    # Samples are plain as they were read, and they are most of all that there is.
+    # Samples are plain values already, and they make up most of the content.
     samples = [stage["samples"] for stage in stages]
     plain: dict[str, Any] = _plain({**found, "stages": [{**stage, "samples": []} for stage in stages]})
     for stage, mine in zip(plain["stages"], samples, strict=True):
@@ -173,6 +177,18 @@ def _counting(run_dir: str, steps: Mapping[str, str]) -> tuple[str, str]:
         place = deeper
     found = next((name for name, folder in steps.items() if folder == place), None)
     return (found, place) if found else list(steps.items())[-1] if steps else ("", run_dir)
+
+
+def _step_so_far(step: ListedRun, above: str) -> dict[str, Any]:
+    """A step of a workflow that has not ended, in the form that its summary has."""
+    return {
+        "name": step.name,
+        "state": step.state,
+        "folder": storage.relative(step.folder, above),
+        "complete_before": False,
+        **{key: getattr(step, key) for key in ("sources", "rows_in", "rows_out", "seconds")},
+        "steps": [_step_so_far(part, step.folder) for part in step.steps],
+    }
 
 
 def _seen(place: str, accounts: Accounts | None) -> tuple[Seen, str]:
@@ -409,10 +425,10 @@ def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> di
 
 
 def _of_steps(steps: Sequence[Mapping[str, Any]], wall: float | None, shown: str) -> str:
-    """Which step of a workflow takes most of the time."""
-    if not steps or not wall:
+    """A sentence about the step of a workflow that takes the most time."""
+    if not wall or not any(step["seconds"] for step in steps):
         return ""
-    slowest = max(steps, key=lambda step: (step["seconds"], step["name"]))
+    slowest = max(steps, key=lambda step: (step["seconds"] or 0.0, step["name"]))
     return (
         f"Step {printable(slowest['name'])} takes the most time: {duration(slowest['seconds'])} of {duration(wall)} "
         f"({percent(slowest['seconds'], wall)}). The stages below are those of step {printable(shown or steps[-1]['name'])}; "

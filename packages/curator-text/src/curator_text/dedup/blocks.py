@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator_text.dedup.compare import Decisions, Rule, decide
-from curator_text.dedup.texts_in_order import TextsInOrder
-from curator_text.dedup.words import Words, joined, taken
+from curator_text.dedup.texts_in_order import HashSets, TextsInOrder
+from curator_text.dedup.words import Hashes, Words, joined, shingles_of, taken
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 # How many words are compared at once; each takes about fifty bytes.
 BLOCK_WORDS = 1 << 22
+# A block that has less than this part of another one's words is small beside it.
+_SMALL = 16
 
 # A function that gets the words of some texts, the indices of removed documents and of their witnesses among these
 # texts, and the rows of the removed documents.
@@ -34,6 +36,7 @@ def decide_in_blocks(
     among_new: bool = True,
     block_words: int = BLOCK_WORDS,
     report: Report | None = None,
+    folder: str | None = None,
 ) -> Decisions:
     """The decisions of `compare.decide` about documents that come group by group and in order of preference.
 
@@ -41,7 +44,7 @@ def decide_in_blocks(
     compared with each earlier block of documents that stay, in order, and then the rest among themselves. So the first
     document that meets the rule is the witness, as if all documents were compared at once. ``old`` documents come first
     in their group; see `compare.decide`. ``report`` is called for each removal while the words of both documents are in
-    memory.
+    memory. ``folder`` is for temporary files.
     """
     count = len(texts.counts)
     old = np.zeros(count, np.bool_) if old is None else old
@@ -52,7 +55,7 @@ def decide_in_blocks(
         np.full(count, -1),
         np.zeros(count, np.int64),
     )
-    work = _Work(texts, old, among_new, rule, size, block_words, made, report)
+    work = _Work(texts, old, among_new, rule, size, block_words, made, report, folder)
     ends = np.append(0, np.cumsum(texts.counts))
     heads = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if count else np.zeros(0, np.int64)
     edges = np.append(heads, count)
@@ -80,6 +83,7 @@ class _Work:
     block_words: int
     made: Decisions
     report: Report | None
+    folder: str | None
 
     def decide(self, rows: Ints, words: Words, groups: NDArray[np.uint64]) -> None:
         """Decide about whole groups, or about the rest of a group after comparisons with all earlier documents that
@@ -93,37 +97,46 @@ class _Work:
         """Decide about a group that is too large to be decided at once."""
         counts, most = self.texts.counts, self.block_words // 2
         stay: list[Ints] = []  # blocks of documents that stay, in order
-        for block in self._blocks(rows, most):
-            left, words = block, self.texts.taken(block)
-            for before in stay:
-                self._against(before, left, words)
-                rest = np.flatnonzero(self.made.witness[left] < 0)
-                if len(rest) < len(left):
-                    left, words = left[rest], taken(words, rest)
-                if not len(left):
-                    break
-            if not len(left):
-                continue
-            self.decide(left, words, np.zeros(len(left), np.uint64))
-            kept = left[self.made.witness[left] < 0]
-            kept = kept[counts[kept] > 0]
-            if not self.among_new:
-                kept = kept[self.old[kept]]  # only old documents are witnesses
-            if not len(kept):
-                continue
-            # Join small blocks of documents that stay into one, so that fewer comparisons are needed.
-            if stay and counts[stay[-1]].sum() + counts[kept].sum() <= most:
-                stay[-1] = np.concatenate([stay[-1], kept])
-            else:
-                stay.append(kept)
+        with HashSets(self.folder) as shingles:  # the shingles of each of these blocks
+            for block in self._blocks(rows, most):
+                kept = self._decide_block(block, stay, shingles)
+                if not len(kept):
+                    continue
+                # Join small blocks of documents that stay into one, so that fewer comparisons are needed.
+                together = bool(stay) and int(counts[stay[-1]].sum() + counts[kept].sum()) <= most
+                if together:
+                    stay[-1] = np.concatenate([stay[-1], kept])
+                else:
+                    stay.append(kept)
+                shingles.add(shingles_of(self.texts.taken(kept), size=self.size).hashes, to_last=together)
+
+    def _decide_block(self, block: Ints, stay: list[Ints], shingles: HashSets) -> Ints:
+        """Decide about a block, and return the documents of it that may be witnesses of later ones."""
+        left, words = block, self.texts.taken(block)
+        own: _Distinct | None = None
+        for number, before in enumerate(stay):
+            maybe = (self.made.witness[block] < 0) & ~self.old[block]
+            # A witness has most of a document's shingles, so all documents of its block together have as many. If the
+            # block is small, a comparison is cheaper.
+            if _SMALL * self.texts.counts[before].sum() >= len(words.hashes):
+                own = own or _Distinct.of(words, self.size)
+                maybe &= own.among(shingles[number]) >= self.rule.least_shared(np.maximum(own.counts, 1))
+            if maybe.any():
+                asked = np.flatnonzero(maybe)
+                self._against(before, block[asked], taken(words, asked))
+        if stay:
+            rest = np.flatnonzero(self.made.witness[block] < 0)
+            left, words = block[rest], taken(words, rest)
+        if not len(left):
+            return left
+        self.decide(left, words, np.zeros(len(left), np.uint64))
+        kept = left[self.made.witness[left] < 0]
+        kept = kept[self.texts.counts[kept] > 0]
+        # Without `among_new`, only old documents are witnesses.
+        return kept if self.among_new else kept[self.old[kept]]
 
     def _against(self, before: Ints, left: Ints, words: Words) -> None:
         """Compare documents with some earlier ones that stay."""
-        asked = np.flatnonzero(~self.old[left])  # old documents stay
-        if len(asked) < len(left):
-            left, words = left[asked], taken(words, asked)
-        if not len(left):
-            return
         both = joined([self.texts.taken(before), words])
         stays = np.arange(len(both)) < len(before)
         found = decide(
@@ -155,4 +168,31 @@ class _Work:
             stop = max(int(np.searchsorted(ends, before + most, "right")), start + 1)
             found.append(rows[start:stop])
             start = stop
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Distinct:
+    """The distinct shingles of some texts, sorted, with the text of each, and how many each text has."""
+
+    hashes: Hashes
+    owners: Ints
+    counts: Ints
+
+    @classmethod
+    def of(cls, words: Words, size: int) -> _Distinct:
+        shingles = shingles_of(words, size=size)
+        owners = np.repeat(np.arange(len(words)), shingles.counts)
+        order = np.lexsort((owners, shingles.hashes))
+        hashes, owners = shingles.hashes[order], owners[order]
+        new = np.ones(len(hashes), np.bool_)
+        new[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+        hashes, owners = hashes[new], owners[new]
+        return cls(hashes, owners, np.bincount(owners, minlength=len(words)))
+
+    def among(self, others: Hashes) -> Ints:
+        """How many shingles of each text are among these, which are sorted and distinct."""
+        at = np.searchsorted(others, self.hashes)
+        hit = others[np.minimum(at, len(others) - 1)] == self.hashes
+        found: Ints = np.bincount(self.owners[hit], minlength=len(self.counts))
         return found

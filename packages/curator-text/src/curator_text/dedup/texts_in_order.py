@@ -1,4 +1,4 @@
-"""Gives the words of texts by their place in an order, from memory or, if they do not fit, from a temporary file."""
+"""Returns the words of texts by their place in an order, from memory or, if they do not fit, from a temporary file."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from curator_core.arrow.arrays import distinct
 from curator_core.errors import OutputError
 from curator_text.dedup.words import Hashes, Ints, Kind, Words, joined, taken
 
-# Words that are sorted into their order at once, and how many words that nobody asked for are read rather than passed
-# over.
+# How many words are sorted into their order at once, and up to how many unneeded words are read instead of skipped.
 LOT_WORDS = 1 << 21
 _GAP = 1 << 9
 
 
 class TextsInOrder(Protocol):
-    """Texts in an order: the number of words of each, and the words of some of them."""
+    """Texts in an order. It has the number of words of each text, and returns the words of requested texts."""
 
     counts: Ints
 
     def taken(self, rows: Ints) -> Words:
-        """The words of the texts at these places, which rise."""
+        """The words of the texts at these places, which must be in rising order."""
 
 
 class HeldTexts:
@@ -41,9 +41,9 @@ class HeldTexts:
 class StoredTexts:
     """Texts in a temporary file without a name, in order.
 
-    Their number of words is given first, so each lot of the order has its place in the file. `write` takes texts in any
-    order and appends them to their lots, and `settle` sorts each lot. So everything is written twice and read once,
-    whatever the number of texts, and at most one lot is in memory. The file is in ``folder``, and gone when it is
+    The numbers of words are known first, so each lot of the order has its place in the file. `write` takes texts in any
+    order and appends them to their lots, and `settle` sorts each lot. So all words are written twice and read once,
+    whatever the number of texts, and at most one lot is in memory. The file is in ``folder``; it disappears when it is
     closed or the process ends.
     """
 
@@ -133,15 +133,65 @@ class StoredTexts:
 
     def _file(self) -> BinaryIO:
         try:
-            return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
+            return _temporary(self._folder)
         except OSError as error:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"the words of a large group, {8 * int(self._offsets[-1])} bytes, cannot be stored in a temporary file in "
-            f"{self._folder or tempfile.gettempdir()!r}: {error.strerror or error}; free some space there"
-        )
+        return _not_stored(f"{8 * int(self._offsets[-1])} bytes", self._folder, error)
+
+
+class HashSets:
+    """Sets of hashes, sorted: the last one in memory, those before it in a temporary file without a name."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._last: Hashes | None = None
+        self._stops = [0]
+        self._file: BinaryIO | None = None
+
+    def add(self, hashes: Hashes, *, to_last: bool) -> None:
+        """Begin a set, or add to the last one."""
+        if to_last and self._last is not None:
+            hashes = np.concatenate([self._last, hashes])
+        elif self._last is not None:
+            try:
+                if self._file is None:
+                    self._file = _temporary(self._folder)
+                self._file.seek(8 * self._stops[-1])
+                self._file.write(_bytes(self._last))
+                self._file.flush()
+            except OSError as error:
+                raise _not_stored(f"{self._last.nbytes} bytes of shingles", self._folder, error) from error
+            self._stops.append(self._stops[-1] + len(self._last))
+        self._last = distinct(hashes)
+
+    def __getitem__(self, number: int) -> Hashes:
+        if number == len(self._stops) - 1:
+            assert self._last is not None
+            return self._last
+        assert self._file is not None
+        self._file.seek(8 * self._stops[number])
+        found: Hashes = np.fromfile(self._file, np.uint64, self._stops[number + 1] - self._stops[number])
+        return found
+
+    def __enter__(self) -> HashSets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _temporary(folder: str | None) -> BinaryIO:
+    return cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
+
+
+def _not_stored(what: str, folder: str | None, error: OSError) -> OutputError:
+    return OutputError(
+        f"a large group of documents, {what}, cannot be stored in a temporary file in "
+        f"{folder or tempfile.gettempdir()!r}: {error.strerror or error}; free some space there"
+    )
 
 
 def _bytes(values: NDArray[Any]) -> memoryview:

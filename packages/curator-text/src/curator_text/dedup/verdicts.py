@@ -25,7 +25,7 @@ from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrd
 from curator_text.dedup.words import Bools, Ints, Kind, Words, joined, shingles_of, taken
 
 _WORDS = ["words", "marks"]
-# How many words and numbers of sketches are in memory while shared keys are counted.
+# How many words and sketch numbers are in memory while shared keys are counted.
 _SKETCHED = 1 << 20
 
 
@@ -110,8 +110,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     def _stored(self, task: FileGroupTask, whole: Ints, counts: Ints) -> StoredTexts:
         """The words of these rows in a temporary file."""
         storage.make_folder(self.path)
-        folder = storage.local_path(self.path) if storage.is_local(self.path) else None
-        texts = StoredTexts(counts[whole], folder, max(self.memory_words // 2, 1), kind=self.unit)
+        texts = StoredTexts(counts[whole], self._folder(), max(self.memory_words // 2, 1), kind=self.unit)
         places = np.full(len(counts), -1)
         places[whole] = np.arange(len(whole))
         first = 0
@@ -122,6 +121,10 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             first += table.num_rows
         texts.settle()
         return texts
+
+    def _folder(self) -> str | None:
+        """Where temporary files are, None for the usual place."""
+        return storage.local_path(self.path) if storage.is_local(self.path) else None
 
     def _decided(self, texts: TextsInOrder, groups: NDArray[np.uint64], old: Bools) -> tuple[Decisions, Ints]:
         """The decisions about documents, and the number of keys that each removed document shares with its witness."""
@@ -139,6 +142,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             among_new=self.against != "index",
             block_words=self.memory_words,
             report=count,
+            folder=self._folder(),
         )
         return found, shared
 
@@ -200,7 +204,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
 
 
 def _words(lists: pa.Table, kind: Kind) -> Words:
-    """The words or characters of all rows; their marks are null for rows in which none is marked."""
+    """The words or characters of all rows. The marks of a row are null if none of its words is marked."""
     hashes, offsets = _flat(lists["words"])
     marks = lists["marks"]
     if marks.null_count == len(marks):

@@ -42,7 +42,9 @@ def parse_line(raw: bytes) -> dict[str, Any]:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadLine("broken JSON", f"{error.msg} at character {error.pos}{_array_hint(text)}") from None
+        raise BadLine(
+            "broken JSON", f"{error.msg.removesuffix(' at')} at character {error.pos}{_array_hint(text)}"
+        ) from None
     except ValueError as error:  # integers of thousands of digits
         raise BadLine("number out of range", str(error)) from None
     if not isinstance(value, dict):

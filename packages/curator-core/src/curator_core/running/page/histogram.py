@@ -21,7 +21,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 12, 12, 26, 24
 _BARS = 60
 # The highest number of stops of a handle; there are not many more pixels.
 _STOPS = 300
-# What one row does, and several do, in a filter and in a stage that only marks rows.
+# The verbs for one row and for several rows, in a filter and in a stage that only marks rows.
 _STAY = ("stays", "stay")
 _VERBS = {"annotate": ("passes", "pass")}
 

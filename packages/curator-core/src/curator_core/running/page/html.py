@@ -216,12 +216,12 @@ def _step_rows(steps: Sequence[Mapping[str, Any]], above: str, folder: str) -> I
         if step["complete_before"]:
             state = "complete before"
         place = f"{folder}{step['folder']}/"
-        time = "" if step["complete_before"] else formatting.duration(step["seconds"])
+        time = "" if step["complete_before"] or step["seconds"] is None else formatting.duration(step["seconds"])
         link = f'<a href="{escape(quote(place))}report.html">{escape(step["name"])}</a>'
         yield (
             f'<tr><th scope="row">{above}{number} {link}</th>{_cell("", state, "name")}'
-            f"{_cell('sources', f'{step["sources"]:,}')}{_cell('rows in', f'{step["rows_in"]:,}')}"
-            f"{_cell('rows out', f'{step["rows_out"]:,}')}{_cell('time', time)}</tr>"
+            f"{_cell('sources', _known(step['sources']))}{_cell('rows in', _known(step['rows_in']))}"
+            f"{_cell('rows out', _known(step['rows_out']))}{_cell('time', time)}</tr>"
         )
         yield from _step_rows(step["steps"], f"{above}{number}.", place)
 
@@ -511,11 +511,19 @@ def _where(sample: Mapping[str, Any]) -> str:
     parts.append(f"{file}, {position}" if position else file or f"task {sample['task']}, row {sample['row'] + 1}")
     command = ""
     if source and position:
-        command = shlex.join(["curate", "show", f"{source}:{position.removeprefix('line ').removeprefix('row ')}"])
+        command = _show_place(source, position)
     elif source and name is not None:
         command = shlex.join(["curate", "show", source, name])
-    copy = f'<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>' if command else ""
+    copy = f"<br>{_to_copy(command)}" if command else ""
     return f'<div class="where">{escape(", ".join(part for part in parts if part))}{copy}</div>'
+
+
+def _show_place(source: str, position: str) -> str:
+    return shlex.join(["curate", "show", f"{source}:{position.removeprefix('line ').removeprefix('row ')}"])
+
+
+def _to_copy(command: str) -> str:
+    return f'<code>{escape(command)}</code><button class="copy" type="button">copy</button>'
 
 
 # Sources, rejects, duplicates -----------------------------------------------------------------------------------------
@@ -610,16 +618,20 @@ def _rejects(groups: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _reject(example: Mapping[str, Any]) -> str:
-    where = str(example.get("source") or example.get("task") or "")
-    if example.get("position"):
-        where += f":{example['position']}"
+    source, position = str(example.get("source") or ""), str(example.get("position") or "")
+    where = source or str(example.get("task") or "")
+    if position:
+        where += f":{position}"
     raw = example.get("raw")
     text = formatting.beginning(raw.encode("utf-8", "surrogatepass"), _EXAMPLE_CHARACTERS) if raw else ""
     shown_raw = f"<pre>{escape(text)}</pre>" if text else ""
     message = escape(str(example.get("message") or "").strip())
     if "\n" in message:  # a traceback
         message = f"<pre>{message}</pre>"
-    return f"<code>{escape(where)}</code> {message}{shown_raw}"
+    # A quarantined task has no place of its own in a file.
+    named = source and position and not position.startswith("task ")
+    command = f"<br>{_to_copy(_show_place(source, position))}" if named else ""
+    return f"<code>{escape(where)}</code> {message}{command}{shown_raw}"
 
 
 def _duplicates(numbers: Mapping[str, Any]) -> str:
@@ -689,7 +701,7 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
             ("similarity", f"a similarity of {(entry['similarity'] or 0):.4f}"),
             ("new_words", f"at most {entry['new_words']} new words in 25"),
         )
-        if entry[key] is not None and entry["rule"] != "exact"  # of an exact copy they are all 1
+        if entry[key] is not None and entry["rule"] != "exact"  # for an exact copy all figures are 1
     ]
     witness = _document(entry, "witness_")
     said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
@@ -706,7 +718,7 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
     )
     texts = f'<div class="sides">{texts}</div>' if texts else ""
     texts += f'<div class="sides pictures">{pictures}</div>' if pictures else ""
-    return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>{texts}'
+    return f"{escape(said)}<br>{_to_copy(command)}{texts}"
 
 
 def _alone(text: str, only: Sequence[Sequence[int]]) -> str:
@@ -839,6 +851,10 @@ def _seconds(value: Any) -> str:
 def _width(part: float, whole: float) -> str:
     # The width is never zero: a single row of a million should still be visible.
     return f"{max(100 * part / whole, 0.4):.2f}%" if whole and part else "0"
+
+
+def _known(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
 def _blank(value: int) -> str:

@@ -21,8 +21,8 @@ _LEAST = 0.05
 
 
 def timeline(found: Mapping[str, Any], of: str = "the run") -> str:
-    """The lines of the workers since the start of the run, or of a part ``of`` it; empty if no worker has recorded its
-    times.
+    """The lines of the workers since the start of the run, or of the part that ``of`` names; empty if no worker has
+    recorded its times.
     """
     workers, begins = found["workers"], found["begins"]
     seconds = found["ends"] - begins
