@@ -46,14 +46,14 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 Sampling = Literal["top", "random"]
 Form = Literal["tuple", "triplet"]
 _VECTOR, _PASSAGE_VECTOR = "vector", "passage_vector"
-# Under this key a file says which rows of its batch are left out.
+# The metadata key under which a file lists the rows of its batch that are left out.
 _LACKING = b"curator.lacking"
 _NO_PAIR = "no vector or no text"
 type _Places = Sequence[tuple[Manifest, int]]
 
 # The number of queries and of passages in a block; their products take 32 MiB.
 _QUERIES, _PASSAGES = 512, 1 << 14
-# The memory for pairs and the nearest passages of each; all passages are read once for as many pairs as fit.
+# The memory for pairs and their nearest passages. All passages are read once for as many pairs as fit in it.
 _HELD_BYTES = 1 << 27
 _FOUND_BYTES = 48
 
@@ -199,14 +199,14 @@ def _summed(counts: Iterable[tuple[int, str]]) -> tuple[int, str]:
 
 
 def _lacking_in(record: FileRecord) -> Any:
-    """Which rows of its batch a file says are left out."""
+    """The rows of its batch that a file lists as left out."""
     with storage.open_input(record.path) as stream, pa.ipc.open_file(stream) as file:
         return json.loads(file.schema.metadata[_LACKING])
 
 
 @dataclass(kw_only=True)
 class MineParameters:
-    """Which passages are hard negatives of a query.
+    """The parameters that say which passages are hard negatives of a query.
 
     The passages that are not positives of the query are ranked from 1, the nearest; those from ``first_rank`` to
     ``last_rank`` are examined. The cosine of query and negative must be lower than that of query and positive by at
@@ -227,7 +227,7 @@ class MineParameters:
     scores: bool = False
 
     def check_mining(self) -> None:
-        """Raise `UsageError` where a value makes no sense."""
+        """Raise `UsageError` if a value makes no sense."""
         owner = type(self).__name__
         for name in ("negatives", "first_rank", "last_rank"):
             check_whole(f"{owner}.{name}", getattr(self, name))
@@ -337,7 +337,7 @@ class _Search:
 
 @dataclass(kw_only=True)
 class MineNegatives(MineParameters, MultipliesVectors, FanOut[FileGroupTask, DocumentBatch]):
-    """Finds hard negatives for the pairs of a partition among all in the folder ``passages``."""
+    """Finds hard negatives for the pairs of a partition among all passages in the folder ``passages``."""
 
     passages: str
 
