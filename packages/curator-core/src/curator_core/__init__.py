@@ -33,7 +33,7 @@ _HOME = {
     "FileRecord": "model.task",
     "GroupRunner": "worker.group",
     "GroupByKey": "across.by_key",
-    "Groups": "across.groups",
+    "Groups": "workflows.groups",
     "HardNegatives": "workflows.negatives",
     "Limit": "stages.sampling",
     "LocalExecutor": "executors.local",

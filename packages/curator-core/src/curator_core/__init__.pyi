@@ -5,7 +5,6 @@ from curator_core.across.apply import ApplyDecisions as ApplyDecisions
 from curator_core.across.by_key import GroupByKey as GroupByKey
 from curator_core.across.by_key import ShuffleReader as ShuffleReader
 from curator_core.across.by_key import ShuffleWriter as ShuffleWriter
-from curator_core.across.groups import Groups as Groups
 from curator_core.across.listed import DecisionsFromList as DecisionsFromList
 from curator_core.across.lookup import Lookup as Lookup
 from curator_core.across.shuffle import Partitions as Partitions
@@ -72,6 +71,7 @@ from curator_core.workflows.clusters import Clusters as Clusters
 from curator_core.workflows.exact import ExactDedup as ExactDedup
 from curator_core.workflows.fractions import QuantileBuckets as QuantileBuckets
 from curator_core.workflows.fractions import TopFraction as TopFraction
+from curator_core.workflows.groups import Groups as Groups
 from curator_core.workflows.negatives import HardNegatives as HardNegatives
 from curator_core.workflows.semantic import D4 as D4
 from curator_core.workflows.semantic import SemanticDedup as SemanticDedup

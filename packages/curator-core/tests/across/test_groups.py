@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core.across import groups
-from curator_core.across.groups import Groups, components, groups_of, stars
+from curator_core.across.groups import components, groups_of, stars
 from curator_core.errors import CuratorError, UsageError
 from curator_core.executors.local import LocalExecutor
 from curator_core.stages.files import parse_bytes
 from curator_core.testing.faults import ChaoticExecutor
+from curator_core.workflows import groups as groups_workflow
+from curator_core.workflows.groups import Groups
 
 HERE = LocalExecutor(workers=0)
 
@@ -149,7 +151,8 @@ def test_a_long_chain_and_a_large_star_become_one_group_in_rounds(tmp_path, shap
 
 @pytest.mark.slow
 def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tmp_path, monkeypatch):
-    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+    for module in (groups, groups_workflow):
+        monkeypatch.setattr(module, "PART_ROWS", 300)
     write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
     solved(tmp_path, 15_000)
     expected = files_of(tmp_path / "a" / "out")
@@ -165,7 +168,7 @@ def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tm
 KILLED = """
 import os, signal, sys
 from curator_core.across import groups
-from curator_core.across.groups import Groups
+from curator_core.workflows.groups import Groups
 from curator_core.executors.local import LocalExecutor
 from curator_core.stages.files import parse_bytes
 from curator_core.testing.faults import ChaoticExecutor
@@ -210,7 +213,8 @@ def test_folders_between_the_rounds_are_removed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["1MiB", 15_000])
 def test_a_batch_is_in_only_one_of_several_files(tmp_path, monkeypatch, memory):
-    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+    for module in (groups, groups_workflow):
+        monkeypatch.setattr(module, "PART_ROWS", 300)
     a, b = some_edges(5, 3000, 1200)
     write_edges(tmp_path / "edges", a, b)
     expected = naive([(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x != y])

@@ -427,7 +427,7 @@ def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
 
 
 def _check_names(table: pa.Table) -> None:
-    """Refuse columns whose names the index needs: their values would be lost from it silently."""
+    """Raise if a column has a name that the index needs, since its values would be lost silently."""
     taken = [name for name in (*_PLACES, SOURCE_SHARD, _START, _END) if name in table.column_names and name != SHARD]
     if taken:
         raise UsageError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from curator_core.across.decisions import Decisions
 from curator_core.cli import run_command
 
 
@@ -69,6 +70,23 @@ def test_a_document_that_was_not_removed_cannot_be_shown(
 
 
 @pytest.mark.slow
+def test_a_document_without_an_id_is_named_as_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        lines = [json.dumps({"text": text}) + "\n" for text in (f"only in {name}", TEXT)]
+        (tmp_path / "in" / f"{name}.jsonl").write_text("".join(lines))
+    run = tmp_path / "run"
+    arguments = ["--run-dir", str(run), "--workers", "0", "--quiet", "--keep", "first"]
+    assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
+    tables = Decisions.open(str(run / "decisions")).tables()
+    (row,) = [row for table in tables for row in table.to_pylist() if row["decision"] == "removed"]
+    assert row["row"] == 1
+    capsys.readouterr()
+    assert run_command(["dedup", "show", str(run), f"{row['source']}:1"]) == 0
+    assert "b.jsonl, row 2\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_collection_that_loses_nearly_everything_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in" / "good", {str(number): f"{TEXT} {number} {'x' * number}" for number in range(40)})
     write(tmp_path / "in" / "bad", {f"b{number}": "the same" for number in range(40)})
@@ -117,6 +135,9 @@ def test_a_dry_run_estimates_its_cost_and_writes_nothing(
         "  Jaccard    0.3   0.4   0.5   0.6   0.7   0.8   0.9\n  compared  0.06  0.23  0.56  0.88  0.99  1.00  1.00\n"
     )
     assert (curve in said) == (kind == "fuzzy")
+    if kind == "fuzzy":  # eight bytes for each character in place of each word
+        assert run_command([*command, "--json", "--unit", "characters"]) == 0
+        assert json.loads(capsys.readouterr().out)["disk"] > 2 * found["disk"]
     assert sorted(tmp_path.rglob("*")) == before
 
 

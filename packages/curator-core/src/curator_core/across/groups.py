@@ -1,28 +1,27 @@
-"""Which documents are connected by edges, even where the edges do not fit in memory?
+"""Which documents are connected by edges, even if the edges do not fit in memory?
 
 The input is a folder of Arrow files whose rows are edges: ``a`` and ``b``, two numbers of documents. A *group* is a set
 of documents that edges connect, and is named after the smallest number in it. The output lists the members of the
-groups by batch, so that a step that reads the sources again opens only what its batch needs (`groups_of`).
+groups by batch, so that a step that reads the sources again opens only the files that its batch needs (`groups_of`).
 
 Edges that fit in memory are solved by one task (`components`). More edges are reduced in rounds of two pipelines each
 over a shuffle of the edges (large star and small star, Kiveris et al., *Connected Components in MapReduce and Beyond*,
 2014):
 
-- *large star*: the larger neighbours of each node are tied to the smallest of all its neighbours and itself; - *small
-star*: each node and its smaller neighbours are tied to the smallest of them.
+- *large star*: the larger neighbours of each node are tied to the smallest of all its neighbours and itself;
+- *small star*: each node and its smaller neighbours are tied to the smallest of them.
 
 Neither separates documents that were connected, and each change moves an edge to a smaller number, so the rounds end. A
 task contracts its edges before it writes them: edges that connect the same documents within the task become a star
-around the smallest. As
-soon as the edges fit in memory, one task solves the rest. Otherwise the rounds end when one of them changes nothing.
-Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest;
+around the smallest. As soon as the edges fit in memory, one task solves the rest. Otherwise the rounds end when one of
+them changes nothing. Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest;
 the step that writes the members checks this for each document, and stops the run if it is not true.
 
 **Memory.** A task holds edges of 16 bytes: as much of a partition as fits in ``memory``/4, and its stars. A document
 with more neighbours than that is read twice, once to find the smallest neighbour and once to tie the others to it.
 Finding the components takes about ten times the bytes of the edges: 240 MiB in a worker by default, and 960 MiB in the
 task that solves the rest. So with 10⁹ documents that all have an edge, each round reads and
-writes 16 GB (large star: 32 GB) in partitions of 12 MiB, whatever the groups look like.
+writes 16 GB (large star: 32 GB) in partitions of 12 MiB, whatever the shape of the groups.
 """
 
 from __future__ import annotations
@@ -40,9 +39,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.roll import ROW_BITS
 from curator_core.across.shuffle import (
-    MOST_PARTITIONS,
     PLACE,
-    Partitions,
     Span,
     finish_partitioned,
     notes_of,
@@ -54,15 +51,11 @@ from curator_core.errors import AccountingError, CuratorError, UsageError
 from curator_core.model.lineage import child_id, source_id
 from curator_core.model.stage import FanOut, ProcessingStage, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
-from curator_core.pipeline import Pipeline
-from curator_core.stages.files import parse_bytes
-from curator_core.workflow import Step, Workflow
 
 MANIFEST = "_groups.json"
 
-_EDGE_BYTES = 16
-_LEAST_PARTITIONS = 16
-_PART_ROWS = 1 << 20
+EDGE_BYTES = 16
+PART_ROWS = 1 << 20
 _BATCH_ROWS = 1 << 16
 _SCHEMA = pa.schema([pa.field("number", pa.uint64(), nullable=False), pa.field("group", pa.uint64(), nullable=False)])
 
@@ -73,7 +66,8 @@ type Numbers = NDArray[np.uint64]
 
 
 def components(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
-    """Every number in an edge (``a[i]``, ``b[i]``), sorted, and the smallest number connected with each.
+    """All numbers in the edges (``a[i]``, ``b[i]``), sorted, and for each the smallest number that is connected with
+    it.
 
     Before it returns, it checks for all edges that both ends have the same smallest number, and that this is not larger
     than either end.
@@ -118,84 +112,6 @@ def stars(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
     return members[others], groups[others]
 
 
-# The workflow --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class Groups(Workflow):
-    """Writes to ``path`` the groups of documents that the edges in the folder ``edges`` connect.
-
-    Up to ``memory`` bytes of edges (16 bytes each) are solved by one task, which takes about ten times as much memory.
-    More edges are solved in rounds, whose tasks hold ``memory``/4 bytes of edges each. An edge from a document to
-    itself is left out. The result depends on the edges alone, whatever the memory and the number of workers.
-    """
-
-    edges: str
-    path: str
-    memory: int | str = "96MiB"
-    later = "if the edges do not fit into memory, rounds over them until one changes nothing or the rest fits"
-
-    def __post_init__(self) -> None:
-        for name in ("edges", "path"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value:
-                raise UsageError(f"Groups.{name} must be a folder or URL, not {value!r}")
-        parse_bytes(self.memory, "Groups.memory")
-
-    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
-        memory = parse_bytes(self.memory, "Groups.memory")
-        # The plan is made before the edges exist.
-        size = sum(file.size for file in _edge_files(self.edges)) if storage.exists(self.edges) else 0
-        if size <= memory:
-            yield Pipeline([AllEdges(path=self.edges), SolveGroups(path=self.path)], name="groups")
-            return
-        share = max(_EDGE_BYTES, memory // 4)
-        partitions = min(MOST_PARTITIONS, max(_LEAST_PARTITIONS, -(-2 * size // share)))
-        before = self.edges
-        notes = storage.join(work_dir, "notes")
-
-        def written(name: str, both: bool) -> WriteEdges:
-            report = storage.join(notes, f"{name}.json")
-            return WriteEdges(path=storage.join(work_dir, name), partitions=partitions, both_ways=both, notes=report)
-
-        # The files in `notes` stay when folders are freed, so that a resumed run has the same steps.
-        yield Pipeline(
-            [EdgeFiles(path=before, memory=share), ReadEdges(memory=share), written("edges", True)], name="edges"
-        )
-        before = "edges"
-        number = 0
-        while True:
-            number += 1
-            changed = 0
-            for kind in ("large", "small"):
-                name = f"{kind}-{number:02d}"
-                stage = LargeStar(memory=share) if kind == "large" else SmallStar(memory=share)
-                stages = [Partitions(path=storage.join(work_dir, before)), stage, written(name, kind == "small")]
-                yield Step(Pipeline(stages, name=name), frees=[storage.join(work_dir, before)])
-                before = name
-                changed += _notes(notes, name)["changed"]
-            left = _notes(notes, before)
-            folder = storage.join(work_dir, before)
-            if left["edges"] * _EDGE_BYTES <= memory:
-                yield Step(
-                    Pipeline([AllEdges(path=folder), SolveGroups(path=self.path)], name="groups"), frees=[folder]
-                )
-                return
-            if not changed:
-                break
-        batches = (left["highest"] >> ROW_BITS) + 1
-        parts = min(batches, MOST_PARTITIONS, -(-2 * left["edges"] // _PART_ROWS))
-        members = storage.join(work_dir, "members")
-        write = WriteMembers(path=members, partitions=parts, batches=batches)
-        yield Step(
-            Pipeline([Partitions(path=folder), StarMembers(memory=share), write], name="members"), frees=[folder]
-        )
-        yield Step(
-            Pipeline([Partitions(path=members), WriteGroups(path=self.path, memory=share)], name="groups"),
-            frees=[members],
-        )
-
-
 def groups_of(folder: str, batch: int) -> tuple[NDArray[np.int64], Numbers]:
     """The rows of a batch that are in a group with others, in order, and the number of the group of each."""
     parts = _parts(storage.join(folder, MANIFEST), storage.fingerprint(storage.join(folder, MANIFEST)))
@@ -238,7 +154,7 @@ def _between(file: Any, low: int, high: int) -> Iterator[pa.RecordBatch]:
 # Reading edges -------------------------------------------------------------------------------------------------------
 
 
-def _edge_files(folder: str) -> list[storage.FileInfo]:
+def edge_files(folder: str) -> list[storage.FileInfo]:
     """The files of a folder that hold edges, in natural order."""
     found = [file for file in storage.scan(folder) if not storage.file_name(file.path).startswith("_")]
     return sorted(found, key=lambda file: storage.natural_key(file.path))
@@ -277,7 +193,7 @@ class AllEdges(SourceStage[FileGroupTask]):
     path: str
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
-        yield _source(_edge_files(self.path), 0)
+        yield _source(edge_files(self.path), 0)
 
 
 @dataclass(kw_only=True)
@@ -290,7 +206,7 @@ class EdgeFiles(SourceStage[FileGroupTask]):
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
         lot: list[storage.FileInfo] = []
         number = size = 0
-        for file in _edge_files(self.path):
+        for file in edge_files(self.path):
             if lot and size + file.size > self.memory:
                 yield _source(lot, number)
                 lot, size = [], 0
@@ -335,7 +251,7 @@ def _apart(stage: ProcessingStage[Any, Any], task: FileGroupTask) -> Iterator[tu
 def _lots(edges: Iterator[tuple[Numbers, Numbers]], memory: int) -> Iterator[DocumentBatch]:
     held: list[tuple[Numbers, Numbers]] = []
     rows = 0
-    most = max(1, memory // _EDGE_BYTES)
+    most = max(1, memory // EDGE_BYTES)
     for a, b in edges:
         for start in range(0, len(a), most):
             piece = a[start : start + most], b[start : start + most]
@@ -371,8 +287,8 @@ def _node(places: Numbers) -> Numbers:
 class WriteEdges(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes edges for the next star, sorted by their larger end or, with ``both_ways``, by each end.
 
-    ``notes`` is the file that will hold the number of edges, how many of them this round has changed, and the highest
-    number.
+    ``notes`` is the file for the number of edges, the number of edges that this round has changed, and the highest
+    number of a document.
     """
 
     path: str
@@ -416,7 +332,7 @@ class WriteEdges(ProcessingStage[DocumentBatch, FileGroupTask]):
         storage.write_bytes_atomic(self.notes, json.dumps(content).encode())
 
 
-def _notes(folder: str, name: str) -> dict[str, int]:
+def notes_in(folder: str, name: str) -> dict[str, int]:
     notes: dict[str, int] = json.loads(storage.read_bytes(storage.join(folder, f"{name}.json")))
     return notes
 
@@ -565,7 +481,7 @@ class WriteMembers(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 class _GroupsWriter(FanOut[FileGroupTask, FileGroupTask]):
-    """Writes files of members in order, and which batches each file holds."""
+    """Writes files of members in order, with the list of batches in each file."""
 
     path: str
 
@@ -600,7 +516,7 @@ class _GroupsWriter(FanOut[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class SolveGroups(_GroupsWriter):
-    """Solves all edges at once and writes the members of groups, in files that end where a batch does."""
+    """Solves all edges at once and writes the members of groups, in files that never split a batch."""
 
     path: str
 
@@ -619,7 +535,7 @@ def _by_batches(table: pa.Table) -> Iterator[pa.Table]:
     batches = to_numpy(table["number"]) >> np.uint64(ROW_BITS)
     start = 0
     while start < len(batches):
-        last = batches[min(start + _PART_ROWS, len(batches)) - 1]
+        last = batches[min(start + PART_ROWS, len(batches)) - 1]
         stop = int(np.searchsorted(batches, last, "right"))
         yield table.slice(start, stop - start)
         start = stop

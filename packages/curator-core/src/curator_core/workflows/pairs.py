@@ -75,8 +75,8 @@ def removed_pair(folder: str, wanted: str) -> RemovedPair:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedParts:
-    """A document with parts that repeat others: its text, the parts in order, and the texts of the documents in which they
-    begin, by place.
+    """A document with repeated parts: its text, the parts in order, and the texts of the documents that they repeat, by
+    place.
     """
 
     place: Place
@@ -142,7 +142,7 @@ def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:
     for table in decisions.tables():
         chosen = pc.equal(table["id"], scalar(wanted))
         if source and row.isdigit():
-            stands = pc.and_(pc.equal(table["source"], scalar(source)), pc.equal(table["row"], scalar(int(row) - 1)))
+            stands = pc.and_(pc.equal(table["source"], scalar(source)), pc.equal(table["row"], scalar(int(row))))
             chosen = pc.or_(pc.fill_null(chosen, scalar(False)), stands)
         for found in table.filter(chosen).to_pylist():
             if found["decision"] == REMOVED and found["witness_source"] is not None:
@@ -234,7 +234,7 @@ class _Documents:
 
 
 def _row_of(batch: DocumentBatch, number: int) -> int | None:
-    """Which row of a batch from a part of a file is the one of this number in the file, from 1."""
+    """The row of a batch, read from a part of a file, that has this number in the file, from 1."""
     places = places_of(batch)
     if places is not None and places.unit == "row" and not places.masks:
         found = np.flatnonzero(np.asarray(places.found) == number)

@@ -24,7 +24,6 @@ from curator_core.across.alike import (
 )
 from curator_core.across.centres import AllVectors, TrainCentres
 from curator_core.across.copies import EXACT
-from curator_core.across.groups import Groups
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
@@ -35,6 +34,7 @@ from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs
 from curator_core.workflows.formats import reader_of, writer_of
 from curator_core.workflows.fractions import TopFraction
+from curator_core.workflows.groups import Groups
 from curator_core.workflows.pairs import RemovedPair, text_of
 from curator_core.workflows.pieces import pieces_of
 
@@ -190,7 +190,7 @@ class D4(Ends):
     def __post_init__(self) -> None:
         self.check_ends()
         if self.path is None and self.writer is None:
-            raise UsageError("D4 writes the documents that stay: give a path or a writer")
+            raise UsageError("D4 must write the documents that stay: give a path or a writer")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         alike, clustered = (storage.join(work_dir, name) for name in ("without-duplicates", "clustered"))

@@ -10,13 +10,13 @@ from curator_core import storage
 from curator_core.across.alike import EDGES
 from curator_core.across.apply import ApplyDecisions
 from curator_core.across.copies import EXACT
-from curator_core.across.groups import Groups
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_core.workflows.estimate import Costs
+from curator_core.workflows.groups import Groups
 from curator_image.batch import BYTES, KEY
 from curator_image.decode.pictures import DecoderName
 from curator_image.dedup.hashes import RADIUS

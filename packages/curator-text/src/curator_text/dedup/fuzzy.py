@@ -5,13 +5,12 @@ it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from curator_core import storage
 from curator_core.across.copies import EXACT
-from curator_core.across.groups import Groups
 from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
@@ -19,6 +18,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_core.workflows.estimate import Costs
+from curator_core.workflows.groups import Groups
 from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
 from curator_text.dedup.keys import COPIES, EDGES, NEAR, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
@@ -70,6 +70,12 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     def _sketch(self) -> dict[str, Any]:
         names = ("bands", "rows", "seed")
         return {"unit": self.unit, "ngram": self.shingle, **{name: getattr(self, name) for name in names}}
+
+    def costs_of_work(self) -> Costs:
+        # English has five characters a word, and each of them becomes eight bytes too.
+        return (
+            replace(self.costs, disk_of_text=5 * self.costs.disk_of_text) if self.unit == "characters" else self.costs
+        )
 
     def chances(self) -> dict[str, float]:
         similarities = [number / 10 for number in range(3, 10)]

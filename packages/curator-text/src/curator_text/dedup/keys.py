@@ -37,9 +37,10 @@ NEAR, EDGES, COPIES = "near", "edges", "copies"
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SketchParameters:
-    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words or characters.
+    """The size of a sketch, which decides how likely two documents are to share a key: ``bands`` bands of ``rows`` rows
+    over shingles of ``ngram`` words or characters.
 
-    Without ``ngram`` a shingle has 3 words or 13 characters.
+    By default, a shingle has 3 words or 13 characters.
     """
 
     unit: Kind = "words"
@@ -50,7 +51,7 @@ class SketchParameters:
 
     @property
     def shingle(self) -> int:
-        """How many words or characters a shingle has."""
+        """The number of words or characters in a shingle."""
         if self.ngram is not None:
             return self.ngram
         return WORDS_IN_SHINGLE if self.unit == "words" else LETTERS_IN_SHINGLE

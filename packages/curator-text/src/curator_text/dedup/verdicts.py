@@ -25,7 +25,7 @@ from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrd
 from curator_text.dedup.words import Bools, Ints, Kind, Words, joined, shingles_of, taken
 
 _WORDS = ["words", "marks"]
-# How many words and numbers of sketches are in memory while shared keys are counted.
+# How many words and sketch numbers are in memory while shared keys are counted.
 _SKETCHED = 1 << 20
 
 
@@ -204,7 +204,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
 
 
 def _words(lists: pa.Table, kind: Kind) -> Words:
-    """The words or characters of all rows; their marks are null for rows in which none is marked."""
+    """The words or characters of all rows. The marks of a row are null if none of its words is marked."""
     hashes, offsets = _flat(lists["words"])
     marks = lists["marks"]
     if marks.null_count == len(marks):
