@@ -39,7 +39,7 @@ RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("dat
 FLUSH_SECONDS = 5.0
 FLUSH_SHARE = 250
 # The assumed seconds of a flush before the first one is measured.
-_FIRST_FLUSH = 0.01
+_FIRST_FLUSH = 0.02
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 # The counts of up to this many calls are passed on one by one; those of more calls are summed by stage.
@@ -89,8 +89,9 @@ class MemorySink:
 class LedgerWriter:
     """Writes one worker's events, rejects and results to the run directory."""
 
-    def __init__(self, run_dir: str, attempt: int = 1) -> None:
+    def __init__(self, run_dir: str, attempt: int = 1, flush_seconds: float = FLUSH_SECONDS) -> None:
         self.run_dir = run_dir
+        self._most_seconds = flush_seconds
         self.name = f"{attempt:04d}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._events: list[Event] = []
         self._rejects = RejectRows()
@@ -144,7 +145,7 @@ class LedgerWriter:
         """Whether the records that wait are many enough, or have waited long enough, to be written to a file."""
         return bool(self._events or self._rejects) and (
             len(self._events) >= FLUSH_EVENTS
-            or time.monotonic() - self._flushed >= min(FLUSH_SECONDS, FLUSH_SHARE * self._flush_seconds)
+            or time.monotonic() - self._flushed >= min(self._most_seconds, FLUSH_SHARE * self._flush_seconds)
         )
 
     def flush(self) -> None:

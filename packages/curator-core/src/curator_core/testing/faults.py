@@ -32,7 +32,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core import storage
-from curator_core.accounts.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
+from curator_core.accounts import ledger
+from curator_core.accounts.ledger import LedgerWriter, MemorySink, open_accounts
 from curator_core.accounts.seen import read_seen
 from curator_core.config.build import load_executor
 from curator_core.executors.base import BaseExecutor, SegmentRun
@@ -51,6 +52,8 @@ from curator_core.testing.waiting import wait_for
 from curator_core.worker.group import GroupRunner
 
 Stages = list[ProcessingStage[Any, Any]]
+# The workers of drivers that are killed write their records this often, so that a short run leaves some of them.
+_FLUSH_SECONDS = 0.5
 
 # Stages -----------------------------------------------------------------------------------------------------------
 
@@ -344,7 +347,7 @@ class Trial:
             report.in_flight.append(len(flight))
             # The longest time that a task took, even if the machine was busy.
             slowest = max([self.seconds, *_gaps(now)])
-            stale = [s for s, when in flight.items() if killed_at - when > FLUSH_SECONDS + 10 * slowest + 1]
+            stale = [s for s, when in flight.items() if killed_at - when > _FLUSH_SECONDS + 10 * slowest + 1]
             known = report.left_over & set(stale)
             assert set(stale) <= known, f"finished long before the kill, but not yet durable: {stale}"
             report.left_over |= flight.keys()
@@ -531,6 +534,7 @@ def once(condition: Callable[[int], bool], action: Callable[[], None]) -> Callab
 
 def main() -> None:
     """The driver of `Trial.kill_driver`."""
+    ledger.FLUSH_SECONDS = _FLUSH_SECONDS
     order = json.loads(sys.argv[1])
     options = order.pop("options")
     order["folder"] = Path(order["folder"])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from curator_core.accounts import ledger
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.model.seen_options import SeenOptions
 from curator_core.model.stage import ProcessingStage, overrides
@@ -43,9 +44,11 @@ class RunContext:
     writes: bool = True
     # Which samples and counts are kept; None for none.
     seen: SeenOptions | None = None
+    # The longest time for which a worker keeps its records to itself.
+    flush_seconds: float = field(default_factory=lambda: ledger.FLUSH_SECONDS)
     # The executor's options for its workers.
     options: tuple[tuple[str, Any], ...] = ()
 
     def open_sink(self) -> LedgerWriter | MemorySink:
         """Open a sink for this worker's events."""
-        return LedgerWriter(self.run_dir, self.attempt) if self.run_dir else MemorySink()
+        return LedgerWriter(self.run_dir, self.attempt, self.flush_seconds) if self.run_dir else MemorySink()
