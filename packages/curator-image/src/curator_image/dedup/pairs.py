@@ -114,8 +114,8 @@ def _blocks(rows: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 
 @dataclass(kw_only=True)
 class SearchPictures(PartitionStage):
-    """Finds pairs of images whose hashes differ in at most ``radius`` bits. The hashes are of both whole pictures, or
-    of a whole and a window.
+    """Finds pairs of images whose hashes differ in at most ``radius`` bits. Both hashes are those of whole pictures, or
+    one is that of a window.
     """
 
     radius: int

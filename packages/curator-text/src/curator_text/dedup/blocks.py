@@ -109,13 +109,13 @@ class _Work:
                 shingles.add(shingles_of(self.texts.taken(kept), size=self.size).hashes, to_last=together)
 
     def _decide_block(self, block: Ints, stay: list[Ints], shingles: HashSets) -> Ints:
-        """Decide about a block, and return the documents of it that may be witnesses of later ones."""
+        """Decide about a block; returns those of its documents that may be witnesses of later ones."""
         left, words = block, self.texts.taken(block)
         if stay:
             own = _Distinct.of(words, self.size)
             need = self.rule.least_shared(np.maximum(own.counts, 1))
             for number, before in enumerate(stay):
-                # A witness has most of a document's shingles, so all documents of its block together have as many.
+                # A witness has at least `need` of a document's shingles, so its block as a whole has as many.
                 maybe = (own.among(shingles[number]) >= need) & (self.made.witness[block] < 0) & ~self.old[block]
                 if maybe.any():
                     asked = np.flatnonzero(maybe)
