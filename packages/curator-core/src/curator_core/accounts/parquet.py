@@ -40,10 +40,10 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
 
 
 class _Summed(io.RawIOBase):
-    """Puts a checksum of all other bytes in front of the footer, where readers of Parquet do not look.
+    """Writes a checksum of all other bytes before the footer, where readers of Parquet ignore it.
 
     Parquet's own checksums cover pages only. A bit that flips in a page's header or in the footer can leave a file that
-    can be read but holds something else.
+    is readable but has other content.
     """
 
     def __init__(self, out: BinaryIO) -> None:
@@ -112,7 +112,7 @@ def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None
     before.
     """
     with _opened(path, verify=verify) as parquet:
-        # Without threads: most files are small, and waking a pool costs more than reading one.
+        # No threads are used: most files are small, and waking a pool takes longer than reading one.
         table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
         return _as_written(table, schema, columns)
 
@@ -173,7 +173,7 @@ def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | Non
     for name in sorted((expected - set(table.column_names)) & LATER):
         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     if expected != set(table.column_names):
-        raise pa.ArrowInvalid(f"its columns are {', '.join(table.column_names)}, so it is another file")
+        raise pa.ArrowInvalid(f"its columns are {', '.join(table.column_names)}, so it is a different file")
     types = pa.schema([schema.field(name) for name in table.column_names])
     return table if table.schema.equals(types) else table.cast(types)
 

@@ -37,7 +37,7 @@ _HELD_BYTES = 4 << 20
 # rows.
 SUM_BYTES = 4 << 20
 _WORTH = 0.5
-# Small tables are put together up to this many rows, because a call on one costs as much as on many rows.
+# Small tables are joined up to this many rows, because a call takes as long for a small table as for many rows.
 _ROWS_AT_ONCE = 50_000
 # This bit marks the key of a sum; the keys of tasks do not have it.
 _SUM = 1 << 62
@@ -543,7 +543,7 @@ def _first_rows(table: pa.Table, samples: int, mapped: int) -> pa.Table:
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows of a table; words are taken out of their dictionaries first, which is ten times as fast."""
+    """The rows of a table; dictionary columns are made plain first, which is ten times as fast."""
     columns = [
         (column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column).to_pylist()
         for column in table.columns
@@ -552,7 +552,7 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _ranks(columns: Sequence[tuple[list[str], np.ndarray]], key: Callable[[tuple[str, ...]], Any]) -> np.ndarray:
-    """The place of each row among the different ones, sorted by ``key`` of its texts and then by the texts."""
+    """The rank of each row among the different combinations of texts, sorted by ``key`` and then by the texts."""
     codes = np.zeros(len(columns[0][1]), np.int64)
     for texts, column in columns:
         codes = codes * (len(texts) + 1) + column
@@ -602,7 +602,7 @@ def _sample(row: dict[str, Any]) -> Sample:
 
 
 def _decoded(text: str) -> dict[str, Any]:
-    """What `as_json` has encoded."""
+    """Decode a text from `as_json`."""
     found: dict[str, Any] = _DECODER.raw_decode(text)[0]
     return found
 
@@ -746,7 +746,7 @@ def _declared(run_dir: str) -> list[dict[str, Any]]:
         except (ValueError, AttributeError) as error:
             raise RunRefused(
                 f"{path!r} is damaged ({type(error).__name__}: {error}): it is written whole or not at all, so something else "
-                "changed it; remove it to do without the scores that it describes, or start over with fresh=True (--fresh)"
+                "changed it; remove it and lose the scores that it describes, or start over with fresh=True (--fresh)"
             ) from None
         found.append(content)
     return found

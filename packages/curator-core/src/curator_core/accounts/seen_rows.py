@@ -3,8 +3,8 @@ kept as samples.
 
 A row of counts belongs to one task and counts as often as its task does: once, however often the task was repeated.
 Counts of
-scores wait as plain arrays and are put into bins for many tasks at a time, because a call on a small array costs as much as one
-on a thousand numbers.
+scores wait as plain arrays and are put into bins for many tasks at a time, because a call takes as long for a small
+array as for a thousand numbers.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ MOST_VALUES = 1_000
 OTHERS = "(others)"
 # The scores of at most this many rows wait before they are put into bins.
 WAITING = 200_000
-# So many bins of all tasks for one row are still counted faster than the rows are sorted.
+# With up to this many bins per row, over all tasks, counting bins is faster than sorting rows.
 _SPARSE = 4
 
 
@@ -115,7 +115,7 @@ class SeenRows:
         self._waiting = 0
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
-        # Sizes of tasks by column: the task, the kind, the file, rows, bytes, and tokens where they are counted.
+        # Sizes of tasks by column: the task, the kind, the file, rows, bytes, and tokens if they are counted.
         self._sizes: tuple[list[Any], ...] = ([], [], [], [], [], [])
         self._samples: list[tuple[Any, ...]] = []
         # Chooses the rows of a map from those of all stages.
@@ -140,8 +140,8 @@ class SeenRows:
         kept: np.ndarray[Any, Any],
         free: np.ndarray[Any, Any] | None,
     ) -> None:
-        """The scores of a task's rows: floats, which of them are null, which rows stay, and which pass all other tests (all
-        if it is None).
+        """The scores of a task's rows: floats, which of them are null, which rows stay, and which pass all other tests
+        (all of them if it is None).
         """
         if not len(values):
             return
@@ -224,7 +224,7 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     values = np.concatenate(waiting.values)
     starts = np.cumsum(lengths) - lengths
     codes = bins_of(values, waiting.edges)
-    # Two more bins: one for nulls, and one for what is not a number.
+    # There are two more bins: one for nulls, and one for NaN.
     last, width = len(waiting.edges), len(waiting.edges) + 3
     low = high = values
     unknown = np.isnan(values)
