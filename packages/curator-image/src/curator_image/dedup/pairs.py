@@ -244,8 +244,8 @@ class Values:
 
 
 class _Nearest:
-    """The other hashes near each hash; only those with the most preferred images are kept, and fewer if very many
-    hashes have many.
+    """The other hashes near each hash; only those with the most preferred images are kept, and fewer of them if there
+    are too many in all.
     """
 
     def __init__(self, values: Values, others: Values, wanted: Wanted, side: int) -> None:
