@@ -79,7 +79,7 @@ def test_a_removed_column_is_reported_as_removed() -> None:
 
 def test_two_readers_are_reported_with_the_hint_that_paths_accepts_a_list() -> None:
     stages = [FilePartitioning(paths="a"), Read(), FilePartitioning(paths="b"), Read()]
-    with pytest.raises(PlanError, match=r"a pipeline has one reader.*`paths` takes a list"):
+    with pytest.raises(PlanError, match=r"a pipeline can have only one reader.*`paths` takes a list"):
         Pipeline(stages).plan()
 
 

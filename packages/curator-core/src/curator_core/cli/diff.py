@@ -286,7 +286,7 @@ def _fate(fates: Fates, run: str) -> str:
     if fates.written:
         rest = fates.rows - fates.known
         return (
-            f"dropped in {run} by {shown}{more}" + (f"; {rest:,} of them were never in it" if rest > 0 else "")
+            f"dropped in {run} by {shown}{more}" + (f"; {rest:,} of them were never in that run" if rest > 0 else "")
             if shown
             else (f"{run} never had them")
         )

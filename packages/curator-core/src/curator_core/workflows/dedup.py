@@ -29,7 +29,7 @@ DECISIONS = "decisions"
 
 @dataclass(kw_only=True)
 class Dedup(DocumentParameters, Ends):
-    """Base of workflows that remove documents for which another one stays.
+    """Base of workflows that remove documents in favour of others that stay.
 
     For input and output, see `Ends`. Without a ``path`` or a ``writer``, only the table of decisions is written, to
     ``decisions/`` of the run directory or to the folder ``decisions``. ``removed`` is a folder for the removed
@@ -233,9 +233,8 @@ class Dedup(DocumentParameters, Ends):
         inputs = Inputs.read(keys)
         for step in steps:
             yield step
-            if (
-                inputs is not None
-            ):  # each of the next steps reads the documents again, and the last is the last to do so
+            # Each of the next steps reads the documents again, and the last has then read them.
+            if inputs is not None:
                 inputs.require_there()
 
 

@@ -701,7 +701,7 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
             ("similarity", f"a similarity of {(entry['similarity'] or 0):.4f}"),
             ("new_words", f"at most {entry['new_words']} new words in 25"),
         )
-        if entry[key] is not None and entry["rule"] != "exact"  # of an exact copy they are all 1
+        if entry[key] is not None and entry["rule"] != "exact"  # for an exact copy all figures are 1
     ]
     witness = _document(entry, "witness_")
     said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
