@@ -6,8 +6,8 @@
 
 FOLDER contains the output of make_image_copies.py. A pair is right if both images show the same picture; a copy is
 found if it is in a right pair. The chain of ``rate`` reads the pictures, decodes them to 224 x 224 and writes them;
-``copy`` only reads and writes them. ``hashes`` makes hashes by chance: a tenth of them differ from another one in up to
-ten bits, a tenth are all the same, and a twentieth differ from one in up to five bits, so that all of these are near
+``copy`` only reads and writes them. ``hashes`` makes random hashes: a tenth of them differ from another one in up to
+ten bits, a tenth are all equal, and a twentieth differ from one hash in up to five bits, so that all of these are near
 one another.
 """
 

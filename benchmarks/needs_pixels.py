@@ -1,4 +1,6 @@
-"""A stage that needs pixels and does nothing with them: without one that does, `ImageReader` decodes nothing."""
+"""A stage that needs pixels and does nothing with them. Without a stage that needs pixels, `ImageReader` does not
+decode images.
+"""
 
 from __future__ import annotations
 

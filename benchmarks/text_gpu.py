@@ -12,8 +12,8 @@ last line, ``BENCH``, has all results, and ratios:
 - ``bare_tokens_s``: forward passes over full batches that are already on the device.
 - ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is relative to the bare
   rate.
-- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` between its
-  vectors and those of float32. It is quick where the CPU multiplies bfloat16.
+- ``half_docs_s``: on a CPU, `TextEmbedding(dtype="bfloat16")` over the same tables; ``half_least_cosine`` is the least
+cosine between its vectors and those of float32. It is fast if the CPU multiplies bfloat16.
 - ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` compares
   documents per second, and ``least_cosine`` is the least cosine between its vectors and ours.
 - ``run_docs_s``: read JSON lines, embed, write Parquet, including start-up.
@@ -152,7 +152,7 @@ def measure_half(options: argparse.Namespace, texts: list[str]) -> dict[str, Any
 
 
 def embedded(stage: Any, texts: list[str]) -> tuple[Any, float, float]:
-    """The vectors of the texts, and the wall and processor time that a loaded and warm stage takes for them."""
+    """The vectors of the texts, and the wall and processor time for them after the stage is loaded and warm."""
     from curator_core import DocumentBatch, WorkerMetadata
 
     stage.setup(WorkerMetadata())

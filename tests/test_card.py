@@ -149,5 +149,5 @@ def test_a_run_without_a_card_says_why(run_dir: Path, tmp_path: Path) -> None:
         make_card(changed(run_dir, outputs=two))
     with pytest.raises(UsageError, match="has no writer"):
         make_card(changed(run_dir, outputs={}))
-    with pytest.raises(UsageError, match="is running: a card needs a run that has ended"):
+    with pytest.raises(UsageError, match="is running: a card can only be made for a run that has ended"):
         make_card(changed(run_dir, state="running"))

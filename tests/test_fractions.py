@@ -336,7 +336,7 @@ def test_a_killed_and_resumed_run_has_the_same_output(tmp_path, monkeypatch, whi
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """One Ray for both engines."""
+    """One Ray cluster for both engines."""
     pytest.importorskip("ray")
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions

@@ -374,7 +374,7 @@ def test_inspect_counts_the_tokens_of_a_tokenizer(tmp_path, curate):
     assert tokens["counted_by"] == str(tmp_path / "tokenizer.json")
 
 
-def test_a_page_has_more_rows_than_the_terminal_repeats(tmp_path, curate):
+def test_a_page_shows_more_rows_than_the_terminal(tmp_path, curate):
     (tmp_path / "a.jsonl").write_text(lines_of(*({"text": f"row {number}"} for number in range(40))))
     out = curate("inspect", tmp_path / "a.jsonl", "--html", tmp_path / "page.html")
     assert "\n3 rows of them:\n" in out

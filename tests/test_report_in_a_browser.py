@@ -180,7 +180,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(folder, found)
 
 
-def test_pictures_stand_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, browser: Browser) -> None:
+def test_pictures_are_shown_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, browser: Browser) -> None:
     browser.requests.clear()
     browser.open(pictures.page, 390, 844)
     assert pictures.page.stat().st_size < 2_000_000
@@ -331,7 +331,7 @@ def assert_axe_finds_nothing(browser: Browser) -> None:
     assert found == []
 
 
-def test_a_removed_picture_is_beside_the_one_that_stays(tmp_path: Path, browser: Browser) -> None:
+def test_a_removed_picture_is_shown_next_to_the_one_that_stays(tmp_path: Path, browser: Browser) -> None:
     runpy.run_path(str(ALIKE / "make_data.py"))["main"](str(tmp_path / "made"))
     run_dir, page = str(tmp_path / "run"), tmp_path / "pair.html"
     given = ["dedup", "image", str(tmp_path / "made"), str(tmp_path / "out"), "--workers", "0", "--quiet"]

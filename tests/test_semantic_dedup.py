@@ -447,18 +447,27 @@ def test_a_column_of_mixed_values_gives_its_vectors() -> None:
     assert vectors_of(numbers, "it")[1].tolist() == [1]
 
 
-def test_pairs_and_passages_without_a_vector_are_counted(tmp_path: Path) -> None:
+def test_pairs_and_passages_without_a_vector_or_a_text_are_counted(tmp_path: Path) -> None:
     table, *_ = pairs(20)
-    lacking = pa.array([None, *table["passage_embedding"].to_pylist()[1:]], table["passage_embedding"].type)
-    at = table.column_names.index("passage_embedding")
-    place = Path(write(tmp_path / "in", table.set_column(at, "passage_embedding", lacking), files=1)) / "0.parquet"
+    rows = table.to_pylist()
+    rows[0]["passage_embedding"] = None
+    rows[1]["passage"] = 7  # the column holds texts and a number, so it is JSON
+    (tmp_path / "in").mkdir()
+    place = tmp_path / "in/0.jsonl"
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows))
     work = HardNegatives(paths=str(tmp_path / "in"), path=str(tmp_path / "out"), negatives=1)
     notes = work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run")).summary.notes
     assert notes == [
-        f"1 row has no vector in 'passage_embedding' and is no negative: 1 null or empty (first: row 1 of '{place}')",
-        "1 pair dropped: no vector or no text in one of 'query', 'passage', 'query_embedding', 'passage_embedding' "
-        f"(first: row 1 of '{place}')",
+        f"1 row has no vector in 'passage_embedding' and is no negative: 1 null or empty (first: line 1 of '{place}')\n"
+        f"1 row has no text in 'passage' and is no negative (first: line 2 of '{place}')",
+        "2 pairs dropped: no vector or no text in one of 'query', 'passage', 'query_embedding', 'passage_embedding' "
+        f"(first: line 1 of '{place}')",
     ]
+    mined = [json.loads(line) for path in (tmp_path / "out").glob("*.jsonl") for line in path.open()]
+    assert mined
+    assert {text for row in mined for text in row.values()} <= {
+        text for row in rows for text in row.values() if isinstance(text, str)
+    }
 
 
 def test_an_input_without_any_vector_is_kept(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ HERE = LocalExecutor(workers=0)
 
 @pytest.fixture(autouse=True)
 def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A piece of next to nothing takes as long as one of much; what is decided does not depend on their number."""
+    """Use few pieces, since a tiny piece takes as long as a large one; the decisions do not depend on their number."""
     monkeypatch.setattr(pieces, "LEAST_PIECES", 4)
 
 
@@ -92,7 +92,7 @@ def test_a_recipe_across_rows_drops_the_stated_rows_at_each_step(
 
 
 @pytest.mark.slow
-def test_questions_of_tests_are_cut_out_and_a_common_notice_stays(
+def test_test_questions_are_cut_out_and_a_common_notice_stays(
     examples: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = examples / "decontaminate"

@@ -181,7 +181,7 @@ def test_with_a_test_that_is_not_numeric_a_loosened_limit_gives_bounds(tmp_path,
         "about": kept[0.8],
         "exact": True,
     }
-    assert not any("other things than numbers" in line for line in stricter["unknown"])
+    assert not any("tests besides limits" in line for line in stricter["unknown"])
 
 
 @pytest.mark.slow

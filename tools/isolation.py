@@ -25,7 +25,7 @@ def main() -> int:
     known = {package.name: package for package in packages()}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=f"default: {' '.join(known)}")
-    parser.add_argument("--extra", action="append", default=[], help="install this extra too (with one package)")
+    parser.add_argument("--extra", action="append", default=[], help="also install this extra (with one package)")
     options = parser.parse_args()
     if unknown := sorted(set(options.packages) - known.keys()):
         parser.error(f"no package {unknown[0]!r}; there are {', '.join(known)}")

@@ -8,7 +8,7 @@ from curator_core.errors import TaskTimeout, WorkerDied
 from curator_core.worker.sending import packed_error
 
 
-def test_a_worker_that_died_at_its_work_is_not_waited_for() -> None:
+def test_a_run_does_not_wait_for_a_worker_that_died_at_work() -> None:
     coordinator = Coordinator()
     for worker in ("0:first", "0:second"):
         coordinator.starting(worker, "node")

@@ -19,7 +19,7 @@ pytest.importorskip("ray")
 # the same.
 pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("local_ray")]
 
-# Xenna detects GPUs itself and accepts no simulated ones: a separate worker stands for the one on the GPU.
+# Xenna detects GPUs itself and accepts no simulated ones, so a separate worker represents the one on the GPU.
 ENGINES = [
     pytest.param("RayDataExecutor", {"resources": Resources(gpus=1), "batch_size": 1}, marks=pytest.mark.ray),
     pytest.param("XennaExecutor", {"num_workers": 1}, marks=pytest.mark.xenna),
@@ -30,8 +30,8 @@ ENGINES = [
 def test_the_next_task_is_decoded_while_the_gpu_computes_one(
     engine: str, on_the_gpu: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Decoding task n ends once embedding n-1 has begun, and embedding n ends once decoding n+1 has; without overlap
-    neither could.
+    """Decoding task n ends after embedding of task n-1 has begun, and embedding task n ends after decoding of task n+1
+    has begun. Neither would end without overlap.
 
     The start also overlaps: loading the model and decoding the first task each wait for the other to begin.
     """
@@ -52,7 +52,7 @@ def test_the_next_task_is_decoded_while_the_gpu_computes_one(
 
 @pytest.mark.xenna
 def test_xenna_gives_a_slow_decoder_more_workers_than_a_quick_one(tmp_path: Path) -> None:
-    """Xenna distributes workers by the rates of the stages; the rows are the same. A stage with one worker stands for
+    """Xenna distributes workers by the rates of the stages; the rows are the same. A stage with one worker represents
     the GPU."""
     from curator_backends import XennaExecutor
 

@@ -17,7 +17,7 @@ from curator_backends.links import DriverLink, WorkerLink
 from curator_core.testing.waiting import wait_for
 
 
-def test_a_worker_asks_the_coordinator_of_the_driver(tmp_path: Path) -> None:
+def test_a_worker_reaches_the_coordinator_in_the_driver(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "run")
     try:
         worker = pickle.loads(pickle.dumps(link))

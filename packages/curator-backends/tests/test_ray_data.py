@@ -158,7 +158,7 @@ def test_an_existing_connection_is_not_closed() -> None:
 
 def test_nothing_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
     def marks() -> set[Path]:
-        # By the name of the node: other tests may run something on this machine.
+        # Compare names of nodes, because other tests may use this machine.
         return set(Path(tempfile.gettempdir()).glob(f"curator-*/{ray.get_runtime_context().get_node_id()}*"))
 
     before = marks()

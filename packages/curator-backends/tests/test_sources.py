@@ -1,4 +1,4 @@
-"""Sources in blocks: nothing lost, nothing twice, lazily, and every worker with something to do."""
+"""Sources in blocks: no source is lost or repeated, listing is lazy, and every worker has something to do."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
-# Counts starts in the function that every start of Ray goes through.
+# Counts the calls of the function that starts Ray.
 START = """
 import json, sys, time
 from pathlib import Path
@@ -65,7 +65,7 @@ def attempt(fault: str = "", **options: Any) -> dict[str, Any]:
     return report
 
 
-def test_an_option_that_ray_refuses_is_reported_with_its_reason_and_no_second_ray_is_started() -> None:
+def test_an_option_that_ray_rejects_is_reported_with_its_reason_and_ray_is_not_started_again() -> None:
     report = attempt(num_cpus=1, object_store_memory_gb=0.001)
     assert report["kind"] == "UsageError"
     assert "a local Ray did not start: ValueError" in report["text"]

@@ -55,7 +55,7 @@ class Misspelt(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task
 
 
-def test_a_class_without_process_names_the_method_that_may_be_meant() -> None:
+def test_a_class_without_process_names_the_probable_method() -> None:
     message = r"Misspelt is not a stage yet: process\(\) is missing; did you mean 'proces'\?"
     with pytest.raises(UsageError, match=message):
         Misspelt()  # type: ignore[abstract]
@@ -79,7 +79,7 @@ def test_a_removed_column_is_reported_as_removed() -> None:
 
 def test_two_readers_are_reported_with_the_hint_that_paths_accepts_a_list() -> None:
     stages = [FilePartitioning(paths="a"), Read(), FilePartitioning(paths="b"), Read()]
-    with pytest.raises(PlanError, match=r"a pipeline has one reader.*`paths` takes a list"):
+    with pytest.raises(PlanError, match=r"a pipeline can have only one reader.*`paths` takes a list"):
         Pipeline(stages).plan()
 
 
@@ -128,7 +128,7 @@ def test_an_error_from_a_bug_in_local_code_stays_what_it_is(tmp_path: Path) -> N
         raise ZeroDivisionError
 
 
-def test_values_of_a_list_become_a_column() -> None:
+def test_the_values_of_a_list_become_a_column() -> None:
     batch = DocumentBatch(data=pa.table({"text": ["a", "b"]}))
     assert batch.append_column("n", [1, None]).to_pyarrow()["n"].to_pylist() == [1, None]
     with pytest.raises(UsageError, match=r"append_column\('n'\): 3 values for 2 rows"):

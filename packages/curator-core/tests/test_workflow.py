@@ -171,7 +171,7 @@ def test_the_executor_is_opened_once_for_all_steps(flow: TwoSteps, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_without_a_run_directory_nothing_is_left_but_the_output(flow: TwoSteps, tmp_path: Path) -> None:
+def test_only_the_output_is_left_without_a_run_directory(flow: TwoSteps, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     result = flow.run(HERE)
     assert result.run_dir is None

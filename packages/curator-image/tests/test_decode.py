@@ -145,7 +145,7 @@ def test_pictures_equal_those_that_pillow_makes_step_by_step(mode: Any, size: tu
     image = photo(*size)
     if mode == "squash":
         expected = image.resize((224, 224), Image.Resampling.BICUBIC)
-    else:  # the shorter side to 224, the longer in proportion and rounded down, then the middle
+    else:  # the shorter side becomes 224, the longer side is proportional and rounded down, and the middle is cut out
         short = min(size)
         across, down = (max(224, side * 224 // short) for side in size)
         left, top = (across - 224) // 2, (down - 224) // 2
@@ -340,14 +340,14 @@ def test_stray_bytes_before_a_picture_are_not_searched_in_python(stray: bytes) -
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("stray", [b"\x00", b"\x11\x22\xff\x00\x33", b"\xff\xff"])
-def test_stray_bytes_between_segments_cost_no_picture(stray: bytes, progressive: bool) -> None:
+def test_stray_bytes_between_segments_do_not_prevent_decoding(stray: bytes, progressive: bool) -> None:
     data = encode(photo(60, 40), progressive=progressive)
     clean, _ = decode_batch([data], 32)
     at = 2
     while data[at + 1] != 0xDA:
         odd = data[:at] + stray + data[at:]
         made, errors = decode_batch([odd], 32)
-        # Before the first segment they hide the kind of the file.
+        # Stray bytes before the first segment hide the format of the file.
         assert errors == {} or at == 2
         assert errors or np.array_equal(made, clean)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -445,12 +445,12 @@ def test_every_image_fits_into_every_picture(width: int, height: int, mode: Any,
     assert set(np.unique(target)) <= {0, 255}
     shown = int((target[:, :, 0] == 255).sum())
     assert shown == min(size, fit.width) * min(size, fit.height)
-    if mode == "pad":  # in the middle, to a pixel
+    if mode == "pad":  # the picture is in the middle, up to a pixel
         rows, columns = target[:, :, 0].any(1), target[:, :, 0].any(0)
         for line in (rows, columns):
             before, after = int(line.argmax()), int(line[::-1].argmax())
             assert 0 <= after - before <= 1
-    if width * height <= 200_000:  # and with real pixels, where they are few
+    if width * height <= 200_000:  # draw real pixels if there are only a few
         target[:] = 7
         draw(np.full((height, width, 3), 255, np.uint8), picture, target, pillow_resize)
         assert int((target[:, :, 0] == 255).sum()) == shown
@@ -481,7 +481,7 @@ def test_the_stage_adds_both_pictures_and_rejects_images_by_key() -> None:
     assert (reject.reason, reject.source, reject.position, reject.raw) == ("not an image", "s.tar", "k1", b"junk")
 
 
-def test_the_stage_makes_what_later_stages_read_and_nothing_else() -> None:
+def test_the_stage_makes_only_the_columns_that_later_stages_read() -> None:
     stage = ImageDecode(size=48)
     assert stage.needed_by(frozenset({"caption", "thumb"})).outputs() == ["thumb"]
     assert stage.needed_by(frozenset({"pixels"})).outputs() == ["pixels"]

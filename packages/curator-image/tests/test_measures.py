@@ -274,7 +274,7 @@ def thumb(image: Image.Image) -> np.ndarray:
 
 
 def cut_out(image: Image.Image, share: float, tone: int) -> Image.Image:
-    """An oval of the picture, on a plain ground."""
+    """An oval cut out of the picture, on a plain background."""
     small = image.resize((int(image.width * share**0.5), int(image.height * share**0.5)))
     mask = Image.new("L", small.size)
     ImageDraw.Draw(mask).ellipse((0, 0, small.width - 1, small.height - 1), fill=255)
@@ -335,7 +335,7 @@ def test_no_filter_replaces_a_column() -> None:
     tried = 0
     for kind in filters():
         if kind.__name__ in needs_models:
-            assert kind.process is ColumnFilter.process  # which checks it for all
+            assert kind.process is ColumnFilter.process  # the base class checks it for all of them
             continue
         for options in ({"score_column": "url"}, {"score_column": "url", "mode": "annotate"}):
             with pytest.raises(UsageError, match=f"{kind.__name__} adds a column 'url', and there is one already"):

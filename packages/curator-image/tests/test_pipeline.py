@@ -45,7 +45,8 @@ def picture(seed: int, width: int, height: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes], set[str]]:
-    """240 samples in 4 tars, keys unique; every 20th image is broken in one of four ways. Folder, images, bad keys."""
+    """240 samples in 4 tars; every 20th image is broken in one of four ways. Returns the folder, the images and the bad
+    keys."""
     folder = tmp_path_factory.mktemp("corpus")
     images: dict[str, bytes] = {}
     bad = set()

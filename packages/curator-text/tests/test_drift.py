@@ -1,4 +1,5 @@
-"""Types that drift as in real data: no row is lost, no value changes, and the cutting of files has no effect."""
+"""Types change within files as in real data: no row is lost, no value changes, and the division of files has no
+effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports of a run of text stages: pandas is not among them, which would take each process a sixth of a second."""
+"""A run of text stages does not import pandas, which would take each process a sixth of a second."""
 
 from __future__ import annotations
 

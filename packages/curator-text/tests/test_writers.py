@@ -132,7 +132,7 @@ def test_folder_names_in_other_scripts_are_not_cut(tmp_path):
     assert dict(zip(read["n"].to_pylist(), read["of"].to_pylist(), strict=True)) == dict(enumerate(values))
 
 
-def test_a_value_too_long_for_a_folder_costs_its_rows(tmp_path):
+def test_rows_with_a_value_that_is_too_long_for_a_folder_are_rejected(tmp_path):
     long, longest = "x" * 300, "é" * 126
     table = pa.table({"of": ["a", long, longest, long + "y", "é" * 127], "n": range(5)})
     for other, kept in ((table, [0, 2]), (table.slice(1, 1), [])):
@@ -154,7 +154,7 @@ def test_folders_of_mixed_values_are_named_like_those_of_one_type(tmp_path):
 
 
 def test_the_differences_of_json_lines_are_those_in_the_documentation(tmp_path):
-    """docs/text-io.md, Writers: infinities, maps, times with a zone, fractions."""
+    """The cases in docs/text-io.md under Writers: infinities, maps, times with a zone, fractions."""
     when = pa.array([1_700_000_000_000_000], pa.timestamp("us"))
     pairs = pa.map_(pa.string(), pa.float64())
     table = pa.table(

@@ -41,7 +41,7 @@ class Node:
 @dataclass(frozen=True)
 class Cluster:
     """The nodes that workers may use. A ``minimal`` one was started by this executor, without a dashboard; another
-    cluster may lack a ``dashboard`` as well.
+    cluster may also lack a ``dashboard``.
     """
 
     nodes: tuple[Node, ...]
@@ -246,11 +246,11 @@ def describe_cluster(options: RayOptions, *, ours: bool, minimal: bool = False) 
 
 
 def _has_dashboard() -> bool:
-    """Whether the cluster that this process is connected to has a dashboard; Ray's own calls wait 40 seconds for one."""
+    """Whether the connected cluster has a dashboard; Ray's own calls wait 40 seconds for one."""
     try:
         from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
         from ray.experimental.internal_kv import _internal_kv_get
-    except ImportError:  # another version keeps the address elsewhere
+    except ImportError:  # another Ray version stores the address elsewhere
         return True
     return _internal_kv_get(DASHBOARD_ADDRESS, namespace=KV_NAMESPACE_DASHBOARD) is not None
 

@@ -44,7 +44,7 @@ class Standing(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """Whether the work that a worker begins was begun before."""
+    """Whether another worker began this work earlier."""
 
     again: bool  # an earlier worker began it and never finished it
     died: bool  # that worker died; it was not ended for exceeding a time limit
@@ -130,7 +130,9 @@ class Coordinator:
         return Begun(earlier > 0, earlier > 0 and key not in self._ended)
 
     def begin_suspect(self, task: str) -> Suspect:
-        """A task from work that was begun before starts alone. Returns the evidence against it."""
+        """A task starts alone, because its work was begun before and not finished. Returns the evidence against the
+        task.
+        """
         suspect = self._suspects.setdefault(task, Suspect())
         if suspect.open:
             self._blame(suspect)

@@ -222,7 +222,7 @@ class RaySegment[Options: RayOptions](ABC):
 
     @abstractmethod
     def stream(self) -> Iterator[Task[Any]]:
-        """Run the groups; yield what leaves the last of them."""
+        """Run the groups; yield the results of the last one."""
 
     @abstractmethod
     def needs(self) -> list[Need]:

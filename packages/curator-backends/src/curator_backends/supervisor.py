@@ -45,7 +45,7 @@ class Need(NamedTuple):
 
 
 class Standstill(NamedTuple):
-    """What a stalled run needs, and what is available."""
+    """The needs of a stalled run, and the available resources."""
 
     needs: Sequence[Need]
     cluster: str

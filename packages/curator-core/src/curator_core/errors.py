@@ -25,7 +25,7 @@ class CuratorError(Exception):
 
 
 class UsageError(CuratorError):
-    """A wrong parameter, option or file: nothing has run and nothing will until it is fixed."""
+    """A parameter, option or file is wrong: nothing has run, and nothing will until it is fixed."""
 
 
 class PlanError(CuratorError):
@@ -110,7 +110,9 @@ class RunRefused(CuratorError):
 
 
 class OutputError(CuratorError):
-    """The output of a run cannot be written: no space, no permission. No row is to blame, so the run stops."""
+    """The output of a run cannot be written: no space, no permission. This is not the fault of a row, so the run
+    stops.
+    """
 
 
 class TooManyErrors(CuratorError):
@@ -189,7 +191,7 @@ def check_free(what: str, there: Iterable[str], added: Iterable[str | None]) -> 
     if taken is not None:
         raise UsageError(
             f"{what} adds a column {taken!r}, and there is one already: give the new one another name, or put "
-            "DropColumns or RenameColumns before"
+            "DropColumns or RenameColumns before it"
         )
 
 

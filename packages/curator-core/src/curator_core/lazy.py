@@ -13,7 +13,7 @@ from typing import Any
 
 
 def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of a package whose names come from the modules in ``home``.
+    """Make the ``__getattr__`` and ``__dir__`` of a package whose names are in the modules of ``home``.
 
     ::
 

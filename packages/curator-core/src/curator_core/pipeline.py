@@ -108,7 +108,7 @@ class Pipeline:
         ``retries``: how often a failing stage is called again first. ``max_error_fraction``: the share of rows that may
         be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
         than this to rejects is named in the summary, and the exit code is 3. ``log_level``: the lowest level of log
-        records that is kept in ``log.txt`` of the run directory, together with what stages print. ``limit``: only the
+        records in ``log.txt`` of the run directory, together with what stages print. ``limit``: only the
         first N
         sources.
         ``dropped``: a folder or URL for the rows that stages drop, written as Parquet with the reason.

@@ -27,7 +27,7 @@ _KIND = {STAGES: "stage", EXECUTORS: "executor", WORKFLOWS: "workflow"}
 
 # Advice on where to look for a name that is not registered; nothing is imported.
 _MORE = {
-    STAGES: " Stages for text come with curator-text, for images with curator-image.",
+    STAGES: " Stages for text are in curator-text, those for images in curator-image.",
     EXECUTORS: ' ray_data comes with pip install "curator-backends[ray]", xenna with "curator-backends[xenna]".',
 }
 # Executors of packages that may not be installed: their names, and the commands that install them.
@@ -73,7 +73,7 @@ def load(group: str, name: str) -> Any:
     """The object that a registered name or a dotted path stands for."""
     kind = _KIND[group]
     if not isinstance(name, str) or not name:
-        raise UsageError(f"a {kind} is named by text, not {name!r}")
+        raise UsageError(f"the name of a {kind} must be text, not {name!r}")
     known = entries(group)
     owners = known.get(name, [])
     if len(owners) > 1:
@@ -90,7 +90,7 @@ def load(group: str, name: str) -> Any:
     packages = sorted({entry.owner for found in known.values() for entry in found})
     raise UsageError(
         f"there is no {kind} {name!r}{_nearest_name(group, name, known) or '.'} Installed packages with {kind}s: "
-        f"{', '.join(packages) or 'none'}.{_MORE.get(group, '')} One of your own is named by its dotted path, "
+        f"{', '.join(packages) or 'none'}.{_MORE.get(group, '')} To name your own {kind}, use its dotted path, "
         "package.module.Name"
     )
 

@@ -219,7 +219,7 @@ _ANYWHERE = Machine(cpus=1e9, memory_gb=1e9, gpus=1e9, gpu_memory_gb=1e9, name="
 def _planned(
     workflow: Workflow, executor: BaseExecutor | None, machine: Machine | None, run_dir: str, left: dict[str, str]
 ) -> WorkflowPlan:
-    """The plan of a workflow; ``left`` lists the folders that earlier steps fill, and its own are added."""
+    """The plan of a workflow. ``left`` lists the folders that earlier steps fill; those of its own steps are added."""
     asked = _Asked(workflow, storage.join(run_dir, WORK))
     found: list[PlannedStep] = []
     later = workflow.later
@@ -232,7 +232,7 @@ def _planned(
             # It reads the output of a step, and no step has run yet. A run asks for it later.
             if not found:
                 raise
-            later = f"the steps after {found[-1].name!r} are known when it is complete ({error})"
+            later = f"the steps after {found[-1].name!r} are not known until it is complete ({error})"
             break
         if step is None:
             break
@@ -368,7 +368,7 @@ class _Run:
         self.summaries: list[StepSummary] = []
         self.marks = dict(earlier.marks)
         self.warnings: list[str] = []
-        self.notes: list[str] = []  # what the stages of all steps conclude
+        self.notes: list[str] = []  # the conclusions of the stages of all steps
         self.freed: list[str] = []  # all folders that were freed
         self.counting: RunSummary | None = None
         self.results_in = ""  # the run directory of the step that counts

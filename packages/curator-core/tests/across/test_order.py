@@ -64,7 +64,7 @@ def test_nan_comes_after_all_numbers_and_before_null() -> None:
     assert keys[3] == keys[4] < keys[2] < keys[1] < keys[0]
 
 
-def test_a_list_is_no_key() -> None:
+def test_a_list_is_not_a_key() -> None:
     table = pa.table({"a": pa.array([[1]])})
     with pytest.raises(UsageError, match=r"Sort.columns names 'a', which holds list<.*sort by text, numbers"):
         sort_keys(table, ["a"], [], table.schema)

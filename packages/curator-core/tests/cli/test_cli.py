@@ -745,7 +745,7 @@ def test_a_template_is_printed_or_written_and_never_overwrites(curate: Project) 
     assert curate("init", "custom", "-o", "new.yaml") == DONE
     assert (curate.folder / "new.yaml").read_text() == template_text("custom")
     assert curate("init", "custom", "-o", "p.yaml") == BAD_USAGE
-    assert "exists and is left as it is" in curate.err
+    assert "exists and was not changed" in curate.err
 
 
 def test_the_template_for_your_own_stages_runs_as_its_comments_say(curate: Project) -> None:

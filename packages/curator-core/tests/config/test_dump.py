@@ -80,7 +80,7 @@ def test_a_class_of_a_function_or_script_cannot_be_named_by_a_file() -> None:
         def process(self, task: DocumentBatch) -> DocumentBatch:
             return task
 
-    with pytest.raises(UsageError, match="put Inner into a module beside the file"):
+    with pytest.raises(UsageError, match="move Inner to a module beside the file"):
         dump_pipeline(Pipeline([Inner()]))
 
 

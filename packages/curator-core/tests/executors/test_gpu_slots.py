@@ -20,7 +20,7 @@ def test_each_card_gets_as_many_workers_as_fit_on_it() -> None:
     assert gpu_slots(["0", "1"], [80.0, 16.0], memory_gb=20, gpus=0) == ["0"] * 4
 
 
-def test_cards_of_unknown_memory_get_a_worker_each() -> None:
+def test_gpus_of_unknown_memory_get_one_worker_each() -> None:
     assert gpu_slots(["0", "1"], [], memory_gb=20, gpus=0) == ["0", "1"]
 
 

@@ -223,7 +223,7 @@ class HoldsLock(ProcessingStage[DocumentBatch, DocumentBatch]):
             return task.with_data(task.data)
 
 
-def test_a_stage_that_cannot_be_sent_is_named_with_the_remedy() -> None:
+def test_a_stage_that_cannot_be_pickled_is_named_with_the_remedy() -> None:
     with pytest.raises(
         UsageError, match=r"stage 'HoldsLock' cannot be sent.*'lock', of type lock.*setup\(\); .*workers=0"
     ):

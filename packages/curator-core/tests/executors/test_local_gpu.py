@@ -287,7 +287,7 @@ class Waits(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 def test_an_owner_that_dies_repeatedly_without_a_task_ends_the_run(tmp_path: Path) -> None:
     stages = [DiesIdle(str(tmp_path)).with_(resources=ON_THE_CARD), Waits(str(tmp_path))]
-    with pytest.raises(WorkerDied, match="owns the GPU has died 3 times while it worked on no task"):
+    with pytest.raises(WorkerDied, match="owns the GPU has died 3 times while it was not working on a task"):
         Pipeline(stages).run(OneCardExecutor(1), initial_tasks=batches(3))
 
 

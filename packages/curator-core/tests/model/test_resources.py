@@ -43,7 +43,7 @@ def test_a_share_is_large_enough_and_above_zero(need: float, card: float) -> Non
     assert share == 0.001 or (share - 0.001) * card < need * (1 + 1e-9)
 
 
-def test_whole_gpus_are_their_own_share() -> None:
+def test_whole_gpus_are_not_converted_to_shares() -> None:
     assert Resources(gpus=2).gpu_share(80) == 2
     assert Resources().gpu_share(80) == 0
 

@@ -288,7 +288,7 @@ def test_neighbours_share_a_worker() -> None:
         ([Split(), Add()], ["Split", "Add"], "Split fans out, and its children may go to several workers"),
         ([Add(), Add().with_(resources=GPU)], ["Add", "Add#2"], "it uses a GPU"),
         ([Add().with_(resources=GPU), Add()], ["Add", "Add#2"], "it needs no GPU, Add does"),
-        ([Add(), Add().with_(runtime_env={"pip": ["x"]})], ["Add", "Add#2"], "it has an environment of its own"),
+        ([Add(), Add().with_(runtime_env={"pip": ["x"]})], ["Add", "Add#2"], "it has its own environment"),
         ([Add(), Add().with_(num_workers=3)], ["Add", "Add#2"], "it wants 3 workers"),
         ([Add().with_(num_workers=1), Add()], ["Add", "Add#2"], "Add wants 1 worker"),
         ([Add(), Add().with_(ray_stage_spec={"max_workers": 2})], ["Add", "Add#2"], "its own scheduling settings"),

@@ -34,7 +34,7 @@ class Talks(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.slow
-def test_a_conclusion_is_in_the_summary_the_record_and_the_report(tmp_path: Path) -> None:
+def test_conclusions_are_in_the_summary_the_record_and_the_report(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "one"}\n')
     stages = [ListFiles([str(tmp_path / "a.jsonl")]), ReadRows(), Talks(), Talks(words="").with_(name="silent")]
     result = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))

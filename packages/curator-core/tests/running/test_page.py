@@ -115,7 +115,7 @@ def test_the_top_says_that_a_run_was_killed_and_which_work_is_complete(tmp_path:
 @pytest.mark.parametrize(
     ("state", "said"), [("quarantined", "done, with work set aside"), ("failed", "failed"), ("done", "accounted for")]
 )
-def test_the_top_says_how_a_run_ended(state: str, said: str) -> None:
+def test_the_top_of_the_page_says_how_a_run_ended(state: str, said: str) -> None:
     assert said in top_of(report_page(numbers([READ, StageTotals("Write", 4, 1000, 1000)], state=state)))
 
 

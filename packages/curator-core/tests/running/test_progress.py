@@ -102,7 +102,7 @@ def test_the_time_left_is_shown_with_its_basis_or_the_reason_why_it_is_unknown(
     assert time_left(progress(**changes)) == said
 
 
-def test_the_start_of_the_executor_does_not_count_for_the_time_left() -> None:
+def test_the_start_of_the_executor_does_not_affect_the_remaining_time() -> None:
     now = time.monotonic()
     left = time_left(progress(begun=now - 100, working_since=now - 6))
     assert left == "about 10.0 s left, estimated from 3 sources"

@@ -302,7 +302,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_output_inside_the_input_is_refused_before_anything_runs(data: Path, paths: object, out: str) -> None:
     paths = paths.format(here=data) if isinstance(paths, str) else paths
-    with pytest.raises(PlanError, match=r"the next run would read what this one has written; write to a folder beside"):
+    with pytest.raises(PlanError, match=r"the next run would read the output of this one. Write to a folder beside"):
         plan_of(paths, out.format(here=data))
 
 

@@ -32,5 +32,5 @@ def test_an_unknown_ability_is_refused() -> None:
 
 
 def test_an_executor_that_survives_the_loss_of_a_node_says_how_to_lose_one() -> None:
-    with pytest.raises(UsageError, match="go together"):
+    with pytest.raises(UsageError, match="requires lose_node"):
         Subject("local", can=frozenset({"nodes"}))

@@ -233,7 +233,7 @@ def drops_and_rejects(stage: Batched, tasks: list[DocumentBatch]) -> list[Docume
     return results[::-1]
 
 
-def test_what_a_call_records_is_about_the_task_that_it_names(tmp_path: Path) -> None:
+def test_records_of_a_call_belong_to_the_task_that_they_name(tmp_path: Path) -> None:
     stage = Batched(drops_and_rejects).with_(batch_size=4)
     result = run(EachRow(), stage, tasks=[batch(1, 2, 3, 4, 5, 6, 7)], run_dir=str(tmp_path))
     assert rows(result) == [[1], [], [], [4], [], [], [7]]

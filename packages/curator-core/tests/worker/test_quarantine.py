@@ -118,7 +118,7 @@ def poison() -> None:
 
 
 @pytest.mark.parametrize("kind", [Map, MapBatch, Split], ids=lambda kind: kind.__name__)
-def test_a_poison_row_costs_one_row(tmp_path: Path, kind: Any) -> None:
+def test_a_poison_row_loses_only_itself(tmp_path: Path, kind: Any) -> None:
     result = run(tmp_path, kind(), WriteLines(path=str(tmp_path / "out")))
     assert rows_written(tmp_path) == [row for row in range(30) if row != 13]
     assert result.summary.rows_quarantined == 1
@@ -134,7 +134,7 @@ def test_a_poison_row_costs_one_row(tmp_path: Path, kind: Any) -> None:
     assert "adapter.py" not in row["message"]
 
 
-def test_a_poison_row_in_a_writer_costs_one_row(tmp_path: Path) -> None:
+def test_a_poison_row_in_a_writer_loses_only_itself(tmp_path: Path) -> None:
     run(tmp_path, Write(path=str(tmp_path / "out")))
     assert rows_written(tmp_path) == [row for row in range(30) if row != 13]
 

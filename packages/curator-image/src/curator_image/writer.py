@@ -385,7 +385,7 @@ class _Names:
         self._taken: set[str] = set()
 
     def claim(self, key: str, source: str, prefer: str | None = None) -> str:
-        """The name for a key: the key itself, or in a folder with the name of its shard, or numbered."""
+        """The name for a key: the key itself, the key in a folder named after its shard, or the key with a number."""
         folder, slash, base = key.rpartition("/")
         # A reader ends the key at the first dot, so a key cannot contain one.
         plain = f"{folder}{slash}{base.replace('.', '_')}"
@@ -427,7 +427,7 @@ def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
 
 
 def _check_names(table: pa.Table) -> None:
-    """Refuse columns whose names the index needs: their values would be lost from it silently."""
+    """Raise if a column has a name that the index needs, since its values would be lost silently."""
     taken = [name for name in (*_PLACES, SOURCE_SHARD, _START, _END) if name in table.column_names and name != SHARD]
     if taken:
         raise UsageError(

@@ -210,7 +210,7 @@ def test_of_many_versions_of_one_picture_one_stays(tmp_path: Path) -> None:
 
 
 def test_meaningless_parameters_are_refused() -> None:
-    with pytest.raises(UsageError, match="radius must be 11 at most, not 12"):
+    with pytest.raises(UsageError, match="radius must be at most 11, not 12"):
         ImageDedup(paths="x", radius=12)
     with pytest.raises(UsageError, match="threshold must be a number above 0"):
         ImageDedup(paths="x", threshold=0)

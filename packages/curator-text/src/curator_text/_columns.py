@@ -52,18 +52,18 @@ def not_text(stage: object, name: str, kind: pa.DataType) -> UsageError:
 
 
 def require_texts(notes: Sequence[Mapping[str, Any]], column: str) -> None:
-    """Refuse documents of which none can have text, given the notes of their batches: a value that is not text is
-    compared with nothing, so all of them would stay.
+    """Raise if no document can have text, according to the notes of their batches. A value that is not text is not
+    compared, so all documents would stay.
     """
     if notes and not any(note["texts"] for note in notes):
         raise UsageError(
-            f"the column {column!r} holds no text in any file, so there is nothing to compare: give the column of the "
-            f"texts (column), or declare its type where the files are read, as schema: {{{column}: string}}"
+            f"the column {column!r} contains no text in any file, so there is nothing to compare: give the column of "
+            f"the texts (column), or declare its type where the files are read, as schema: {{{column}: string}}"
         )
 
 
 def texts_put_back(column: pa.ChunkedArray, texts: Mapping[int, str | None]) -> pa.ChunkedArray:
-    """The column with other texts in some rows; all other values stay as they are."""
+    """The column with new texts in some rows; all other values stay unchanged."""
     is_json = column.type == JSON
     values = (column.cast(pa.string()) if is_json else column).to_pylist()
     for row, text in texts.items():

@@ -37,15 +37,15 @@ def write_table(out: storage.AtomicFile, table: pa.Table, *, compression: str, r
 
 
 def _dictionaries(schema: pa.Schema) -> bool | list[str]:
-    """Which columns of a file are written as dictionaries, if that is shorter: all but vectors. The numbers of vectors hardly
-    repeat, and looking up each takes as long as writing it.
+    """The columns of a file that are written as dictionaries if that is shorter: all except vectors. The numbers in
+    vectors are rarely repeated, and looking up each takes as long as writing it.
     """
     vectors = [field.name for field in schema if _is_vector(field.type)]
     if not vectors:
         return True
     import pyarrow.parquet as pq
 
-    # Parquet has names of its own for what is inside of a column, which only a file can tell.
+    # Parquet has its own names for nested parts of a column, and only a file shows them.
     empty = io.BytesIO()
     pq.ParquetWriter(empty, schema).close()
     leaves = (part.path for part in pq.read_metadata(empty).schema)

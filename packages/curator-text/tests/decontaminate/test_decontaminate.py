@@ -538,5 +538,5 @@ def test_a_resumed_workflow_does_the_remaining_work(
 
 
 def test_a_workflow_needs_a_folder_to_write_to(tests: Path) -> None:
-    with pytest.raises(UsageError, match="Decontamination writes to a path, or by a writer"):
+    with pytest.raises(UsageError, match="Decontamination writes to a path or with a writer"):
         Decontamination(test_sets=school(tests), paths="in")

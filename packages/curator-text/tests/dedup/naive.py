@@ -58,7 +58,7 @@ def characters(text: str) -> list[tuple[str, bool]]:
 
 
 def shingles(words: list[tuple[str, bool]], size: int = 3, characters: int = 5) -> list[tuple[int, int]]:
-    """The first word, and the word after the last, of each."""
+    """The first word of each shingle, and the word after its last."""
     found = []
     for first in range(len(words)):
         total, last = 0, first
@@ -73,7 +73,7 @@ def shingles(words: list[tuple[str, bool]], size: int = 3, characters: int = 5) 
 
 
 def grams(text: str, letters: int = 0) -> list[tuple[tuple[str, ...], int, int]]:
-    """Shingles of words, or of this many characters."""
+    """Shingles of words, or of ``letters`` characters."""
     if letters:
         spelt = [unit for unit, _ in characters(text)]
         starts = range(max(len(spelt) - letters, 0) + 1) if spelt else []

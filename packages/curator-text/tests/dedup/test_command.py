@@ -135,6 +135,9 @@ def test_a_dry_run_estimates_its_cost_and_writes_nothing(
         "  Jaccard    0.3   0.4   0.5   0.6   0.7   0.8   0.9\n  compared  0.06  0.23  0.56  0.88  0.99  1.00  1.00\n"
     )
     assert (curve in said) == (kind == "fuzzy")
+    if kind == "fuzzy":  # eight bytes for each character in place of each word
+        assert run_command([*command, "--json", "--unit", "characters"]) == 0
+        assert json.loads(capsys.readouterr().out)["disk"] > 2 * found["disk"]
     assert sorted(tmp_path.rglob("*")) == before
 
 

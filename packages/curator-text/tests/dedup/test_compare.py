@@ -22,7 +22,7 @@ LEXICON = ["the", "of", "data", "Words", "model", "naïve", "我", "们", "数",
 
 @st.composite
 def families(draw: st.DrawFn) -> list[str]:
-    """Texts of which some are edited copies of others, or share a template."""
+    """Texts; some are edited copies of others, or share a template."""
     made: list[str] = []
     for _ in range(draw(st.integers(1, 8))):
         chance = random.Random(draw(st.integers(0, 10_000)))

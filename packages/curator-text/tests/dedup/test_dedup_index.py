@@ -282,6 +282,7 @@ def test_an_addition_does_not_wait_for_another_one_and_says_so(tmp_path: Path) -
     ("other", "says"),
     [
         ({"ngram": 4}, "was made with ngram 3, and this run has 4"),
+        ({"unit": "characters", "ngram": 3}, "was made with unit 'words'"),
         ({"bands": 13}, "was made with bands 26, and this run has 13"),
         ({"rows": 4}, "was made with rows 5"),
         ({"seed": 1}, "was made with seed 0"),
@@ -329,7 +330,7 @@ def test_meaningless_parameters_of_an_index_are_refused(parameters: dict[str, An
             make(paths="in", path="out", **parameters)
 
 
-def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_index_is_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a", [{"id": "a", "text": "one"}])
     with pytest.raises(UsageError, match="holds files but no index"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=first)
@@ -451,7 +452,7 @@ def test_without_a_run_directory_a_plan_does_not_refuse_an_index_for_its_place(
         work.run(HERE, run_dir="run")
 
 
-# Written together ----------------------------------------------------------------------------------------------------
+# Merged runs ----------------------------------------------------------------------------------------------------
 
 
 def four_runs(place: Path, make: type = FuzzyDedup, count: int = 12) -> str:
@@ -472,7 +473,7 @@ def test_compacted_runs_decide_the_same_bytes(tmp_path: Path, make: type) -> Non
     dedup(make, tmp_path / "before", new, **only)
     runs = Index.read(index).runs
     folders = []
-    # Twice, so that files that already hold several runs are also compacted.
+    # Compact twice, so that files that already contain several runs are also compacted.
     for most in (2, 1):
         compact_index(index, folders=most, lot_bytes=20_000)
         folders.append([path.name for path in (tmp_path / "index" / "runs").iterdir()])

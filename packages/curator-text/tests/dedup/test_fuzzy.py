@@ -424,7 +424,7 @@ def test_with_scope_per_collection_only_documents_of_one_collection_are_compared
 
 
 @pytest.mark.slow
-def test_a_rank_of_collections_decides_which_one_stays(tmp_path: Path) -> None:
+def test_the_rank_of_collections_decides_which_document_stays(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     data = write(tmp_path / "in", [{"id": "0", "text": text + " longer"}, {"id": "1", "text": text}], files=2)
     FuzzyDedup(paths=data, path=str(tmp_path / "out"), keep=[{"rank": ["part1"]}, "longest"]).run(

@@ -193,7 +193,7 @@ def test_abandoned_answers_are_not_given_to_other_pages():
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_between_two_batches_costs_no_page(extract):
+def test_no_page_is_lost_when_the_process_dies_between_two_batches(extract):
     _, stage = extract([PAGE])
     process = stage._guard._process
     process.kill()

@@ -50,7 +50,7 @@ def theirs(name: str) -> tuple[np.ndarray, np.ndarray]:
     return table.column(0).to_numpy(), table.column(1).to_numpy()
 
 
-# Its names and defaults; None if there is no default.
+# The parameters and defaults of a filter of NeMo Curator; None if there is no default.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "AlphaFilter": {"min_alpha_ratio": 0.25},
     "BoilerPlateStringFilter": {"remove_if_at_top_or_bottom": True, "max_boilerplate_string_ratio": 0.4},

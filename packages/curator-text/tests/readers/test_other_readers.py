@@ -322,7 +322,7 @@ def test_a_csv_row_over_the_limit_costs_only_itself(tmp_path):
     ],
 )
 @pytest.mark.parametrize("behind", [b"", b'"quoted","cells"\r\n', b'"two\nlines",1\n'])
-def test_one_bad_row_of_csv_costs_no_other(tmp_path, line, reason, batch_bytes, behind):
+def test_a_bad_row_of_csv_affects_no_other_row(tmp_path, line, reason, batch_bytes, behind):
     good = b"".join(b"%d,b\n" % number for number in range(3000))
     path = tmp_path / "a.csv"
     path.write_bytes(b"a,b\n" + good + line + b"\n" + behind + good)
@@ -406,7 +406,7 @@ def test_a_byte_that_is_invalid_in_its_encoding_costs_its_row(tmp_path):
     ("params", "message"),
     [
         ({"delimiter": ";;"}, "one ASCII character"),
-        ({"delimiter": '"'}, "no quote"),
+        ({"delimiter": '"'}, "other than a quote"),
         ({"delimiter": "\n"}, "one ASCII character"),
         ({"header": False}, "header must be true, or, for a file without a header"),
         ({"header": []}, "header must be true, or, for a file without a header"),
@@ -585,7 +585,7 @@ def test_a_record_with_a_wrong_length_costs_no_later_record(tmp_path, pack, kind
     assert [row["content"] for row in got.rows] == [page(number) for number in range(1, 8)]
     assert len(got.rejects) == 1
     assert got.rejects[0].position == f"byte {len(pack(RECORDS[1]))}"
-    # Even if the limit keeps the record itself from being read.
+    # This holds even if the limit prevents reading the record itself.
     got = read_files(WarcRead(max_record_bytes=2000), [path])
     assert len(got.rows) == 7
 
@@ -616,7 +616,7 @@ def test_a_warc_without_records_of_the_chosen_type_still_has_its_columns(tmp_pat
         WarcReader(paths="x", path_column="url")
 
 
-def test_a_file_that_is_no_warc_is_reported(tmp_path):
+def test_a_file_that_is_not_warc_is_reported(tmp_path):
     path = tmp_path / "a.warc"
     path.write_text(json.dumps({"not": "warc"}) * 100)
     got = read_files(WarcRead(), [path])
@@ -637,7 +637,7 @@ def test_a_parquet_file_with_string_views_can_be_filtered(tmp_path):
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_parquet_text_that_is_not_utf8_costs_its_row(tmp_path: Path, dictionary: bool) -> None:
-    """Arrow reads it unchecked, and every later stage would fail on it."""
+    """Arrow reads invalid text without a check, and every later stage would fail on it."""
     path = tmp_path / "a.parquet"
     texts = ["good", "Zzzzzz", "fine", "good"]
     pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": texts}), path, compression="none", use_dictionary=dictionary)

@@ -255,7 +255,7 @@ def test_a_filter_changes_only_what_is_compared(tmp_path: Path) -> None:
     assert 0.4 < once(tmp_path / "run2", "repeats") / single < 0.6
 
 
-def test_a_filter_holds_its_keys_and_the_stated_share_of_others() -> None:
+def test_a_bloom_filter_contains_its_keys_and_the_stated_share_of_others() -> None:
     rng = np.random.default_rng(0)
     keys = np.unique(rng.integers(0, 1 << 64, 20_000, dtype=np.uint64)) >> np.uint64(3)  # as in one partition of eight
     others = rng.integers(0, 1 << 61, 200_000, dtype=np.uint64)
@@ -270,7 +270,7 @@ def test_a_filter_holds_its_keys_and_the_stated_share_of_others() -> None:
 
 
 @pytest.mark.slow
-def test_lines_without_a_letter_are_no_copies_of_one_another(tmp_path: Path) -> None:
+def test_lines_without_letters_are_not_copies_of_one_another(tmp_path: Path) -> None:
     texts = ["-" * 30, "=" * 30, "-" * 30]
     data = write(tmp_path / "in", texts, 1)
     for normalize, left in ((True, 3), (False, 2)):
@@ -305,7 +305,7 @@ def test_meaningless_parameters_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("texts", [[], ["", ""], ["one"], ["", "word", "another word"]])
-def test_an_input_with_nothing_to_find_stays_as_it_is(tmp_path: Path, texts: list[str]) -> None:
+def test_an_input_without_repeats_is_unchanged(tmp_path: Path, texts: list[str]) -> None:
     data = write(tmp_path / "in", texts, files=1)
     for number, kind in enumerate((SubstringDedup, LineDedup, FuzzyDedup)):
         kind(paths=data, path=str(tmp_path / f"out{number}")).run(HERE, run_dir=str(tmp_path / f"run{number}"))
@@ -353,5 +353,5 @@ def test_a_column_without_any_text_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "a.jsonl").write_text('{"id": 1, "text": 5}\n')
     for work in (SubstringDedup, LineDedup, FuzzyDedup):
-        with pytest.raises(UsageError, match="the column 'text' holds no text in any file"):
+        with pytest.raises(UsageError, match="the column 'text' contains no text in any file"):
             work(paths=str(folder), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / work.__name__))

@@ -27,8 +27,8 @@ TASKS_PER_CPU = 2.0
 
 @contextlib.contextmanager
 def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
-    """For the length of a ``with`` block, datasets start only their own actors. ``tasks_only`` says that they have
-    none.
+    """For the length of a ``with`` block, datasets start only their own actors. ``tasks_only`` says that they have no
+    actors.
 
     Attributes of Ray Data are replaced by name: a Ray version with other names starts its actors, and still works.
     """

@@ -200,7 +200,7 @@ class XennaSegment(RaySegment[XennaOptions]):
     def take(self, table: pa.Table) -> None:
         self.supervisor.moved()
         for buffer in unpack(table):
-            # A copy: results outlive the object store.
+            # Copy the results, because they outlive the object store.
             self.found.append(decode_task(buffer.to_pybytes()))
 
     def _stages(self) -> list[Any]:

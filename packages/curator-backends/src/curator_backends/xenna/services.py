@@ -64,10 +64,10 @@ def balanced_when_there_is_news(news: Callable[[], int]) -> Iterator[None]:
 
 
 class _ActorsIfListed:
-    """Lists the actors of a cluster as Xenna does, and none where they cannot be listed.
+    """Lists the actors of a cluster as Xenna does, or none if listing fails.
 
-    Xenna shows the list in its status reports alone, but a dashboard that is missing, or cannot list actors, would end
-    the run; one that is missing is waited for 40 seconds.
+    Xenna shows the list only in its status reports, but a dashboard that is missing, or that cannot list actors, would
+    end the run. Ray waits 40 seconds for a missing dashboard.
     """
 
     def __init__(self, missing: bool) -> None:
@@ -77,7 +77,7 @@ class _ActorsIfListed:
         if self._list is not None:
             try:
                 return self._list(*arguments)
-            except Exception:  # errors of any kind, and none that concerns the run
+            except Exception:  # any error; none of them concerns the run
                 self._list = None
         return []
 

@@ -36,7 +36,7 @@ from curator_core.model.lineage import CHILD_DIGITS, child_id, lineage_key
 
 @dataclass(slots=True)
 class Settlement:
-    """Where the share of one source has gone; ``missing`` is what no event accounts for."""
+    """Where the share of one source has gone; ``missing`` is the part that no event accounts for."""
 
     source: str
     done: Fraction = Fraction(0)
@@ -124,7 +124,7 @@ class _Verdict:
 
 
 class Accounts:
-    """The events of a run. Each task's newest fact counts, if it descends from its source.
+    """The events of a run. The newest event of each task counts, if the task descends from its source.
 
     Events are columns of numbers (about 20 bytes each), so that a ledger of ten million events fits in memory and is
     evaluated in seconds.
@@ -197,7 +197,7 @@ class Accounts:
     def sources(self) -> list[str]:
         """The sources that an event counts for."""
         verdict, names = self._verdict(), self._sources.texts()
-        # Sorted already; `numpy.unique` would load `numpy.ma`, which takes longer than a small report.
+        # The codes are sorted already. `numpy.unique` would load `numpy.ma`, which takes longer than a small report.
         first = np.flatnonzero(np.diff(verdict.source, prepend=-1))
         return [names[code] for code in verdict.source[first].tolist()]
 
@@ -208,7 +208,7 @@ class Accounts:
         return code is not None and source not in self._stale and bool(verdict.complete[code])
 
     def has_failures(self, source: str) -> bool:
-        """Whether a task of the source was given up, or rows of it were set aside."""
+        """Whether a task of the source, or rows of one, were set aside."""
         verdict = self._verdict()
         code = self._sources.codes.get(source)
         return code is not None and bool(verdict.failed[code])
@@ -270,7 +270,7 @@ class Accounts:
         return found, sources, self._all().attempt[verdict.number[place]]
 
     def generation(self, source: str) -> str:
-        """The generation (see `SourceStage`) that the events of a source belong to; empty where none is expected."""
+        """The generation (see `SourceStage`) that the events of a source belong to; empty if none is expected."""
         return self._expected.get(source, "")
 
     def settle(self, source: str) -> Settlement:
@@ -307,7 +307,7 @@ class Accounts:
         weights: dict[str, Fraction] = {}
         self._add_shares(np.array([self._sources.codes[s] for s in sources], np.int64), None, ends, weights)
         while weights:
-            # The members of a merge come from earlier segments, so each round goes one merge down the pipeline.
+            # The members of a merge come from earlier segments, so each round moves down the pipeline by one merge.
             names = [name for name in weights if name in self._sources.codes]
             ends[MERGED] += sum((weights[name] for name in weights.keys() - set(names)), Fraction(0))
             codes = np.array([self._sources.codes[name] for name in names], np.int64)
@@ -432,9 +432,8 @@ class Accounts:
         """The position of each path in lineage order."""
         paths = self._paths.texts()
         ordered = to_numpy(pc.sort_indices(array(paths, pa.string())))
-        if any(
-            len(path) % (CHILD_DIGITS + 1) for path in paths
-        ):  # a child's number has more digits than ids are padded to
+        # A child's number may have more digits than ids are padded to.
+        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):
             ordered = np.array(sorted(range(len(paths)), key=lambda code: lineage_key(paths[code])[1]), np.int64)
         ranks = np.empty(len(paths), np.int64)
         ranks[ordered] = np.arange(len(paths))
@@ -489,9 +488,7 @@ class Accounts:
     def _descend(
         self, key: np.ndarray, source: np.ndarray, path: np.ndarray, kind: np.ndarray, children: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which tasks descend from their source by forks that announced them, and into how many parts their share was
-        split.
-        """
+        """Whether each task descends from its source by recorded forks, and into how many parts the share was split."""
         texts = self._paths.texts()
         depth = np.array([text.count(".") for text in texts], np.int32)
         parent = np.array([self._paths.codes.get(text.rpartition(".")[0], -1) for text in texts], np.int64)

@@ -1,4 +1,4 @@
-"""The events of a run and their table: a task became several, or it ended."""
+"""Which events does a run record, and what is their table? A task became several tasks, or it ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNT = pa.struct(
         ("rows_in", pa.int64()),
         ("rows_out", pa.int64()),
         ("quarantined", pa.int64()),
-        ("dropped", pa.string()),  # {"reason": rows} as JSON, null where there are none; the same for the next two
+        ("dropped", pa.string()),  # {"reason": rows} as JSON, or null if there are none; the next two are alike
         ("rejected", pa.string()),
         ("metrics", pa.string()),
     ]
@@ -64,7 +64,7 @@ INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarant
 
 @dataclass(slots=True)
 class Event:
-    """One fact about one task: it became ``children`` tasks, or it ended.
+    """An event of one task: it became ``children`` tasks, or it ended.
 
     ``counts`` are the rows and times of the stages that the task went through since the previous event in its lineage,
     so that every call of a stage is counted once, however often it was repeated.

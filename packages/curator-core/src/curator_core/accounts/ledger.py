@@ -1,10 +1,9 @@
-"""The run's durable record: events and rejects, written by the workers where the work happens, read on resume.
+"""How does a run record its work durably? Workers write events and rejects, and a resumed run reads them.
 
 A writer collects rows and publishes them as whole Parquet files under names that no other writer uses; nothing is
-appended to, locked, or shared, so it works on any file system and with any number of workers. A fact is relied on only
-after
-the `flush` that made it durable. Small files of one writer are packed into larger ones as they add up; a crash in the
-middle leaves a fact twice, which changes nothing, because facts are keyed by task.
+appended to, locked, or shared, so it works on any file system and with any number of workers. An event is relied on
+only after the `flush` that made it durable. Small files of one writer are packed into larger ones as they add up; a
+crash in the middle leaves an event in two files, which changes nothing, because events are keyed by task.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("dat
 # one, or after this time.
 FLUSH_SECONDS = 5.0
 FLUSH_SHARE = 250
-# The seconds that a flush is assumed to take until one was measured.
+# The assumed seconds of a flush before the first one is measured.
 _FIRST_FLUSH = 0.01
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
@@ -104,7 +103,7 @@ class LedgerWriter:
         self._levels: dict[str, list[list[str]]] = {}
         self._flushed = time.monotonic()
         self._flush_seconds = _FIRST_FLUSH
-        self._tally = Tally()  # what `take_counts` has not reported yet
+        self._tally = Tally()  # the counts that `take_counts` has not returned yet
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []
         self._result_bytes = 0

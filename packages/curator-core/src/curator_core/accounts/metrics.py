@@ -26,13 +26,13 @@ METRICS: Mapping[str, Metric] = {
     ),
     "curator_run_seconds": Metric("gauge", "Seconds since the run began."),
     "curator_run_updated_timestamp_seconds": Metric("gauge", "When these numbers were read, in Unix time."),
-    "curator_sources_expected": Metric("gauge", "Number of sources; missing while it is unknown."),
+    "curator_sources_expected": Metric("gauge", "Number of sources; absent while it is unknown."),
     "curator_sources_done": Metric("gauge", "Sources that need no more work, those of earlier attempts included."),
     "curator_sources_skipped": Metric("gauge", "Sources that an earlier attempt has finished."),
-    "curator_sources_in_flight": Metric("gauge", "Sources that workers have been given but have not finished."),
+    "curator_sources_in_flight": Metric("gauge", "Sources that workers have started but not finished."),
     "curator_workers": Metric("gauge", "Workers that are set up."),
-    "curator_stage_rows_in_total": Metric("counter", "Rows that a stage was given.", ("stage",)),
-    "curator_stage_rows_out_total": Metric("counter", "Rows that a stage let through.", ("stage",)),
+    "curator_stage_rows_in_total": Metric("counter", "Rows in the input of a stage.", ("stage",)),
+    "curator_stage_rows_out_total": Metric("counter", "Rows in the output of a stage.", ("stage",)),
     "curator_stage_rows_dropped_total": Metric("counter", "Rows that a stage dropped.", ("stage", "reason")),
     "curator_stage_rows_rejected_total": Metric(
         "counter", "Rows that a stage set aside because they could not be read or used.", ("stage", "reason")
@@ -41,15 +41,13 @@ METRICS: Mapping[str, Metric] = {
         "counter", "Rows that were set aside because a stage raised an error.", ("stage",)
     ),
     "curator_stage_rows_waiting": Metric(
-        "gauge", "Rows that the stage before has handed over and this one has not reported.", ("stage",)
+        "gauge", "Rows that the previous stage has passed on and this one has not reported.", ("stage",)
     ),
-    "curator_stage_calls_total": Metric("counter", "How often a stage was called.", ("stage",)),
+    "curator_stage_calls_total": Metric("counter", "Number of calls of a stage.", ("stage",)),
     "curator_stage_worker_seconds_total": Metric("counter", "Seconds that workers spent in a stage.", ("stage",)),
     "curator_machine_memory_used_bytes": Metric("gauge", "Memory in use on the driver's machine."),
     "curator_machine_memory_bytes": Metric("gauge", "Memory of the driver's machine, or of its container."),
-    "curator_machine_gpu_busy_ratio": Metric(
-        "gauge", "How busy a GPU of the driver's machine is, from 0 to 1.", ("gpu",)
-    ),
+    "curator_machine_gpu_busy_ratio": Metric("gauge", "Load of a GPU of the driver's machine, from 0 to 1.", ("gpu",)),
 }
 
 
@@ -63,7 +61,9 @@ class MetricSample:
 
 
 def text_format(samples: Iterable[MetricSample]) -> str:
-    """The samples in Prometheus's text format, version 0.0.4; those of a metric together, in the order of `METRICS`."""
+    """The samples in Prometheus's text format, version 0.0.4; the samples of a metric are adjacent, in the order of
+    `METRICS`.
+    """
     by_name: dict[str, list[MetricSample]] = {}
     for sample in samples:
         by_name.setdefault(sample.name, []).append(sample)

@@ -16,6 +16,8 @@ from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
 
 _MARK = b"crc32 of the rest:"
+# Below this size, zstd spends more time on preparing each column than on its bytes.
+_SMALL_BYTES = 1 << 20
 # Columns that files of earlier versions lack: rows from there have no value.
 LATER = frozenset({"picture", "vector"})
 _END = 8  # the bytes after the footer: the length of the footer, and four letters
@@ -29,8 +31,9 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
     first = next(given)
     with storage.write_atomic(path) as target:
         out = _Summed(target)
+        codec = "lz4" if isinstance(tables, pa.Table) and tables.nbytes < _SMALL_BYTES else "zstd"
         with pq.ParquetWriter(
-            out, first.schema, compression="zstd", store_schema=True, write_page_checksum=True
+            out, first.schema, compression=codec, store_schema=True, write_page_checksum=True
         ) as file:
             file.write_table(first)
             for table in given:
@@ -40,10 +43,10 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
 
 
 class _Summed(io.RawIOBase):
-    """Puts a checksum of all other bytes in front of the footer, where readers of Parquet do not look.
+    """Writes a checksum of all other bytes before the footer, where readers of Parquet ignore it.
 
     Parquet's own checksums cover pages only. A bit that flips in a page's header or in the footer can leave a file that
-    can be read but holds something else.
+    is readable but has other content.
     """
 
     def __init__(self, out: BinaryIO) -> None:
@@ -112,7 +115,7 @@ def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None
     before.
     """
     with _opened(path, verify=verify) as parquet:
-        # Without threads: most files are small, and waking a pool costs more than reading one.
+        # No threads are used: most files are small, and waking a pool takes longer than reading one.
         table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
         return _as_written(table, schema, columns)
 
@@ -173,7 +176,7 @@ def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | Non
     for name in sorted((expected - set(table.column_names)) & LATER):
         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     if expected != set(table.column_names):
-        raise pa.ArrowInvalid(f"its columns are {', '.join(table.column_names)}, so it is another file")
+        raise pa.ArrowInvalid(f"its columns are {', '.join(table.column_names)}, so it is a different file")
     types = pa.schema([schema.field(name) for name in table.column_names])
     return table if table.schema.equals(types) else table.cast(types)
 

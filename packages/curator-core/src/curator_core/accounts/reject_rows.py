@@ -1,4 +1,4 @@
-"""Rejects as rows of a table."""
+"""How are rejects stored as rows of a table?"""
 
 from __future__ import annotations
 

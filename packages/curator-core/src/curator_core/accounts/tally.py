@@ -22,7 +22,7 @@ SUM_UP = 1024
 
 @dataclass(slots=True)
 class StageTotals:
-    """What one stage did in the whole run."""
+    """The totals of one stage in the whole run."""
 
     name: str
     calls: int = 0
@@ -70,7 +70,7 @@ class Tally:
 
     @property
     def stages(self) -> dict[str, StageTotals]:
-        """The totals by name, in the order in which the stages were first met."""
+        """The totals by name, in the order in which the stages first occurred."""
         self._sum_up()
         return self._stages
 
@@ -86,7 +86,7 @@ class Tally:
                 self._of(count.stage_name).add(count)
 
     def add_table(self, counts: pa.ChunkedArray) -> None:
-        """The ``counts`` of a table of events."""
+        """Add the ``counts`` of a table of events."""
         for chunk in counts.chunks:
             values = chunk.flatten()
             if not len(values):

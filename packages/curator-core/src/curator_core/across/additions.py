@@ -1,4 +1,4 @@
-"""Adds the documents that stay to an index, as a new run: the last step of a deduplication."""
+"""How are the documents that stay added to an index? As a new run, in the last step of a deduplication."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 
 @dataclass(kw_only=True)
 class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the hash, the id and the collection of each document that stays by the ``decisions`` into a run of the index.
+    """Writes the hash, the id and the collection of each document that stays according to ``decisions`` to a run of the
+    index.
 
-    It reads the documents again. ``keys`` is the folder in which the run has settled its name in the index.
+    It reads the documents again. ``keys`` is the folder in which the run has recorded its name in the index.
     """
 
     keys: str

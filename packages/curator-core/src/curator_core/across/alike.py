@@ -170,7 +170,7 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         assert table is not None  # only partitions with rows are tasks
         found, _ = nearest(unpacked_pieces(table[VECTOR]), self._whole, self.visits + 1, self._products)
         self.record_metric("products", float(table.num_rows * len(self._centres)))
-        # Of no use to pairs that chance or `keep` decides about.
+        # These are not needed if chance or `keep` decides.
         towards = (
             cosines(unpacked(table[VECTOR]), self._centres, other_rows=found[:, 0])
             if self.order in ("hard", "easy") or not self.with_vectors

@@ -1,4 +1,4 @@
-"""Applies a table of decisions to the rows that it describes: drops, marks, weights or shows them."""
+"""How is a table of decisions applied to its rows? They are dropped, marked, weighted or shown."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
     its place there; a batch that is missing from the decisions, or has a different number of rows, is refused.
     ``mode``:
 
-    - ``remove`` drops what is removed, with the reason in the accounts (``exact duplicate``, ``near duplicate``, …);
+    - ``remove`` drops the removed rows, with the reason in the accounts (``exact duplicate``, ``near duplicate``, …);
     - ``annotate`` keeps all rows and adds ``columns`` to them: any of ``decision``, ``rule``, ``duplicate_of`` (the id of
-      the row that stays for it, or its source and row where rows have no ids), ``jaccard``, ``containment``, ``new_words``,
+      the row that stays for it, or its source and row if rows have no ids), ``jaccard``, ``containment``,
+      ``new_words``,
       ``similarity``, ``cluster`` and ``cluster_size``; each new column has this name with ``prefix`` before it;
     - ``rehydrate`` drops the same rows and gives each survivor a ``weight`` from the size of its cluster: ``size``, its
       square root (``sqrt``), or 1 + log2 of it (``log``); at most ``max_weight``. The weight is written into
@@ -151,7 +152,8 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         keep = np.ones(rows, np.bool_)
         removed = about.filter(pc.equal(about["decision"], scalar(REMOVED)))
         keep[rows_of(to_numpy(removed["number"]))] = False
-        # An exact copy of a removed document counts as an exact copy, whatever the other was removed for.
+        # An exact copy of a removed document counts as an exact copy, whatever the reason for the removal of that
+        # document.
         rules = pc.if_else(removed["copy_of"].is_valid(), scalar("exact"), removed["rule"])
         places = rows_of(to_numpy(removed["number"]))
         words = np.array([rule or REMOVED for rule in rules.to_pylist()], object)

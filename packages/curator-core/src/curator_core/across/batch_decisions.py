@@ -36,7 +36,7 @@ _DOCUMENTS_PER_PART = 1 << 20
 def write_batch_decisions(
     folder: str, task: DocumentBatch, rows: NDArray[np.int64], columns: Mapping[str, Any]
 ) -> FileRecord:
-    """Write decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of the columns of the
+    """Write decisions about ``rows`` of a batch to the file of the batch; ``columns`` are some of the columns of the
     table.
 
     The caller must pass the record on, by `record_output` or with the task that it returns. The record counts all rows

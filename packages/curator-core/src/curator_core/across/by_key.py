@@ -40,10 +40,10 @@ HASH = "__shuffle_hash__"
 
 @dataclass(kw_only=True)
 class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each batch to ``path`` with its rows laid out by partition, for `ShuffleReader` to read.
+    """Writes each batch to ``path`` with its rows sorted by partition, for `ShuffleReader` to read.
 
     A row's place in the order comes from ``key_column``, a column or a list of them, and ``seed``. ``partitions`` is
-    the number of pieces that the reader's work is cut into; the order does not depend on it. The files are for the
+    the number of pieces into which the reader's work is divided; the order does not depend on it. The files are for the
     reader alone and can be removed afterwards.
     """
 
@@ -177,8 +177,8 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
     """Base of stages that get all rows of a key at once. It follows `Partitions`, in the pipeline after a
     `ShuffleWriter`.
 
-    Write `process_group`. Groups come in the order of the hash of their key, and the rows of a group in the order of
-    the input, whatever the number of partitions, files and workers::
+    Write `process_group`. Groups are in the order of the hash of their key, and the rows of a group in the order of the
+    input, whatever the number of partitions, files and workers::
 
         class Newest(GroupByKey):
             def process_group(self, rows):

@@ -49,8 +49,8 @@ def nearest(
     """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each of
     them.
 
-    Equally near centres keep their order. Vectors that are used only once should be passed as floats, in the pieces in
-    which they lie: each block is converted to whole numbers in memory that stays in the cache.
+    Equally near centres keep their order. Vectors that are used only once should be passed as floats, in their original
+    pieces: each block is converted to whole numbers in memory that stays in the cache.
     """
     products = products or NumpyProducts()
     count = min(count, len(centres.numbers))

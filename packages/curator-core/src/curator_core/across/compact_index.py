@@ -1,16 +1,18 @@
 """How are the many folders of an index merged into a few?
 
-Each run that is added brings a folder with a few files for each of its batches, and every later run opens all of them.
-`compact_index` writes the content of neighbouring folders into one folder with large files. The runs stay in the manifest, in
-their order and with their batches, so documents keep their numbers, and runs that are compared with the index decide the
-same, byte for byte, before and after.
+Each run that is added has its own folder with a few files for each batch, and every later run opens all of them.
+`compact_index` merges neighbouring folders into one folder with large files. The runs stay in the manifest, in
+their order and with their batches, so documents keep their numbers, and the decisions of later runs are the same, byte
+for byte, as without compaction.
 
 1. The files of the new folder are written, each whole or not at all. Its name is a hash of the folders that it
-replaces; files that an interrupted attempt has left are written again. 2. The manifest names the new folder in place of
-the old ones, in one step, and lists the old ones as replaced. 3. The replaced folders and their entries in the manifest
-are removed. If this is interrupted, the next call completes it.
+   replaces; files that an interrupted attempt has left are written again.
+2. The manifest names the new folder in place of the old ones, in one step, and lists the old ones as replaced.
+3. The replaced folders and their entries in the manifest are removed. If this is interrupted, the next call completes
+   it.
 
-A run that is being compared with the index finds its folders gone, reads the manifest again, and continues in the new one.
+If a run is being compared with the index meanwhile and its folders are gone, it reads the manifest again and continues
+with the new folder.
 """
 
 from __future__ import annotations

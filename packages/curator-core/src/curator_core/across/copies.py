@@ -134,7 +134,7 @@ def finish_keys(
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:
-    """All rows of a partition of keys, with document numbers in place of rows in the batch."""
+    """All rows of a partition of keys, with document numbers instead of row numbers."""
     pieces = []
     for file, piece in partition_pieces(task):
         numbers = first_number(file) + to_numpy(piece["row"])

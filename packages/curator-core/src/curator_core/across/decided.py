@@ -24,7 +24,7 @@ from curator_core.model.task import FileGroupTask, FileRecord
 ROLL = "roll.arrow"
 # The number of decisions in one table.
 TOGETHER = 1 << 17
-# The figures that a rule may give, and their types; a figure that it does not give is null.
+# The figures that a rule may give, and their types; a figure that the rule does not give is null.
 FIGURES = {
     "jaccard": pa.float64(),
     "containment": pa.float64(),
@@ -64,7 +64,7 @@ def decided_rows(
     names = names.select(["number", "id", "collection"]).combine_chunks()
     for low in range(0, max(count, 1), most):
         high = min(low + most, count)
-        # Rows from `low` to `high` of the removed documents, and of the witnesses after them.
+        # The rows `low` to `high`, where the removed documents come first and the witnesses follow.
         gone, stay = slice(min(low, removed), min(high, removed)), slice(max(low - removed, 0), max(high - removed, 0))
         again = first[stay]
         rows = np.concatenate([at[gone], witness_at[again]])

@@ -1,4 +1,4 @@
-"""The table of decisions: which documents go, which stays for each of them, and why.
+"""The table of decisions: which documents are removed, which one stays for each of them, and why?
 
 One row for each document that is removed and one for each *witness*, the document that stays and was compared with it.
 A document without a row stays and is no witness. The columns:
@@ -7,7 +7,7 @@ A document without a row stays and is no witness. The columns:
 |---|---|
 | ``number`` | the document (see `curator_core.across.roll`); the table is sorted by it |
 | ``source``, ``row`` | where the document is: the id of its source, and its row there |
-| ``id`` | its id as text, where documents have one |
+| ``id`` | its id as text, if documents have ids |
 | ``collection`` | the collection that it belongs to |
 | ``decision`` | ``removed`` or ``kept`` |
 | ``witness_number``, ``witness_source``, ``witness_row``, ``witness_id`` | the same for the document that stays in its
@@ -16,10 +16,11 @@ place; null in the row of a kept document, and for rules that need no witness |
 | ``containment`` | the part of its shingles that the witness has |
 | ``new_words`` | the highest number of words in a window of 25 that the witness does not have |
 | ``shared_bands`` | how many bands of the sketch they share |
-| ``similarity`` | the cosine of both vectors, or another measure of how alike the two are, 1 at most |
+| ``similarity`` | the cosine of both vectors, or another measure of similarity, at most 1 |
 | ``rule`` | the rule that removes it: ``exact``, ``nothing_new``, ``containment``, ``jaccard``, ``fraction``, ``list``,
 … |
-| ``copy_of``, ``copy_of_id`` | for an exact copy whose representative was removed too: the number and the id of the representative. The figures are then the representative's |
+| ``copy_of``, ``copy_of_id`` | for an exact copy whose representative was removed as well: the number and the id of the
+representative. The figures are then those of the representative |
 | ``cluster`` | the number of the witness that survives; the witness itself has it as well |
 | ``cluster_size`` | the witness and the documents that were removed for it |
 | ``component_size`` | the size of the connected component; nothing depends on it |
@@ -266,7 +267,7 @@ def decisions_of(folder: str, batch: int, columns: Sequence[str] | None = None) 
 def write_removed(folder: str, path: str) -> FileRecord:
     """A list of the documents that a table of decisions removes, for other tools.
 
-    The ending of ``path`` chooses the form: ``.txt`` holds one id a line; ``.jsonl`` and ``.parquet`` also say where
+    The ending of ``path`` chooses the format: ``.txt`` has one id per line; ``.jsonl`` and ``.parquet`` also say where
     the document is, which rule removes it, and which document stays for it.
     """
     put = _LISTS.get(path.rpartition(".")[2])
@@ -287,8 +288,8 @@ def _put_text(out: storage.AtomicFile, tables: Iterator[pa.Table]) -> None:
     for table in tables:
         if table["id"].null_count:
             raise UsageError(
-                f"documents have no ids, and {out.path!r} would hold nothing else: a list that ends in .jsonl or .parquet "
-                "says where they are"
+                f"documents have no ids, and {out.path!r} can contain only ids: a list that ends in .jsonl or "
+                ".parquet says where the documents are"
             )
         out.writelines(_lines(table["id"].to_pylist(), out.path))
 
@@ -338,7 +339,7 @@ def _places(numbers: pa.Array, roll: Roll) -> tuple[pa.Array, pa.Array]:
         return sources, array(rows)
     there = numbers.is_valid()
     sources, rows = roll.places(to_numpy(numbers.filter(there)))
-    # Each valid number takes the next place; the others stay null.
+    # Each valid number gets the next place; the others stay null.
     at = pc.if_else(there, array(np.cumsum(to_numpy(there)) - 1), null(pa.int64()))
     return sources.take(at), array(rows).take(at)
 
@@ -374,7 +375,7 @@ def _opened(path: str, metadata: Any = None) -> Iterator[Any]:
         ):
             yield file
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the place, not the content
+        if isinstance(error, OSError) and error.errno is not None:  # the storage failed, not the content
             raise
         raise RunRefused(
             f"{path!r} is damaged ({' '.join(str(error).split())}): it is written whole or not at all, so something else "

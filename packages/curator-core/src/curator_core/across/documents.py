@@ -1,4 +1,6 @@
-"""What does deduplication need to know of the documents of a batch: value, collection, order of preference, id?"""
+"""What does deduplication need to know about the documents of a batch? Their values, collections, order of preference
+and ids.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ _NAMES = pa.dictionary(pa.int32(), pa.string())
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DocumentParameters:
-    """What makes documents the same, which one is kept, and how they are named.
+    """The parameters that say which documents are the same, which one is kept, and how they are named.
 
     ``column`` is compared. ``keep`` is the order of preference. A collection is the value of ``collection_column``, by
     default the first folder below one of ``bases``; with ``scope="per_collection"`` only documents of one collection are
@@ -64,7 +66,7 @@ class DocumentParameters:
         return ids_of(self, table, self.id_column)
 
     def texts(self, table: pa.Table) -> pa.ChunkedArray:
-        """The texts of the column, null where a value is not text: such a value has no words and is near no other."""
+        """The texts of the column; values that are not text are null, since they have no words to compare."""
         return only_texts(column_of(table, self.column))
 
     def collections(self, task: DocumentBatch) -> pa.Array:
@@ -84,7 +86,7 @@ class DocumentParameters:
         return pa.DictionaryArray.from_arrays(array(index), array([found.pop()], pa.string()))
 
     def scoped(self, found: Digests, collections: pa.Array) -> Digests:
-        """The digests, which with ``scope="per_collection"`` differ where the collections do."""
+        """The digests; with ``scope="per_collection"``, equal values in different collections get different digests."""
         if self.scope == "global":
             return found
         salts = collection_salts(collections)
@@ -92,7 +94,7 @@ class DocumentParameters:
 
 
 def ids_of(stage: object, table: pa.Table, id_column: str | None) -> pa.Array:
-    """The ids in a column as text; null where there are none."""
+    """The ids in a column as text; null for rows without one."""
     if id_column is None or id_column not in table.column_names:
         return pa.nulls(table.num_rows, pa.string())
     values = table.column(id_column).combine_chunks()

@@ -59,8 +59,8 @@ class _Limited(ProcessingStage[DocumentBatch, DocumentBatch]):
         own = [self._groups.get(name, -1) for name in groups.dictionary.to_pylist()]
         if -1 in own:
             raise RunRefused(
-                f"{self.owner}: the group {groups.dictionary[own.index(-1)].as_py()!r} was not there when the scores were "
-                "measured: the input has changed since; begin again (fresh=True, --fresh)"
+                f"{self.owner}: the group {groups.dictionary[own.index(-1)].as_py()!r} did not exist when the scores "
+                "were measured: the input has changed since; begin again (fresh=True, --fresh)"
             )
         numbers: NDArray[np.int64] = np.array(own, np.int64)[to_numpy(groups.indices)]
         return numbers

@@ -17,7 +17,7 @@ COLLECTION = "collection"
 
 
 def groups_of(task: DocumentBatch, by: str | None, bases: Sequence[str], what: str) -> pa.DictionaryArray | None:
-    """The group of each row as text: the value of the column ``by``; None where all rows are one group.
+    """The group of each row as text: the value of the column ``by``; None if all rows are one group.
 
     If the data have no column ``collection``, it is the file's first folder below one of ``bases``.
     """

@@ -1,28 +1,27 @@
-"""Which documents are connected by edges, even where the edges do not fit in memory?
+"""Which documents are connected by edges, even if the edges do not fit in memory?
 
 The input is a folder of Arrow files whose rows are edges: ``a`` and ``b``, two numbers of documents. A *group* is a set
 of documents that edges connect, and is named after the smallest number in it. The output lists the members of the
-groups by batch, so that a step that reads the sources again opens only what its batch needs (`groups_of`).
+groups by batch, so that a step that reads the sources again opens only the files that its batch needs (`groups_of`).
 
 Edges that fit in memory are solved by one task (`components`). More edges are reduced in rounds of two pipelines each
 over a shuffle of the edges (large star and small star, Kiveris et al., *Connected Components in MapReduce and Beyond*,
 2014):
 
-- *large star*: the larger neighbours of each node are tied to the smallest of all its neighbours and itself; - *small
-star*: each node and its smaller neighbours are tied to the smallest of them.
+- *large star*: the larger neighbours of each node are tied to the smallest of all its neighbours and itself;
+- *small star*: each node and its smaller neighbours are tied to the smallest of them.
 
 Neither separates documents that were connected, and each change moves an edge to a smaller number, so the rounds end. A
 task contracts its edges before it writes them: edges that connect the same documents within the task become a star
-around the smallest. As
-soon as the edges fit in memory, one task solves the rest. Otherwise the rounds end when one of them changes nothing.
-Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest;
+around the smallest. As soon as the edges fit in memory, one task solves the rest. Otherwise the rounds end when one of
+them changes nothing. Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest;
 the step that writes the members checks this for each document, and stops the run if it is not true.
 
 **Memory.** A task holds edges of 16 bytes: as much of a partition as fits in ``memory``/4, and its stars. A document
 with more neighbours than that is read twice, once to find the smallest neighbour and once to tie the others to it.
 Finding the components takes about ten times the bytes of the edges: 240 MiB in a worker by default, and 960 MiB in the
 task that solves the rest. So with 10⁹ documents that all have an edge, each round reads and
-writes 16 GB (large star: 32 GB) in partitions of 12 MiB, whatever the groups look like.
+writes 16 GB (large star: 32 GB) in partitions of 12 MiB, whatever the shape of the groups.
 """
 
 from __future__ import annotations
@@ -67,7 +66,8 @@ type Numbers = NDArray[np.uint64]
 
 
 def components(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
-    """Every number in an edge (``a[i]``, ``b[i]``), sorted, and the smallest number connected with each.
+    """All numbers in the edges (``a[i]``, ``b[i]``), sorted, and for each the smallest number that is connected with
+    it.
 
     Before it returns, it checks for all edges that both ends have the same smallest number, and that this is not larger
     than either end.
@@ -287,8 +287,8 @@ def _node(places: Numbers) -> Numbers:
 class WriteEdges(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes edges for the next star, sorted by their larger end or, with ``both_ways``, by each end.
 
-    ``notes`` is the file that will hold the number of edges, how many of them this round has changed, and the highest
-    number.
+    ``notes`` is the file for the number of edges, the number of edges that this round has changed, and the highest
+    number of a document.
     """
 
     path: str
@@ -481,7 +481,7 @@ class WriteMembers(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 class _GroupsWriter(FanOut[FileGroupTask, FileGroupTask]):
-    """Writes files of members in order, and which batches each file holds."""
+    """Writes files of members in order, with the list of batches in each file."""
 
     path: str
 
@@ -516,7 +516,7 @@ class _GroupsWriter(FanOut[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class SolveGroups(_GroupsWriter):
-    """Solves all edges at once and writes the members of groups, in files that end where a batch does."""
+    """Solves all edges at once and writes the members of groups, in files that never split a batch."""
 
     path: str
 

@@ -1,11 +1,12 @@
 """What is stored about documents for later runs to compare with, and which runs does an index hold?
 
-An *index* is a folder: a manifest, and folders that hold the runs that have been added, one each or several together
-(`compact_index`). Nothing changes a folder afterwards. For each document that stayed it holds the hash and the keys,
+An *index* is a folder: a manifest, and folders that hold the runs that have been added, each in its own folder or
+several in one (`compact_index`). Nothing changes a folder afterwards. For each document that stayed it holds the hash
+and the keys,
 sorted by place as in a shuffle; the id and the collection; and other data that the deduplication compares, but no
 texts. A run is
 added by writing its files, each whole or not at all, and then the manifest in one step. So an interrupted addition leaves
-files that no manifest names, and adding again writes the same files.
+files that no manifest names, and repeating it writes the same files.
 
 A run that compares its documents with an index keeps a copy of the manifest beside its keys (`pin`), so that it works
 with the same runs to its end, even when it is resumed. The folders that hold these runs are looked up in the index
@@ -84,7 +85,7 @@ class IndexFolder:
 
 @dataclass(frozen=True)
 class Index:
-    """What the manifest of an index says: the kind of deduplication, what its keys depend on, its runs in order, and the
+    """The manifest of an index: the kind of deduplication, the parameters of its keys, its runs in order, and the
     folders that hold them.
 
     ``replaced`` are folders whose runs are in other folders now; they have yet to be removed.
@@ -103,8 +104,8 @@ class Index:
         place = storage.join(path, MANIFEST)
         if not storage.exists(place):
             raise UsageError(
-                f"{path!r} holds no index (there is no {MANIFEST}): give the folder that a deduplication has been given as "
-                "its index"
+                f"{path!r} holds no index (there is no {MANIFEST}): give the folder that was the index of a "
+                "deduplication"
             )
         return cls._from(storage.read_bytes(place), place, path)
 
@@ -186,7 +187,7 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
     if required:
         raise UsageError(
             f"{owner}.index {path!r} holds no index (there is no {MANIFEST}), and this run compares with one "
-            "and would not add to it: correct the path, or first make the index by a run with index_add"
+            "and would not add to it: correct the path, or first make the index with a run that has index_add"
         )
     if not storage.exists(path):
         return
@@ -200,7 +201,7 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
             )
 
 
-# What a run says about itself -------------------------------------------------------------------------------------------
+# The records of a run -------------------------------------------------------------------------------------------
 
 
 def kind_of(type_: pa.DataType) -> str:
@@ -236,7 +237,7 @@ def made_by(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
-# The runs that a run works with --------------------------------------------------------------------------------------
+# The runs to compare with --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ class IndexUse:
 def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) -> None:
     """Fix the runs of the index that the documents are compared with: those in it now.
 
-    If these very documents are in it already, they are compared only with the runs before their own: a repeated run
+    If these same documents are in it already, they are compared only with the runs before their own: a repeated run
     gives the same result and does not find its own documents. ``files`` are the files of exact keys in the order of the
     roll.
     """
@@ -296,7 +297,7 @@ def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) 
         digest.update(f"{task_id}\0{rows}\0{values}\n".encode())
     if len(kinds) > 1:
         raise UsageError(
-            f"{owner}: an index holds values of one kind, and the column is {' and '.join(sorted(kinds))} in different "
+            f"{owner}: an index holds values of one kind, but the column is {' and '.join(sorted(kinds))} in different "
             "files: give it one type before (Cast)"
         )
     values_kind = next(iter(kinds), None)
@@ -329,7 +330,7 @@ def _require_same(index: Index, name: str, made: str, owner: str) -> bool:
 
 
 class OldDocuments:
-    """The documents of an index beside the new ones of a run, whose keys lie in the folder ``keys``."""
+    """The documents of an index beside the new ones of a run, whose keys are in the folder ``keys``."""
 
     def __init__(self, keys: str, new_batches: int, *, compare: bool = True) -> None:
         pinned = Pinned.read(keys) if compare else None

@@ -47,7 +47,7 @@ class Inputs:
         if state and task._generation and task._generation != state:
             raise RunRefused(
                 f"{', '.join(files)} has changed since its documents were compared: the decisions about them may no "
-                "longer hold. Begin the work across rows again (fresh=True, --fresh)"
+                "longer be valid. Begin the work across rows again (fresh=True, --fresh)"
             )
 
     def require_there(self) -> None:

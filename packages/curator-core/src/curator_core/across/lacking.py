@@ -24,8 +24,8 @@ OTHER = "not a list of numbers"
 
 @dataclass
 class Lacking:
-    """The vectors of a column: ``numbers`` is their length, 0 where there are none, and ``first`` names the first row with one.
-    ``without`` has for each reason how many rows have no vector, and the name of the first.
+    """The vectors of a column: ``numbers`` is their length, 0 if there are none, and ``first`` names the first row with
+    a vector. ``without`` gives for each reason the number of rows without a vector, and the name of the first.
     """
 
     numbers: int = 0
@@ -36,7 +36,7 @@ class Lacking:
     def of(
         cls, values: pa.ChunkedArray, vectors: Vectors, rows: NDArray[np.int64], name: Callable[[int], str]
     ) -> Lacking:
-        """What is lacking in a batch, given what `vectors_of` found in it; ``name`` names a row."""
+        """The missing vectors of a batch, given the result of `vectors_of`; ``name`` names a row."""
         found = cls(vectors.shape[1], name(int(rows[0]))) if len(rows) else cls()
         others: list[int] = []
         if values.type == JSON:
@@ -52,7 +52,7 @@ class Lacking:
         return found
 
     def add(self, other: Lacking, what: str) -> None:
-        """Add what is lacking in a later batch of the column that ``what`` names."""
+        """Add the missing vectors of a later batch; ``what`` names the column in errors."""
         if self.numbers and other.numbers and self.numbers != other.numbers:
             raise two_lengths(what, (self.numbers, self.first), (other.numbers, other.first))
         self.numbers, self.first = self.numbers or other.numbers, self.first or other.first
@@ -69,16 +69,18 @@ class Lacking:
         return found
 
     def note(self) -> list[Any]:
-        """As JSON can hold it."""
+        """The values in JSON types."""
         return [self.numbers, self.first, self.without]
 
     @property
     def rows(self) -> int:
-        """How many rows have no vector."""
+        """The number of rows without a vector."""
         return sum(rows for rows, _ in self.without.values())
 
     def text(self, column: str, one: str, many: str) -> str:
-        """For the summary; ``one`` and ``many`` say what becomes of a row, and of rows. Empty where every row has a vector."""
+        """A sentence for the summary, empty if every row has a vector; ``one`` and ``many`` say what happens to one row
+        and to several.
+        """
         if not self.without:
             return ""
         kinds = (
@@ -105,7 +107,7 @@ def _reasons(values: pa.ChunkedArray) -> Iterable[tuple[str, NDArray[np.int64]]]
 
 
 def row_namer(task: DocumentBatch, ids: pa.Array | None = None) -> Callable[[int], str]:
-    """A function that names a row of a batch: by its id, where there is one, and its place in its file."""
+    """A function that names a row of a batch: by its id, if it has one, and its place in its file."""
 
     def name(row: int) -> str:
         places = places_of(task)

@@ -26,8 +26,9 @@ RULE = "list"
 class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes a table of decisions to the folder ``path``: the rows whose ``id_column`` is in a list are removed.
 
-    Ids are compared as text, so 7 is the same id as "7". ``ids`` is a text file of one id a line, or JSON lines or Parquet with a column ``list_column`` (by default named
-    like ``id_column``), as other tools make them: a file, a folder, a pattern, or a list of these. Each worker holds
+    Ids are compared as text, so 7 is the same id as "7". ``ids`` is a text file with one id per line, or JSON lines or Parquet with a column "
+        "``list_column`` (by default name"    Ids are compared as text, so 7 is the same id as "7". ``ids`` is a text file with one id per line, or JSON lines or Parquet with a column ``list_column`` (by default named
+    like ``id_column``), from other tools: a file, a folder, a pattern, or a list of these. Each worker holds
     the list in memory, up to ``memory`` bytes. `ApplyDecisions` applies the table; to drop the rows at once, use
     `Lookup` with
     ``how="anti"``.
@@ -39,7 +40,7 @@ class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
     list_column: str | None = None
     memory: int | str = "1GiB"
 
-    tried_by_plan = False  # it loads the whole list
+    tried_by_plan = False  # setup loads the whole list
     maybe_paths = ("ids",)
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
         return False
 
     def setup(self, worker: WorkerMetadata) -> None:
-        way_out = "bring rows and list together by a shuffle (ShuffleWriter and GroupByKey)"
+        way_out = "join the rows and the list by a shuffle (ShuffleWriter and GroupByKey)"
         listed = read_side_table("DecisionsFromList", self.ids, self._key, [], self._memory, way_out)
         self._index = KeyIndex.of(keys_as_text(listed, self._key), self._key)
 

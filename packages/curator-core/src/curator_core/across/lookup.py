@@ -25,16 +25,17 @@ HOW = ("left", "inner", "anti")
 class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Joins the rows with a side table by a key: ``Lookup(table="scores.parquet", on="url", columns=["score"])``.
 
-    ``table`` is Parquet, JSON lines, or a text file of one key a line: a file, a folder, a pattern, or a list of these. Each
+    ``table`` is Parquet, JSON lines, or a text file with one key per line: a file, a folder, a pattern, or a list of
+    these. Each
     worker holds it in memory, up to ``memory`` bytes. ``on`` is the key: a column, or several, of the data and of the
     table; ``table_on`` gives their names in the table if they differ. ``how``:
 
-    - ``left`` keeps all rows; where the table has no row of the key, the new columns are null;
+    - ``left`` keeps all rows; if the table has no row with the key, the new columns are null;
     - ``inner`` keeps the rows whose key is in the table, and drops the others as ``no match``;
     - ``anti`` keeps the rows whose key is not in the table, and drops the others as ``listed``; it adds nothing.
 
-    ``columns`` are the columns of the table to add, each under its name with ``prefix`` before it; all but the key by
-    default, and none with ``[]``. Rows stay in order. A key may be in at most one row of the table, unless no columns
+    ``columns`` are the columns of the table to add, with ``prefix`` before their names; the default is all columns but
+    the key, and ``[]`` adds none. Rows stay in order. A key may occur in only one row of the table, unless no columns
     are added. A null is not a key and matches nothing. A number equals the same number of another type; it equals its
     text only if the table is a text file.
     """
@@ -47,7 +48,7 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
     prefix: str = ""
     memory: int | str = "1GiB"
 
-    tried_by_plan = False  # it loads the whole table
+    tried_by_plan = False  # setup loads the whole table
     maybe_paths = ("table",)
 
     def __post_init__(self) -> None:
@@ -92,8 +93,9 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
         if twice is not None:
             values = ", ".join(f"{name}={side[name][twice[0]].as_py()!r}" for name in self._keys)
             raise UsageError(
-                f"Lookup: rows {twice[0] + 1} and {twice[1] + 1} of {self.table!r} have the same key, {values}: which of them "
-                "is meant? Keep one row of each key in the table, or add no columns (columns=[])"
+                f"Lookup: rows {twice[0] + 1} and {twice[1] + 1} of {self.table!r} have the same key, {values}, so "
+                "it is not clear which one to use. Keep one row of each key in the table, or add no columns "
+                "(columns=[])"
             )
         self._index, self._lines = index, are_lines(self.table)
         self._side = side.select(added).rename_columns([f"{self.prefix}{name}" for name in added])

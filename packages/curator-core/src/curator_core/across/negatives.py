@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ from curator_core.across.shuffle import (
 )
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
 from curator_core.arrow.arrays import array, distinct, to_numpy
+from curator_core.arrow.json_column import JSON, texts_in
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count
@@ -45,14 +46,14 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 Sampling = Literal["top", "random"]
 Form = Literal["tuple", "triplet"]
 _VECTOR, _PASSAGE_VECTOR = "vector", "passage_vector"
-# Under this key a file says which rows of its batch are left out.
+# The metadata key under which a file lists the rows of its batch that are left out.
 _LACKING = b"curator.lacking"
 _NO_PAIR = "no vector or no text"
 type _Places = Sequence[tuple[Manifest, int]]
 
 # The number of queries and of passages in a block; their products take 32 MiB.
 _QUERIES, _PASSAGES = 512, 1 << 14
-# The memory for pairs and the nearest passages of each; all passages are read once for as many pairs as fit.
+# The memory for pairs and their nearest passages. All passages are read once for as many pairs as fit in it.
 _HELD_BYTES = 1 << 27
 _FOUND_BYTES = 48
 
@@ -77,7 +78,7 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        texts, values = column_of(table, self.column), column_of(table, self.vector_column)
+        texts, values = _texts_in(table, self.column), column_of(table, self.vector_column)
         found = digests(texts)
         name = row_namer(task)
         vectors, rows = vectors_of(values, f"the column {self.vector_column!r}", name)
@@ -92,17 +93,23 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
                 "text": texts.cast(pa.large_string()).take(array(rows)),
                 _VECTOR: packed(vectors),
             }
-        ).replace_schema_metadata({_LACKING: json.dumps(lacking.note())})
+        ).replace_schema_metadata({_LACKING: json.dumps([lacking.note(), _counted(~found.present, name)])})
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         self.record_output(write_partitioned(path, made, found.high[rows], self.partitions))
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        self._lacking = Lacking.added(map(_lacking_in, outputs), f"the column {self.vector_column!r}")
+        notes = [_lacking_in(record) for record in outputs]
+        self._lacking = Lacking.added((note for note, _ in notes), f"the column {self.vector_column!r}")
+        self._no_text = _summed(note for _, note in notes)
         finish_partitioned(self.path, outputs)
 
     def conclusion(self) -> str:
-        return self._lacking.text(self.vector_column, "is no negative", "are no negatives")
+        rows, first = self._no_text
+        have, are = ("has", "is no negative") if rows == 1 else ("have", "are no negatives")
+        no_text = f"{count(rows, 'row')} {have} no text in {self.column!r} and {are} (first: {first})" if rows else ""
+        no_vector = self._lacking.text(self.vector_column, "is no negative", "are no negatives")
+        return "\n".join(filter(None, (no_vector, no_text)))
 
 
 @dataclass(kw_only=True)
@@ -130,7 +137,7 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        queries, passages = (column_of(table, name) for name in (self.query_column, self.passage_column))
+        queries, passages = (_texts_in(table, name) for name in (self.query_column, self.passage_column))
         asked, given = digests(queries), digests(passages)
         name = row_namer(task)
         vectors, rows = vectors_of(column_of(table, self.query_vector), f"the column {self.query_vector!r}", name)
@@ -143,9 +150,10 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
                 f"{self.passage_vector!r} {theirs.shape[1]}: both must come from one model"
             )
         whole = np.intersect1d(np.intersect1d(rows, their_rows), np.flatnonzero(asked.present & given.present))
-        rest = np.setdiff1d(np.arange(task.num_rows), whole)
-        self.record_dropped(_NO_PAIR, len(rest), which=rest)
-        note = [len(rest), name(int(rest[0])) if len(rest) else ""]
+        left_out = np.ones(task.num_rows, np.bool_)
+        left_out[whole] = False
+        self.record_dropped(_NO_PAIR, int(left_out.sum()), which=np.flatnonzero(left_out))
+        note = _counted(left_out, name)
         chosen = array(whole)
         made = pa.table(
             {
@@ -163,8 +171,7 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        notes = [found for found in map(_lacking_in, outputs) if found[0]]
-        self._dropped = sum(rows for rows, _ in notes), notes[0][1] if notes else ""
+        self._dropped = _summed(map(_lacking_in, outputs))
         finish_partitioned(self.path, outputs)
 
     def conclusion(self) -> str:
@@ -173,15 +180,33 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
         return f"{count(rows, 'pair')} dropped: {_NO_PAIR} in one of {columns} (first: {first})" if rows else ""
 
 
+def _texts_in(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """The column of texts; null where a column of mixed values holds something else."""
+    column = column_of(table, name)
+    return texts_in(column)[0] if column.type == JSON else column
+
+
+def _counted(rows: NDArray[np.bool_], name: Callable[[int], str]) -> tuple[int, str]:
+    """How many rows there are, and the name of the first."""
+    found = np.flatnonzero(rows)
+    return len(found), name(int(found[0])) if len(found) else ""
+
+
+def _summed(counts: Iterable[tuple[int, str]]) -> tuple[int, str]:
+    """The sum of such counts, and the name of the first row of all."""
+    there = [(rows, first) for rows, first in counts if rows]
+    return sum(rows for rows, _ in there), there[0][1] if there else ""
+
+
 def _lacking_in(record: FileRecord) -> Any:
-    """Which rows of its batch a file says are left out."""
+    """The rows of its batch that a file lists as left out."""
     with storage.open_input(record.path) as stream, pa.ipc.open_file(stream) as file:
         return json.loads(file.schema.metadata[_LACKING])
 
 
 @dataclass(kw_only=True)
 class MineParameters:
-    """Which passages are hard negatives of a query.
+    """The parameters that say which passages are hard negatives of a query.
 
     The passages that are not positives of the query are ranked from 1, the nearest; those from ``first_rank`` to
     ``last_rank`` are examined. The cosine of query and negative must be lower than that of query and positive by at
@@ -202,7 +227,7 @@ class MineParameters:
     scores: bool = False
 
     def check_mining(self) -> None:
-        """Raise `UsageError` where a value makes no sense."""
+        """Raise `UsageError` if a value makes no sense."""
         owner = type(self).__name__
         for name in ("negatives", "first_rank", "last_rank"):
             check_whole(f"{owner}.{name}", getattr(self, name))
@@ -312,7 +337,7 @@ class _Search:
 
 @dataclass(kw_only=True)
 class MineNegatives(MineParameters, MultipliesVectors, FanOut[FileGroupTask, DocumentBatch]):
-    """Finds hard negatives for the pairs of a partition among all in the folder ``passages``."""
+    """Finds hard negatives for the pairs of a partition among all passages in the folder ``passages``."""
 
     passages: str
 

@@ -83,7 +83,7 @@ def _encoded(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> list[byte
     elif pa.types.is_floating(kind):
         real = to_numpy(pc.fill_null(values.cast(pa.float64()), array([0.0], pa.float64())[0])) + 0.0
         bits = real.view(np.uint64)
-        # NaN comes after all numbers, whatever its bits are.
+        # NaN comes after all numbers, whatever its bits.
         return _eights(np.where(np.isnan(real), _MISSING, np.where(bits & _SIGN, ~bits, bits | _SIGN)))
     elif pa.types.is_uint64(kind):
         return _eights(to_numpy(pc.fill_null(values, array([0], pa.uint64())[0])))
@@ -143,7 +143,7 @@ class SampleKeys(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
             if name in table.column_names:
                 raise UsageError(f"a column is called {name!r}, a name that Sort needs: rename it")
         table = pa.table({name: column_of(table, name) for name in self.columns})
-        # The draw depends on the batch's id and the row, so a repeated task draws the same.
+        # The draw depends on the batch's id and the row, so a repeated task draws the same rows.
         seed = int.from_bytes(hashlib.blake2b(task.task_id.encode(), digest_size=8).digest(), "big")
         drawn = np.random.Generator(np.random.PCG64(seed)).random(table.num_rows)
         rows = np.sort(np.argsort(drawn, kind="stable")[:_OF_A_BATCH])

@@ -54,7 +54,7 @@ class Preference:
             if rule.kind == "first":
                 rest = ", ".join(repr(entry) for entry in keep[number:])
                 raise UsageError(
-                    f"{owner}.keep: nothing ties after 'first', so {rest} would never be used: put 'first' last"
+                    f"{owner}.keep: there are no ties after 'first', so {rest} would never be used: put 'first' last"
                 )
         return cls(rules)
 

@@ -178,7 +178,7 @@ def products_for(resources: Resources, owner: str) -> Products:
         if module.installed():
             made: Products = module.make("cuda")
             return made
-    raise UsageError(f"{owner} has a GPU, and no installed package brings torch for it: {_REMEDY}")
+    raise UsageError(f"{owner} has a GPU, but no installed package provides torch for it: {_REMEDY}")
 
 
 class MultipliesVectors(ProcessingStage[FileGroupTask, Any]):
@@ -197,7 +197,9 @@ class MultipliesVectors(ProcessingStage[FileGroupTask, Any]):
         return MadeFor(twin, [f"{self.name} multiplies on the GPU, with torch"])
 
 
-_REMEDY = 'pip install "curator-text[models]" or "curator-image[models]", here and on the workers, and vectors are multiplied on it'
+_REMEDY = (
+    'pip install "curator-text[models]" or "curator-image[models]", here and on the workers, to multiply vectors on it'
+)
 
 
 def _registered() -> list[Any]:

@@ -139,7 +139,7 @@ def _not_looser(name: str, value: float, decisions: Decisions, *, looser: bool) 
     if looser:
         raise UsageError(
             f"{name}={value!r} is looser than the {decisions.settings[name]!r} that the decisions in {decisions.folder!r} were "
-            "made with: documents that it would remove in addition were not compared. Run the deduplication again "
+            "made with: the additional documents that it would remove were not compared. Run the deduplication again "
             "with it"
         )
 

@@ -65,7 +65,7 @@ class Roll:
         sources = pc.replace_substring_regex(ids, r"\..*", "").dictionary_encode()
         codes = to_numpy(sources.indices)
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.rows)])[:-1]
-        # The batches of a source are consecutive; where the source changes, another begins.
+        # The batches of a source are consecutive; a different source id starts another one.
         begins = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.zeros(0, np.int64)
         if len(begins) != len(sources.dictionary):
             raise ValueError("the batches of a source are not together: they are not in lineage order")

@@ -350,7 +350,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Documents that may be the answers, by target and in order."""
+    """Documents that may be answers, sorted by target."""
 
     target: NDArray[np.int64]
     key: NDArray[np.uint64]

@@ -2,7 +2,7 @@
 memory?
 
 Each row has a *place*, 64 bits that give its position in an order. The places are cut into equal ranges, the
-partitions. `write_partitioned` writes the rows of one batch to one file, sorted by place; `finish_partitioned` writes
+partitions. `write_partitioned` writes the rows of one batch to a file, sorted by place; `finish_partitioned` writes
 the
 manifest of all files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and
 `partition_sorted` read it. Rows are in the order of their places, and rows with the same place keep the order of the
@@ -514,7 +514,7 @@ class Joined:
 
 
 def finish_together(folder: str, before: Manifest, records: Sequence[FileRecord]) -> None:
-    """Write the manifest of the files that `write_together` made of all files of another folder."""
+    """Write the manifest of the files that `write_together` made from all files of another folder."""
     files = []
     for record in records:
         notes = notes_of(record)
@@ -676,7 +676,7 @@ def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> 
             continue
         table = pa.concat_tables(span.tables).unify_dictionaries().combine_chunks()
         span.tables.clear()
-        # Pieces are sorted runs, which this kind of sort merges.
+        # The pieces are sorted, and this kind of sort merges sorted runs.
         order = np.argsort(to_numpy(table[column]), kind="stable")
         yield table.take(array(order)).combine_chunks()
 
@@ -703,7 +703,7 @@ def partition_spans(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> I
     """A partition cut into ranges of places, in order. Each range holds up to about ``memory`` bytes, or is a single
     place.
 
-    A range that holds more is halved and read again. Ranges without rows are left out.
+    A larger range is halved and read again. Ranges without rows are left out.
     """
     manifest = read_manifest(task.data[0])
     partition: int = task._metadata["partition"]

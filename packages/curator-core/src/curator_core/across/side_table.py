@@ -1,7 +1,7 @@
 """What does a small table beside the data contain, and which of its rows has a given key?
 
-A side table is Parquet, JSON lines, or a text file with one value a line. It is held in memory as a whole, up to a
-bound.
+A side table is Parquet, JSON lines, or a text file with one value per line. It is held in memory as a whole, up to a
+limit.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def read_side_table(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyIndex:
-    """Finds the row of a key. A null, or a key with one in it, matches no row; numbers are equal whatever their
-    type.
+    """Finds the row of a key. A null key, or a key that contains a null, matches no row. Numbers are equal whatever
+    their types.
     """
 
     _high: NDArray[np.uint64]

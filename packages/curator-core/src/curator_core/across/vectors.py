@@ -26,7 +26,7 @@ type Vectors = NDArray[np.float32]
 
 _LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
-_BLOCK = 256  # rows at a time that stay in the cache
+_BLOCK = 256  # as many rows as fit in the cache
 
 
 def vectors_of(
@@ -183,7 +183,9 @@ class Whole:
 
 
 def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
-    """The whole numbers of vectors that lie in pieces, ``rows`` vectors at a time, in memory that the next block uses again."""
+    """The whole numbers of vectors that are in several pieces, ``rows`` vectors at a time; the next block overwrites
+    the memory.
+    """
     left = sum(map(len, pieces))
     if not left:
         return
@@ -230,7 +232,7 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
 
 
 def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors") -> list[Vectors]:
-    """The same in the pieces in which they lie, without a copy."""
+    """Like `unpacked`, but in pieces and without a copy."""
     parts, sizes = [], set()
     for chunk in column.chunks:
         if not len(chunk):
@@ -247,11 +249,12 @@ def unpacked_pieces(column: pa.ChunkedArray, what: str = "the column of vectors"
 
 
 def two_lengths(what: str, one: tuple[int, str], other: tuple[int, str]) -> UsageError:
-    """The error for vectors of different lengths; each is given with the name of a row that has it, if that is at hand."""
+    """The error for vectors of different lengths; each length comes with the name of a row that has it, if known."""
     (size, name), (other_size, other_name) = one, other
     return UsageError(
-        f"{what} must hold vectors of one length, and holds some of {size} numbers{f' ({name})' if name else ''} and some of "
-        f"{other_size}{f' ({other_name})' if other_name else ''}: they come from two models; keep those of one"
+        f"{what} must hold vectors of one length, but holds some of {size} "
+        f"numbers{f' ({name})' if name else ''} and some of "
+        f"{other_size}{f' ({other_name})' if other_name else ''}: they come from two models; keep those of one model"
     )
 
 

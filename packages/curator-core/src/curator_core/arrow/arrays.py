@@ -52,8 +52,8 @@ def null(kind: pa.DataType) -> pa.Scalar:
 
 
 def distinct[Number: np.integer[Any]](values: NDArray[Number]) -> NDArray[Number]:
-    """The different numbers among these, sorted: what `numpy.unique` gives, which hashes them and takes fifty times as
-    long for millions that are nearly all different.
+    """The different values, sorted. `numpy.unique` gives the same, but it hashes values, which takes fifty times as
+    long for millions of mostly different ones.
     """
     ordered = np.sort(values, axis=None)
     new = np.ones(len(ordered), np.bool_)

@@ -36,7 +36,7 @@ def texts_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
 
 
 def holds_texts(kind: pa.DataType) -> bool:
-    """Whether a column of this type may hold texts: one of text, of JSON, or of nulls alone."""
+    """Whether a column of this type may contain texts: a column of text, of JSON, or of nulls only."""
     if pa.types.is_dictionary(kind):
         return holds_texts(kind.value_type)
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
@@ -44,7 +44,7 @@ def holds_texts(kind: pa.DataType) -> bool:
 
 
 def only_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The texts of a column of any type; null where a value is not text."""
+    """The texts of a column of any type; other values become null."""
     if column.type == JSON:
         return texts_in(column)[0]
     return column if holds_texts(column.type) else pa.chunked_array([pa.nulls(len(column), _TEXT)])

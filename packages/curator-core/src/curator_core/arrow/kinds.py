@@ -6,7 +6,7 @@ text in which each value is written as JSON. The answer depends on the values al
 same whether a file is read in one piece or by many workers. Decision 0060 gives the reasons.
 
 A float column whose whole numbers had no fraction in the source (``1``, not ``1.0``) is marked in its field, as is a
-column that first appeared late in its file and is absent from the rows where it is null.
+column that first appeared late in its file and is absent from the rows in which it is null.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NUMBER, _TEXT, _TRUTH, _LIST, _OTHER = "number", "text", "truth", "list", "othe
 
 @dataclass(slots=True)
 class Kinds:
-    """The kinds of values that a column has had so far: enough to tell which type holds them all."""
+    """The kinds of values that a column has had so far: enough to determine the type that holds them all."""
 
     counts: dict[str, int] = field(default_factory=dict)
     low: int = 0
@@ -169,7 +169,9 @@ def has_floats(kind: pa.DataType) -> bool:
 
 
 def marked(name: str, kind: pa.DataType, *, whole: bool = False, late: bool = False) -> pa.Field:
-    """A field with its marks: ``whole`` numbers without a fraction, ``late`` in its file and absent where it is null."""
+    """A field with its marks: ``whole`` numbers without a fraction, ``late`` in its file and absent from rows in which
+    it is null.
+    """
     return pa.field(
         name, kind, metadata=dict(mark for mark, there in ((_WHOLE, whole), (_LATE, late)) if there) or None
     )
@@ -181,7 +183,7 @@ def is_whole(part: pa.Field) -> bool:
 
 
 def is_late(part: pa.Field) -> bool:
-    """Whether a column is absent from rows where it is null."""
+    """Whether a column is absent from the rows in which it is null."""
     return _has(part, _LATE)
 
 

@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process with its exit code."""
     code = run_command(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        if sys.stdout is not None:  # None where the caller has closed it: `curate run FILE >&-`
+        if sys.stdout is not None:  # None if the caller has closed it: `curate run FILE >&-`
             sys.stdout.flush()
     except BrokenPipeError:
         # In `curate stages | head`, head ends first. The interpreter must not flush again.
@@ -107,9 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run a command in this process; returns its exit code. Errors that are meant for users are shown without a
-    traceback.
-    """
+    """Run a command in this process and return its exit code. Errors for users are shown without a traceback."""
     try:
         result: Any = curate.main(args=list(arguments), prog_name="curate", standalone_mode=False)
     except click.exceptions.Abort:

@@ -28,7 +28,7 @@ def card_command(
     croissant: bool,
     as_json: bool,
 ) -> None:
-    """Print a dataset card (README.md with YAML for Hugging Face) of what the run in RUN_DIR has written.
+    """Print a dataset card (README.md with YAML for Hugging Face) for the output of the run in RUN_DIR.
 
     Counts, stages and versions are those of the run; columns are those of the data. You must state the licence.
     """

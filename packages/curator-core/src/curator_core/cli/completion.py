@@ -1,4 +1,4 @@
-"""``curate completion``: what a shell needs to complete commands, options, stages and files."""
+"""``curate completion``: a script that completes commands, options, stages and files in a shell."""
 
 from __future__ import annotations
 

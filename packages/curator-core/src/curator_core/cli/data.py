@@ -317,7 +317,7 @@ def inspect_command(
         click.echo(line)
     for line in _reject_lines(rows, "among them"):
         click.echo(line)
-    # A page has more rows, which a terminal need not repeat.
+    # The page has more rows than the terminal shows.
     shown = found.samples if asked is not None else found.samples[:_SAMPLES]
     if shown:
         click.echo(f"\n{formatting.count(len(shown), 'row')} of them:")

@@ -209,7 +209,7 @@ def _echo_values(what: str, number: int, values: Sequence[SourceCounts]) -> None
 
 
 def _echo_scores(found: Comparison) -> None:
-    # Where only the number of rows differs, the counts by stage say so.
+    # If only the number of rows differs, the counts by stage say so.
     scores = [score for score in found.scores if score.share]
     if not scores:
         return
@@ -286,7 +286,7 @@ def _fate(fates: Fates, run: str) -> str:
     if fates.written:
         rest = fates.rows - fates.known
         return (
-            f"dropped in {run} by {shown}{more}" + (f"; {rest:,} of them were never in it" if rest > 0 else "")
+            f"dropped in {run} by {shown}{more}" + (f"; {rest:,} of them were never in that run" if rest > 0 else "")
             if shown
             else (f"{run} never had them")
         )

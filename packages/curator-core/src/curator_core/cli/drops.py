@@ -81,7 +81,7 @@ def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int
 
 
 def _beyond(rows: Sequence[dict[str, Any]], drops: Drops, near: int) -> list[Any]:
-    """Rows of the files that are not among the samples, as samples."""
+    """Rows from the files of dropped rows that are not among the samples, in the form of samples."""
     from curator_core.accounts.seen import Sample
 
     known = {(sample.id, (sample.text or "")[:200]) for sample in drops.rows}

@@ -45,7 +45,7 @@ def init_command(template: str | None, data: str | None, output: str | None, lis
     from curator_core import storage  # imports pyarrow
 
     if storage.exists(output):
-        raise UsageError(f"{output!r} exists and is left as it is: choose another name, or remove it first")
+        raise UsageError(f"{output!r} exists and was not changed: choose another name, or remove it first")
     storage.write_bytes_atomic(output, text.encode())
     if found:
         click.echo(found)

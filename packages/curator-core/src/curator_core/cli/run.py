@@ -259,10 +259,8 @@ def _carry_out(
 
         def progress(state: RunProgress) -> None:
             nonlocal begun
-            if not begun and state.state not in (
-                "starting",
-                "failed",
-            ):  # the run has begun, so this process owns the run directory
+            if not begun and state.state not in ("starting", "failed"):
+                # The run has begun, so this process owns the run directory.
                 begun = True
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)

@@ -74,7 +74,7 @@ def whatif_command(run_dir: str, settings: tuple[str, ...], step: str | None, ex
 
 
 def _chosen(runs: Mapping[str, RunRecord], changes: Mapping[str, Any], step: str | None, run_dir: str) -> RunRecord:
-    """The pipeline that has all stages of the changes."""
+    """The pipeline that contains all of the changed stages."""
     from curator_core.errors import nearest
 
     if step is not None:

@@ -1,4 +1,4 @@
-"""Stages, workflows and executors from names and plain values, strictly checked."""
+"""How are stages, workflows and executors made from names and plain values? With strict checks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def build_stage(name: str, params: Mapping[str, Any] | None = None) -> Processin
 
 
 def build(cls: Any, name: str, params: Mapping[str, Any], signature: inspect.Signature | None = None) -> Any:
-    """An object of ``cls`` from plain values that are checked against its constructor's annotations first."""
+    """Make an object of ``cls`` from plain values, after checking them against the annotations of the constructor."""
     signature = signature or inspect.signature(cls)
     parameters = {key: p for key, p in signature.parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())

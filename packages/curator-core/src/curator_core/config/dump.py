@@ -67,14 +67,11 @@ def _stage(stage: ProcessingStage[Any, Any]) -> Any:
 
 
 def _given(owner: ProcessingStage[Any, Any] | Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that were given and are not the defaults."""
+    """The given parameters that differ from the defaults."""
     default = {}
     try:
         default = type(owner)().params()
-    except (
-        CuratorError,
-        TypeError,
-    ):  # it requires parameters: all that were given are written
+    except (CuratorError, TypeError):  # it requires parameters: all that were given are written
         return {key: value for key, value in owner.params().items() if key in given}
     return {key: value for key, value in owner.params().items() if key not in default or default[key] != value}
 
@@ -87,8 +84,8 @@ def _name(owner: ProcessingStage[Any, Any] | Workflow, group: str, what: str) ->
     path = f"{kind.__module__}.{kind.__qualname__}"
     if kind.__module__ == "__main__" or "<" in path:
         raise UsageError(
-            f"{what} {owner.name!r} is defined in a script or notebook, so a file cannot name it: put {kind.__name__} "
-            "into a module beside the file"
+            f"{what} {owner.name!r} is defined in a script or notebook, so a file cannot name it: move "
+            f"{kind.__name__} to a module beside the file"
         )
     return path
 

@@ -1,4 +1,5 @@
-"""A pipeline as a YAML file: read strictly, checked before anything runs, the same on every executor.
+"""How is a pipeline read from a YAML file? Strictly, with all checks before anything runs, and the same for every
+executor.
 
 name: clean
 stages:
@@ -63,7 +64,7 @@ _KEYS: dict[str, Any] = {
 }
 _OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _NAME = re.compile(r"(?!\.{1,2}\Z)[^/\\\0]+")
-# Parameters with these names, or names that end in one of them after an underscore, hold paths.
+# Parameters with one of these names, or with a name that ends in an underscore and one of them, contain paths.
 _PATH_WORDS = frozenset({"path", "paths", "folder", "dir", "file"})
 
 
@@ -286,7 +287,7 @@ class _Build:
         return None if made is None else made.named(name)
 
     def unbuilt(self, item: Any, where: Where) -> tuple[Callable[[], Workflow | None] | None, list[_Entry]]:
-        """A function that makes the workflow once settings have been applied to its stages, and these stages."""
+        """A function that makes the workflow after settings have been applied to its stages, and these stages."""
         if not isinstance(item, list):
             entry = self.entry(item, where)
             if entry is None:

@@ -1,4 +1,4 @@
-"""YAML with line numbers: plain values, and the position of each, so that an error can point at it.
+"""How is YAML read with line numbers? As plain values with the position of each, so that an error can point at it.
 
 Scalars follow YAML 1.2: ``no`` and ``on`` are text, ``1e-3`` is a number, dates stay text. Duplicate keys are errors.
 """
@@ -225,7 +225,7 @@ def _unexpected_colon(text: str, mark: yaml.Mark | None) -> str:
         return message
     above = text.splitlines()[mark.line - 1].rstrip()
     if above and not above.endswith(":") and ": " not in above:
-        return f"{message}; or the line above, {above.strip()!r}, lacks its colon"
+        return f"{message}; or the line above, {above.strip()!r}, is missing its colon"
     return message
 
 

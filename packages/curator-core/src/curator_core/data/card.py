@@ -113,7 +113,9 @@ def make_card(run_dir: str, output: str | None = None, **given: str | None) -> C
     if record is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
     if record.get("state") not in ("done", "quarantined"):
-        raise UsageError(f"the run in {run_dir!r} is {record.get('state')}: a card needs a run that has ended")
+        raise UsageError(
+            f"the run in {run_dir!r} is {record.get('state')}: a card can only be made for a run that has ended"
+        )
     counted = RunDirectory(counting_folder(run_dir) or run_dir)
     summary = RunSummary.from_dict(record["summary"])
     folder = _output_folder(run_dir, (counted.read_json("run.json") or {}).get("outputs") or {}, output)
@@ -148,9 +150,7 @@ class _Facts:
     @property
     def says(self) -> str:
         summary = self.summary
-        text = (
-            f"{formatting.count(self.rows, 'row')} that the run {summary.name!r} has kept of {summary.rows_in:,} read"
-        )
+        text = f"{formatting.count(self.rows, 'row')} that the run {summary.name!r} has kept out of {summary.rows_in:,}"
         versions = self.record.get("versions") or {}
         made = f" with curator-core {versions['curator-core']}" if "curator-core" in versions else ""
         return f"{text}{made}."

@@ -63,7 +63,7 @@ def fates_of(keys: Numbers, by: str, named: bool, dropped: Mapping[str, str], se
     for folder in dropped.values():
         for table in dropped_tables(folder):
             if by not in table.column_names:
-                found.written = False  # a stage has made or changed the column that rows are compared by
+                found.written = False  # a later stage makes or changes the column that rows are compared by
                 continue
             numbers = key_numbers(table, by)
             for row in np.flatnonzero(np.isin(numbers, wanted)).tolist():

@@ -31,13 +31,13 @@ READERS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(sorted(_IMAGES), ("ImageReader", "image")),
 }
 PACKAGE = {"text": "curator-text", "image": "curator-image"}
-# How files of images begin: JPEG, PNG, GIF, BMP, TIFF; WebP has its name at byte 8.
+# The first bytes of image files: JPEG, PNG, GIF, BMP, TIFF; WebP has its name at byte 8.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Files of one format, as a reader names them."""
+    """Files of one format, and the arguments that make a reader read them."""
 
     paths: str
     ending: str

@@ -77,7 +77,9 @@ def row_at(rows: Rows, path: str, place: str) -> FoundRow | FoundReject:
             continue
         places = places_of(batch)
         if places is None:
-            raise UsageError(f"{rows.reader} does not say where its rows are: show one by its id, or see `curate head`")
+            raise UsageError(
+                f"{rows.reader} does not record the places of rows: show a row by its id, or see `curate head`"
+            )
         row = _row_of(places, place, asked)
         if row is None and span is not None and batch.num_rows == 1:
             row = 0  # the range contains only this row, whose place is then a number of bytes

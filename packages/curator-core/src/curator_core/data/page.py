@@ -1,4 +1,4 @@
-"""Rows as one page of HTML that needs nothing else: images as small pictures, texts as text, everything escaped."""
+"""How are rows shown on a self-contained HTML page? Images as small pictures, texts as text, everything escaped."""
 
 from __future__ import annotations
 

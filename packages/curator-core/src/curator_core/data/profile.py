@@ -136,7 +136,7 @@ class ColumnProfile:
             self._add_numbers(there)
         elif pa.types.is_struct(kind) or pa.types.is_map(kind):
             self.values = None
-        else:  # dates, times, decimals: they have an order
+        else:  # dates, times, decimals: types with an order
             self._bound(there)
             self._count(map(str, there.to_pylist()) if self._counts_values(there) else None)
 
@@ -271,7 +271,7 @@ class _Look:
         return found
 
     def _chosen(self) -> tuple[Iterator[Any], int | None]:
-        """The sources to examine, and how many rows of each."""
+        """The sources to examine, and the number of rows to take from each."""
         sources = self.rows.sources()
         count = length_hint(sources, 0)
         if not count:  # the reader does not know the number of sources
@@ -315,7 +315,7 @@ class _Look:
         texts = table.column(name)
         if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
             if self.given_text is not None:
-                raise UsageError(f"the column {name!r} holds {texts.type} and no text")
+                raise UsageError(f"the column {name!r} holds {texts.type}, not text")
             return
         there = np.flatnonzero(to_numpy(texts.is_valid().combine_chunks()))
         texts = texts.drop_null()

@@ -1,7 +1,7 @@
 """Which addresses may a download connect to? Those of the public Internet, and networks that the user lists.
 
-The networks are listed here because Python's own tables (`ipaddress.is_global`) change with its patch releases, and
-lack the metadata services of some clouds.
+The networks are listed here because Python's tables (`ipaddress.is_global`) change in patch releases and lack the
+metadata services of some clouds.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ GLOBAL_6 = ipaddress.IPv6Network(_GLOBAL_6)
 
 
 def allowed(address: str, private: bool | Sequence[Network] = False) -> bool:
-    """Whether a numeric address may be connected to.
+    """Whether connections to a numeric address are allowed.
 
     ``private`` allows more than the public Internet: the networks that it lists, or with True all networks except those of the metadata services of clouds.
     """

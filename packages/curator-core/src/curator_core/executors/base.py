@@ -81,7 +81,7 @@ class BaseExecutor(ABC):
                 )
 
     def machine(self) -> Machine:
-        """The machine that the plan must fit."""
+        """The machine that the plan must fit on."""
         return this_machine()
 
     def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:  # noqa: B027 - optional likewise

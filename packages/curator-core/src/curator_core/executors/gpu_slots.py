@@ -27,6 +27,6 @@ def gpu_slots(names: Sequence[str], memories: Sequence[float], *, memory_gb: flo
     if names and not any(room):
         raise PlanError(
             f"the stages of one worker ask for {memory_gb:g} GB of one GPU together, but the largest GPU of this machine has "
-            f"{max(memories):g} GB: lower their gpu_memory_gb, or run them one pipeline after the other"
+            f"{max(memories):g} GB: lower their gpu_memory_gb, or run them in separate pipelines"
         )
     return [name for turn in range(max(room, default=0)) for name, most in zip(names, room, strict=True) if turn < most]

@@ -206,7 +206,9 @@ class _Client:
 
 
 class Server:
-    """Runs the groups for all workers: one thread reads for each worker, one computes, one sends answers."""
+    """Runs the groups for all workers: there is a reading thread for each worker, one thread that computes, and one
+    that sends answers.
+    """
 
     def __init__(
         self, groups: Sequence[Group], context: RunContext, calls: CallFile, report: Callable[[Done], None]

@@ -167,7 +167,7 @@ class _Worker:
     undurable: set[int] = field(default_factory=set)
     flushing: bool = False
     asked: bool = False  # whether it was asked to give sources back; nothing is sent before it answers
-    spent: bool = False  # it has nothing to give back, and has not finished anything since
+    spent: bool = False  # whether it had nothing to give back, and has not finished a source since
     late: protocol.CurrentCall | None = None  # the call that exceeded its time, for which it was ended
     spare: bool = False  # whether it has run another segment before
     setting_up: bool = False
@@ -565,7 +565,7 @@ class Pool:
             self.owner_deaths += 1
             if self.owner_deaths >= MAX_DEATHS:
                 raise WorkerDied(
-                    f"the process that owns the GPU has died {self.owner_deaths} times while it worked on no task "
+                    f"the process that owns the GPU has died {self.owner_deaths} times while it was not working on a task "
                     f"({_how(code)})"
                 )
         lost = [worker for worker in self.workers if worker.owner is owner]

@@ -53,7 +53,7 @@ class SetUpOwner:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """To the owner of a GPU: the socket of another worker follows (`multiprocessing.reduction.send_handle`)."""
+    """Tell the owner of a GPU that the socket of another worker follows (`multiprocessing.reduction.send_handle`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Durable:
 
 @dataclass(frozen=True, slots=True)
 class OwnerLost:
-    """The owner of the GPU no longer answers; the worker waits for its own end."""
+    """The owner of the GPU no longer answers; the worker waits to be ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +179,8 @@ def receive(connection: Connection) -> Any:
 # A worker's current call ----------------------------------------------------------------------------------------------
 
 _SIZE = 4096
-_HEAD = struct.Struct(
-    "<qdII"
-)  # source, deadline, number of tasks in the call (0: no call), bytes of the text that follow"_HEAD = struct.Struct("<qdII")  # source, deadline, number of tasks in the call (0: no call), bytes of the text that follows
+# source, deadline, number of tasks in the call (0: no call), bytes of the text that follows
+_HEAD = struct.Struct("<qdII")
 _NO_SOURCE = -1
 
 

@@ -47,7 +47,8 @@ def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
     if task._stage_perf:
         header["_stage_perf"] = [_perf_out(perf) for perf in task._stage_perf]
     if task._pending:
-        # Entries of _pending are the newest of _stage_perf unless a fork cleared them: send positions, not copies.
+        # Entries of _pending are the newest ones of _stage_perf, unless a fork cleared that list, so positions are sent
+        # instead of copies.
         header["_pending"] = [_perf_out(perf) for perf in task._pending]
     if task._outputs:
         header["_outputs"] = [(stage, dataclasses.astuple(record)) for stage, record in task._outputs]

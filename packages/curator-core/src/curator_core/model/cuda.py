@@ -52,7 +52,7 @@ def fetch(answer: Any, device: str, torch: Any) -> Late:
 
 
 class SendToCuda:
-    """Sends tensors to a GPU on a stream of its own, so that they arrive while earlier ones are processed.
+    """Sends tensors to a GPU on a separate stream, so that they arrive while earlier ones are processed.
 
     Only later computation on the current stream waits for the copy.
     """

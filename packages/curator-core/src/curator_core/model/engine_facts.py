@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class RayStageSpecKeys(StrEnum):
-    """Facts of a stage that the Ray Data executor understands; any other key is an error there."""
+    """The facts about a stage that the Ray Data executor understands; it rejects any other key."""
 
     IS_FANOUT_STAGE = "is_fanout_stage"
     IS_ACTOR_STAGE = "is_actor_stage"
@@ -21,7 +21,7 @@ class RayStageSpecKeys(StrEnum):
 
 
 class XennaStageSpecKeys(StrEnum):
-    """Facts of a stage that the Xenna executor understands; any other key is an error there."""
+    """The facts about a stage that the Xenna executor understands; it rejects any other key."""
 
     NUM_WORKERS_PER_NODE = "num_workers_per_node"
     NUM_SETUP_ATTEMPTS = "num_setup_attempts"

@@ -130,7 +130,7 @@ def stage(
         )
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
-        raise UsageError(f"@stage needs a function that takes a task, but {function.__name__}() takes nothing")
+        raise UsageError(f"@stage needs a function that takes a task, but {function.__name__}() has no parameters")
     hints = type_hints(function)
     takes_stage = len(parameters) > 1 and _is_stage(parameters[1], hints.get(parameters[1].name))
     own = parameters[2:] if takes_stage else parameters[1:]

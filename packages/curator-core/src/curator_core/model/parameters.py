@@ -61,7 +61,7 @@ def bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def values_of(owner: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The constructor's parameters and their values, defaults included; ``given`` are those that were given."""
+    """The constructor's parameters and their values, including defaults; ``given`` are the arguments of the call."""
     values: dict[str, Any] = {}
     for key, parameter in own_signature(owner.__class__).parameters.items():
         if key in given:

@@ -40,7 +40,7 @@ _COLUMNS = pa.schema(
 
 
 class Rejects(Spool[Reject]):
-    """The rejects of one call of a stage, which may be as many as a file has lines."""
+    """The rejects of one call of a stage; there may be as many as lines in a file."""
 
     __slots__ = ()
 

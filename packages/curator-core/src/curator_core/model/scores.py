@@ -1,4 +1,4 @@
-"""What does a filter say about its scores: which limits apply to them, and which bins count them?
+"""Which limits and bins does a filter declare for its scores?
 
 The bins of a score depend on the filter's parameters alone, never on the data, so that the counts of any two workers add up.
 Each limit has an edge that exactly separates the rows that it keeps from those that it drops, and so do some values
@@ -130,7 +130,7 @@ def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:
 
 @functools.cache
 def _shares() -> tuple[float, ...]:
-    """Edges for shares, and some for the numbers outside of 0 to 1."""
+    """Edges for shares, and some for numbers outside of 0 to 1."""
     outside = (edge for edge in magnitudes() if edge < 0 or edge > 1)
     return merged(fractions(), (edge for edge in outside if abs(edge) >= 2**-4))
 

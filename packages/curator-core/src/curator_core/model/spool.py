@@ -57,7 +57,7 @@ class Spool(Sequence[T], Generic[T]):
         self.__init__()  # type: ignore[misc]
 
     def tables(self) -> Iterator[pa.Table]:
-        """Everything, in order, a piece at a time."""
+        """All things in order, in tables."""
         yield from self._tables()
         if self._recent:
             yield self.to_table(self._recent)

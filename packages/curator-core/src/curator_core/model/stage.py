@@ -80,7 +80,9 @@ class ColumnNeed(NamedTuple):
 
 
 class ColumnReader(NamedTuple):
-    """A stage that reads a column and could share a worker with the stage that makes it; see `ProcessingStage.suited_to`."""
+    """A stage that reads a column and could share a worker with the maker of the column; see
+    `ProcessingStage.suited_to`.
+    """
 
     stage: str
     resources: Resources
@@ -108,12 +110,13 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # A folder for the rows that the stage drops, with the reason; None: the folder of the run's option, if any.
     dropped: str | None = None
     runtime_env: Mapping[str, Any] | None = None
-    # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
+    # True for a stage that makes new rows on purpose (a splitter); otherwise more rows out than in are an error.
     creates_rows: bool = False
     # True for a stage with hardly any work of its own (a threshold, a small head): after a stage that uses a GPU it runs
     # in that stage's worker, so that rows that it drops are never sent to another.
     light: bool = False
-    # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
+    # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends data, or takes a long
+    # time.
     tried_by_plan: ClassVar[bool] = True
     # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Parameters
     # called path, file and the like are always paths. In a pipeline file, all of these are relative to the file. If the
@@ -164,7 +167,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return []
 
     def outputs(self) -> Sequence[str]:
-        """Columns the stage adds; `ANY_COLUMNS` is among them when they depend on the data."""
+        """Columns the stage adds; `ANY_COLUMNS` is among them if they depend on the data."""
         return []
 
     def replaces(self) -> Sequence[str]:
@@ -174,7 +177,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return []
 
     def removes(self) -> Sequence[str]:
-        """Columns that are gone after the stage; `ANY_COLUMNS` when only `outputs()` remain."""
+        """Columns that the stage removes; `ANY_COLUMNS` if only `outputs()` remain."""
         return []
 
     def describe(self) -> str:
@@ -235,7 +238,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return MadeFor(self)
 
     def takes_beside(self) -> Sequence[str]:
-        """Those columns that the stage reads which may also be beside the table (`DocumentBatch.beside`)."""
+        """The columns that the stage also accepts beside the table (`DocumentBatch.beside`)."""
         return []
 
     def gives_beside(self, columns: Collection[str]) -> ProcessingStage[Any, Any]:
@@ -548,8 +551,8 @@ class SourceStage(FanOut[EmptyTask, Y]):
     """
 
     def reads_from(self, folder: str) -> str | None:
-        """The entry of the input, as the user wrote it, that would make a file in ``folder`` a source of the next run;
-        None if there is none. A run that writes there would read its own output.
+        """The entry of the input, as the user wrote it, by which a file in ``folder`` would be a source of the next
+        run; None if there is none. If a run wrote to such a folder, the next run would read its output.
         """
         return None
 

@@ -33,7 +33,7 @@ def check_one_reader(stages: Sequence[Any]) -> None:
         remedy = f"give one {names[0]} all the paths: `paths` takes a list"
     else:
         remedy = "read each format in a pipeline of its own, or bring them to one format first"
-    raise PlanError(f"a pipeline has one reader, but {' and '.join(map(repr, names))} are readers: {remedy}")
+    raise PlanError(f"a pipeline can have only one reader, but {' and '.join(map(repr, names))} are readers: {remedy}")
 
 
 def _reads_files(stage: Any) -> bool:
@@ -69,8 +69,8 @@ def check_outputs(named: Sequence[PlannedStage]) -> None:
         entry = source.reads_from(folder) if folder else None
         if entry is not None:
             raise PlanError(
-                f"stage {planned.name!r} writes to {folder!r}, which {named[0].name!r} reads by {entry!r}: the next run "
-                "would read what this one has written; write to a folder beside the input"
+                f"stage {planned.name!r} writes to {folder!r}, which {named[0].name!r} reads by {entry!r}: the next "
+                "run would read the output of this one. Write to a folder beside the input"
             )
 
 
@@ -130,8 +130,9 @@ def _type_message(
     if writer is not None and writer.name == before:
         if planned.stage.output_folder():
             return (
-                f"{before!r} and {planned.name!r} are writers, and a pipeline has one, at its end. To write the rows in a "
-                f"second way, run a second pipeline that reads {writer.stage.output_folder()!r}; to spread rows over folders "
+                f"{before!r} and {planned.name!r} are writers, but a pipeline can have only one, at its end. To "
+                f"write the rows in another format as well, run a second pipeline that reads "
+                f"{writer.stage.output_folder()!r}; to spread rows over folders "
                 "by a column, use partition_by if the writer has it"
             )
         return f"{text}: {before!r} is a writer and ends the pipeline; put {planned.name!r} before it"

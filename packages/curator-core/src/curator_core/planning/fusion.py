@@ -44,9 +44,9 @@ def _boundary(group: Sequence[PlannedStage], planned: PlannedStage) -> str | Non
     if stage.resources.requires_gpu and not on_gpu:
         return "it uses a GPU"
     if on_gpu and not stage.resources.requires_gpu and not stage.light:
-        return f"it needs no GPU, and {on_gpu[-1]} does"
+        return f"it needs no GPU, {on_gpu[-1]} does"
     if (last.stage.runtime_env or None) != (stage.runtime_env or None):
-        return "it has an environment of its own"
+        return "it has its own environment"
     if last.stage.num_workers() != stage.num_workers():
         who, wanted = ("it", stage.num_workers()) if stage.num_workers() else (last.name, last.stage.num_workers())
         return f"{who} wants {count(wanted or 0, 'worker')}"
@@ -113,8 +113,8 @@ def fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list[
     for index, group in enumerate(groups):
         if group.resources.cpus > machine.cpus:
             decisions.append(
-                f"{group.name}: asks for {group.resources.cpus:g} CPUs a worker, {machine.name} has {machine.cpus:g}; "
-                f"it gets {machine.cpus:g}"
+                f"{group.name}: asks for {group.resources.cpus:g} CPUs a worker, {machine.name} has "
+                f"{machine.cpus:g}; it gets {machine.cpus:g}"
             )
             groups[index] = replace(group, resources=replace(group.resources, cpus=machine.cpus))
     if simultaneous and len(groups) > 1:
@@ -123,8 +123,8 @@ def fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list[
             # Rounded down, so that the sum never exceeds the CPUs of the machine.
             factor = machine.cpus / total
             decisions.append(
-                f"{len(groups)} groups ask for {total:g} CPUs together, {machine.name} has {machine.cpus:g}: "
-                f"CPU requests scaled by {factor:.3g}"
+                f"{len(groups)} groups ask for {total:g} CPUs together, {machine.name} has {machine.cpus:g}: CPU "
+                f"requests scaled by {factor:.3g}"
             )
             groups = [
                 replace(g, resources=replace(g.resources, cpus=int(g.resources.cpus * factor * 1000) / 1000))

@@ -91,7 +91,7 @@ def expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> lis
             flat.append(stage)
             continue
         if depth > 20:
-            raise PlanError(f"composite {stage.name!r} decomposes into itself without end")
+            raise PlanError(f"composite {stage.name!r} decomposes into itself endlessly")
         parts = check_stage_list(stage.decompose(), f"composite {stage.name!r} decomposes into", PlanError)
         if not parts:
             raise PlanError(f"composite {stage.name!r} decomposes into no stages")

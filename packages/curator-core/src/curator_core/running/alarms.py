@@ -50,7 +50,8 @@ def _collections(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield _alarm(
             "collection lost",
             f"Collection {name!r} lost {percent(rows_in - rows_out, rows_in)} of its {rows_in:,} rows{by}.",
-            "Read some of its dropped rows below: a collection of another kind, language or layout needs other limits.",
+            "Read some of its dropped rows below: a collection of another kind, language or layout may need "
+            "other limits.",
             collection=entry["value"],
         )
 

@@ -69,7 +69,7 @@ def look(directory: RunDirectory | None, options: RunOptions) -> Earlier:
     if earlier.plan is None:
         if options.retry:
             raise RunRefused(f"{directory.url!r} holds no run to retry")
-    # A run that failed before its first task was done (a package was missing) has nothing that could be lost.
+    # A run that failed before its first task was done (a package was missing) has no work that could be lost.
     elif earlier.has_events and not (options.resume or options.retry):
         raise RunRefused(
             f"{directory.url!r} already holds a run ({earlier.record.get('state', 'unfinished')}): continue it with "

@@ -118,9 +118,8 @@ class Comparison:
     stages: list[dict[str, Any]] = field(default_factory=list)  # all stages; ``differs`` says which of them differ
     sources: list[SourceCounts] = field(default_factory=list)
     differing_sources: int = 0
-    by: dict[str, list[SourceCounts]] = field(
-        default_factory=dict
-    )  # folders and values of columns with different counts
+    # Folders and values of columns with different counts.
+    by: dict[str, list[SourceCounts]] = field(default_factory=dict)
     scores: list[ScoreMoved] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 

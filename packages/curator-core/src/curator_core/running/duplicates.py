@@ -62,7 +62,7 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
         alone += table.filter(gone).num_rows - removed.num_rows
         kept = table.filter(pc.equal(table["decision"], scalar("kept")))
         sizes.update(size for size in kept["cluster_size"].to_pylist() if size is not None)
-        # The copy of a document that was removed for a third one counts as a copy, as in the accounts of the rows.
+        # As in the accounts, an exact copy of a document that was itself removed counts as a copy.
         by = pc.if_else(pc.is_valid(removed["copy_of"]), scalar("exact"), removed["rule"])
         rules.update(rule or "" for rule in by.to_pylist())
         largest = sorted([*largest, *_top(kept, "cluster_size", "descending")], key=_size)[:_SHOWN]

@@ -1,4 +1,6 @@
-"""The log of a run as one text: what stages printed and logged on any worker, in order of time."""
+"""How does the log of a run become one text? It contains what stages printed and logged on all workers, in order of
+time.
+"""
 
 from __future__ import annotations
 

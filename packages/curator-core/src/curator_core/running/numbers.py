@@ -160,7 +160,7 @@ def make_numbers(
     work = work_of(times, [stage["name"] for stage in stages], None if found["steps"] else found["started"])
     found["time"] = _time(found, summary, last, work, step)
     found["alarms"] = alarms_of(found)
-    # Samples are plain as they were read, and they are most of all that there is.
+    # Samples are plain values already, and they make up most of the content.
     samples = [stage["samples"] for stage in stages]
     plain: dict[str, Any] = _plain({**found, "stages": [{**stage, "samples": []} for stage in stages]})
     for stage, mine in zip(plain["stages"], samples, strict=True):
@@ -425,7 +425,7 @@ def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> di
 
 
 def _of_steps(steps: Sequence[Mapping[str, Any]], wall: float | None, shown: str) -> str:
-    """Which step of a workflow takes most of the time."""
+    """A sentence about the step of a workflow that takes the most time."""
     if not wall or not any(step["seconds"] for step in steps):
         return ""
     slowest = max(steps, key=lambda step: (step["seconds"] or 0.0, step["name"]))

@@ -2,7 +2,7 @@
 is written.
 
 `curate plan` shows it and `curate init --data` builds on it. The rows come from the first, a middle and the last
-source, so that differences between the columns of files are noticed. Nothing here touches a run directory.
+source, so that differences between the columns of files are noticed. No run directory is read or written.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Preview:
     text_column: str | None = None
     captions: bool = False  # whether any row has a caption
     stages: tuple[StageTotals, ...] = ()
-    not_tried: tuple[str, ...] = ()  # the first stage that was not tried, and those after it
+    not_tried: tuple[str, ...] = ()  # the first stage that was not tried, and all later ones
     why_not: str = ""
     problem: str = ""  # the error that a run would fail with
 
@@ -273,7 +273,7 @@ def _why_not(planned: PlannedStage) -> str:
 
 
 def _first_rows(tasks: Iterator[Task[Any]], rows: int) -> list[Task[Any]]:
-    """The first tasks, as many as hold ``rows`` rows, the last of them cut."""
+    """The first tasks with ``rows`` rows in all; the last one is cut."""
     found: list[Task[Any]] = []
     left = rows
     try:

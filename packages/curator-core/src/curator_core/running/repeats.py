@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
 
-# Beside the parts of the table: how the documents were read.
+# The file beside the parts of the table that says how the documents were read.
 SETTINGS = "_spans.json"
 _FOLDER = "spans"
 _SHOWN = 10
@@ -75,7 +75,7 @@ def write_settings(folder: str, settings: Mapping[str, Any]) -> None:
 
 
 def settings_of(run_dir: str) -> dict[str, Any]:
-    """How the documents of the table of spans of a run were read; empty where that is not recorded."""
+    """How the documents of the table of spans of a run were read; empty if that is not recorded."""
     place = storage.join(run_dir, _FOLDER, SETTINGS)
     return dict(json.loads(storage.read_bytes(place))) if storage.exists(place) else {}
 

@@ -76,9 +76,8 @@ class RunSummary:
     notes: list[str] = field(default_factory=list)  # notes of stages after they have finished
     decisions: list[str] = field(default_factory=list)
     plans: list[PlanShare] = field(default_factory=list)  # empty if all rows were made under the present plan
-    steps: list[StepSummary] = field(
-        default_factory=list
-    )  # the steps of a workflow; all other fields are those of the step that counts
+    # The steps of a workflow; all other fields are those of the step that counts.
+    steps: list[StepSummary] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:

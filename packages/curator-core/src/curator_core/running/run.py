@@ -96,7 +96,7 @@ def iterate_stages(order: Order) -> RunStream:
 
 
 def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
-    """The run as a generator of its results; with ``keep`` they are in the `RunResult` instead."""
+    """Run and yield the results; with ``keep`` they are in the `RunResult` instead."""
     with observed(order.metrics, order.progress, order.name, order.executor, order.options.run_dir) as progress:
         return (yield from _in_its_directory(replace(order, progress=progress), keep=keep))
 

@@ -120,9 +120,8 @@ class Sources:
             if not task.validate():
                 raise UsageError(f"source {task.task_id!r} is not a valid {type(task).__name__}")
             task._source = task.task_id
-            task._generation = task._generation.replace(
-                "+", "_"
-            )  # the part after the plus is the attempt, see `decide"            task._generation = task._generation.replace("+", "_")  # the part after the plus is the attempt, see `decide`
+            # The part after the plus is the attempt, see `decide`.
+            task._generation = task._generation.replace("+", "_")
             yield task
 
     def _from_stage(self) -> Iterator[Task[Any]]:

@@ -57,7 +57,7 @@ def require_complete(accounts: Accounts, sources: Iterable[str]) -> None:
         return
     first = short[0]
     where = f"; stage {first.last_stage!r} saw it last" if first.last_stage else ", and no stage has recorded it"
-    more = f" ({len(short) - 1} more sources are short too)" if len(short) > 1 else ""
+    more = f" ({len(short) - 1} more sources are also short)" if len(short) > 1 else ""
     raise AccountingError(
         f"source {first.source!r} is short of {first.missing} of its share: task {first.missing_task!r} was never "
         f"accounted for{where}{more}. Run again with resume to make up for it"

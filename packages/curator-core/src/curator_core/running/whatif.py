@@ -63,7 +63,7 @@ class StageThen:
 
     @property
     def same(self) -> bool:
-        """Whether the stage would be given and keep as many rows as it did."""
+        """Whether the stage would get and keep the same number of rows."""
         spans = ((self.was_in, self.rows_in), (self.was_out, self.rows_out))
         return all(span is not None and span.exact and span.low == was for was, span in spans)
 
@@ -212,8 +212,8 @@ def _moved(
         one_lost, one_gained = _changes(bins, was[name], declared[name], invert, several=len(moved) > 1 or not alone)
         if not alone and not (one_lost.exact and one_gained.exact):
             found.unknown.append(
-                f"{stage.name} also tests other things than numbers: the run does not record which dropped rows "
-                "would pass these tests"
+                f"{stage.name} has tests besides limits of scores, and the run does not record which dropped rows "
+                "would pass them"
             )
         lost.append(one_lost)
         gained.append(one_gained)
@@ -267,7 +267,7 @@ def _share(each: _Bin, limits: Sequence[Limit]) -> float:
 
 
 def _tells_others(bins: Sequence[_Bin], was: Sequence[Limit], invert: bool) -> bool:
-    """Whether the rows that pass all other tests are known: they are the rows within the limits that passed."""
+    """Whether the counts show which rows pass all other tests: exactly the rows within the limits that were kept."""
     return all(
         each.free == (each.rows - each.kept if invert else each.kept) for each in bins if _share(each, was) == 1.0
     )

@@ -128,7 +128,7 @@ def check_steps_apart(plan: WorkflowPlan) -> None:
                 if entry is not None:
                     raise PlanError(
                         f"step {writer!r} writes to {folder!r}, which {source.name!r} of step {reader!r} reads by "
-                        f"{entry!r}: the next run would read what this one has written; write to a folder beside the input"
+                        f"{entry!r}: the next run would read the output of this one. Write to a folder beside the input"
                     )
 
 

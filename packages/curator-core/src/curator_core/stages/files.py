@@ -21,7 +21,7 @@ from curator_core.storage.packing import PACKED, PARTS
 
 type ByteRange = tuple[int, int] | None
 
-# Success files, notes and other files beside data that are not data.
+# Success files, notes and other files that writers put beside the data.
 NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata", PACKED})
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
@@ -43,7 +43,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
     ``paths`` is a file, a folder, a pattern (``in/**/*.jsonl``), or a list of these; local, or any fsspec URL. In
     folders and patterns, hidden and unfinished files, ``_SUCCESS`` files and the additional files of packing writers
-    are skipped. A file that is named twice is read once. Files come in natural order (``part-2`` before ``part-10``).
+    are skipped. A file that is named twice is read once. Files are in natural order (``part-2`` before ``part-10``).
 
     Each file is a task, unless ``files_per_partition`` or ``bytes_per_partition`` (a number or ``"256MB"``) puts
     several together; with both, a group closes at whichever limit comes first. ``split_bytes`` cuts larger files into
@@ -116,7 +116,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         )
 
     def _files(self) -> list[tuple[str, FileInfo]]:
-        """Each file once, with the name for its id, in natural order."""
+        """Each file once, with the name that its id is made from, in natural order."""
         found: dict[str, tuple[str, str, FileInfo]] = {}
         for entry in [self.paths] if isinstance(self.paths, str | os.PathLike) else self.paths:
             base, files = self._matches(os.fspath(entry))

@@ -47,13 +47,13 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
             "and start the run again with resume"
         )
     if code == errno.EROFS:
-        return UsageError(f"{what}the file system is read-only: choose a folder that can be written")
+        return UsageError(f"{what}the file system is read-only: choose a folder that is writable")
     if isinstance(error, PermissionError):
         return UsageError(f"{what}no permission ({error}): check its owner and mode, or the store's credentials")
     if isinstance(error, IsADirectoryError):
-        return UsageError(f"{what}it is a folder, and a file is needed")
+        return UsageError(f"{what}it is a folder, but a file is needed")
     if isinstance(error, NotADirectoryError | FileExistsError):
-        return UsageError(f"{what}a part of the path is a file, and a folder is needed")
+        return UsageError(f"{what}a part of the path is a file, but a folder is needed")
     if code == errno.ENAMETOOLONG:
         return UsageError(f"{what}the name is longer than the file system allows")
     if code == errno.EMFILE:

@@ -30,7 +30,7 @@ def local_path(path: AnyPath) -> str:
     if _is_file_url(text):
         text = text.partition("://")[2]
     elif _URL.match(text):
-        raise UsageError(f"{text!r} is not a local path, and this needs one")
+        raise UsageError(f"{text!r} is not a local path, but a local path is needed here")
     return text
 
 

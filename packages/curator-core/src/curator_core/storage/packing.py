@@ -55,9 +55,11 @@ def pack(
     if fresh:
         missing = [part.path for part in fresh if not storage.exists(part.path)]
         if missing:
+            gone = count(len(fresh), "file")
+            are = "is" if len(missing) == 1 else "are"
             raise CuratorError(
-                f"{len(missing):,} of {count(len(fresh), 'file')} to be packed {'is' if len(missing) == 1 else 'are'} gone, the first is {missing[0]!r}: start the run "
-                "over with fresh=True (--fresh)"
+                f"{len(missing):,} of {gone} to be packed {are} gone, first of all {missing[0]!r}: start the run over "
+                "with fresh=True (--fresh)"
             )
         made = {record.path: record for record in make(fresh, records)}
         records = [made.pop(record.path, record) for record in records] + list(made.values())

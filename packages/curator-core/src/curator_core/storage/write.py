@@ -175,7 +175,7 @@ class AtomicFile(io.BufferedWriter):
     def record(self, rows: int = 0) -> FileRecord:
         """The record of the file under its name; only after the ``with`` block."""
         if not self._finished:
-            raise UsageError(f"{self.path!r} is not committed yet: take record() after the with block")
+            raise UsageError(f"{self.path!r} is not committed yet: call record() after the with block")
         return FileRecord(self.path, rows, self.bytes, self.sha256)
 
 

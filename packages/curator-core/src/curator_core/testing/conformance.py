@@ -62,7 +62,9 @@ class Subject:
     def __post_init__(self) -> None:
         object.__setattr__(self, "can", frozenset(self.can))
         if ("nodes" in self.can) != (self.lose_node is not None):
-            raise UsageError("the ability 'nodes' and lose_node, which takes a machine away, go together")
+            raise UsageError(
+                "the ability 'nodes' requires lose_node, which takes a machine away, and the other way round"
+            )
         unknown = self.can - ABILITIES.keys()
         if unknown:
             raise UsageError(f"no such ability: {', '.join(sorted(unknown))}. Known: {', '.join(ABILITIES)}")
@@ -77,7 +79,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that an executor must do."""
+    """A requirement for executors."""
 
     name: str
     function: Callable[..., None]
@@ -508,7 +510,9 @@ def a_killed_driver_is_resumed_and_nothing_is_lost(subject: Subject, folder: Pat
         timeout=500,
         env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
     )
-    assert done.returncode == -signal.SIGKILL, f"the driver was to be killed: {done.returncode}\n{done.stderr[-2000:]}"
+    assert done.returncode == -signal.SIGKILL, (
+        f"the driver should have been killed: {done.returncode}\n{done.stderr[-2000:]}"
+    )
     stages = resumed_stages(paths, folder)
     result = Pipeline(stages).run(subject.make(), run_dir=str(folder / "run"), resume=True)
     reference = folder / "reference"

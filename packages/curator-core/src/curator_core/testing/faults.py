@@ -57,7 +57,7 @@ Stages = list[ProcessingStage[Any, Any]]
 
 @dataclass
 class ReadLines(ProcessingStage[FileGroupTask, DocumentBatch]):
-    """Lines of JSON with ``id`` and ``text``; a line that is not JSON is rejected."""
+    """Reads lines of JSON with ``id`` and ``text``; a line that is not JSON is rejected."""
 
     def outputs(self) -> list[str]:
         return ["id", "text"]

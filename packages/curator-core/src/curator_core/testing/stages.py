@@ -381,7 +381,7 @@ class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
         if hook == self.hook:
             if self.missing:
                 raise MissingDependency('the model needs a package: pip install "a-package[models]"')
-            raise ValueError(f"{hook} cannot be read\nand this is why")
+            raise ValueError(f"{hook} cannot be read\nand this is the reason")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Do tasks have the types and the columns that a stage declares, before it and after it?"""
+"""Do the input and output tasks of a stage have the types and columns that it declares?"""
 
 from __future__ import annotations
 

@@ -34,9 +34,8 @@ class Overlap:
         key = TaskKey.of(task, self._attempt)
         try:
             failed = {planned.name: _failed(planned.stage, task) for planned in self._filters}
-        except (
-            Exception
-        ):  # for example on a row that an earlier filter would have dropped: a measurement must not fail a run
+        except Exception:
+            # For example on a row that an earlier filter would have dropped: a measurement must not fail a run.
             self._rows.count(key, self._filters[0].name, "overlap", "unmeasured", ["rows"], [task.num_rows])
             return
         names = list(failed)

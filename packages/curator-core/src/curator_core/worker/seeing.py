@@ -80,8 +80,8 @@ class Best:
     def choose(
         self, among: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
     ) -> list[tuple[int, float, int]]:
-        """The rows that are among the first so far, with their distances and numbers. ``among`` says which rows are
-        candidates; their distances are finite.
+        """The rows that are among the first so far, with their distances and numbers. ``among`` is a boolean mask of
+        the candidates; their distances are finite.
         """
         by = numbers if distances is None else distances
         full = len(self.keys) == self.most
@@ -525,7 +525,7 @@ class _Taken:
             table = batch.to_pyarrow()
             shown = self._seer.shown_of(table.schema)
             self._text, self._identity, self._brief = shown.text, shown.identity, shown.brief
-            # Most batches give up a few rows, for which `take` and its arrays would take longer.
+            # Only a few rows are taken from most batches; for these, `take` and its arrays would be slower.
             columns = [(name, table[name]) for name in shown.wanted]
             self._columns = {name: [column[row].as_py() for row in rows] for name, column in columns}
             drawn = batch.picture_column
@@ -599,9 +599,8 @@ class _Taken:
 def _vectors_of(batch: DocumentBatch) -> pa.ChunkedArray | None:
     """The embeddings of a batch: its first column of lists of floats of equal length."""
     table = batch.data
-    if not isinstance(
-        table, pa.Table
-    ):  # a frame has no lists of fixed length, and converting it to Arrow again is slow
+    if not isinstance(table, pa.Table):
+        # A frame has no lists of fixed length, and converting it to Arrow again is slow.
         return None
     return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
@@ -642,7 +641,7 @@ def _number(found: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None], row
 def _grouped(
     kept: np.ndarray[Any, Any], lost: np.ndarray[Any, Any], reasons: pa.Array | str
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Which rows leave for each reason, as truth values. ``lost``: the rows that are not kept."""
+    """The rows that leave for each reason, as boolean masks. ``lost`` are the rows that are not kept."""
     if not len(lost):
         return {}
     if isinstance(reasons, str):

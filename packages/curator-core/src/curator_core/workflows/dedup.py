@@ -29,7 +29,7 @@ DECISIONS = "decisions"
 
 @dataclass(kw_only=True)
 class Dedup(DocumentParameters, Ends):
-    """Base of workflows that remove documents for which another one stays.
+    """Base of workflows that remove documents in favour of others that stay.
 
     For input and output, see `Ends`. Without a ``path`` or a ``writer``, only the table of decisions is written, to
     ``decisions/`` of the run directory or to the folder ``decisions``. ``removed`` is a folder for the removed
@@ -74,7 +74,11 @@ class Dedup(DocumentParameters, Ends):
         first = next(iter(alone.steps(storage.join(run_dir, WORK))))
         assert isinstance(first, Pipeline)
         reader, keys = first.stages
-        return replace(estimate(reader, keys, run_dir, costs=self.costs), chances=self.chances())
+        return replace(estimate(reader, keys, run_dir, costs=self.costs_of_work()), chances=self.chances())
+
+    def costs_of_work(self) -> Costs:
+        """What the steps take, in relation to the input and its keys."""
+        return self.costs
 
     def chances(self) -> dict[str, float]:
         """The probability that two documents are compared, by their similarity; empty if it does not depend on
@@ -229,9 +233,8 @@ class Dedup(DocumentParameters, Ends):
         inputs = Inputs.read(keys)
         for step in steps:
             yield step
-            if (
-                inputs is not None
-            ):  # each of the next steps reads the documents again, and the last is the last to do so
+            # Each of the next steps reads the documents again, and the last has then read them.
+            if inputs is not None:
                 inputs.require_there()
 
 

@@ -68,9 +68,7 @@ class Estimate:
         if self.free is not None and self.disk > self.free:
             lines.append("warning: that is more than the free space: choose a run directory on another disk")
         if self.chances:
-            lines.append(
-                "two documents are compared with a probability that follows from the similarity of their sketches:"
-            )
+            lines.append("the probability that two documents are compared depends on the similarity of their sketches:")
             lines.append("  Jaccard   " + "  ".join(f"{similarity:>4}" for similarity in self.chances))
             lines.append("  compared  " + "  ".join(f"{chance:.2f}" for chance in self.chances.values()))
         return "\n".join(lines)

@@ -44,7 +44,7 @@ class Groups(Workflow):
     edges: str
     path: str
     memory: int | str = "96MiB"
-    later = "if the edges do not fit into memory, rounds over them until one changes nothing or the rest fits"
+    later = "if the edges do not fit in memory, rounds over them until one changes nothing or the rest fits"
 
     def __post_init__(self) -> None:
         for name in ("edges", "path"):

@@ -54,7 +54,7 @@ class HardNegatives(MineParameters, Ends):
             if not isinstance(value, str) or not value:
                 raise UsageError(f"HardNegatives.{name} must be the name of a column, not {value!r}")
         if self.path is None and self.writer is None:
-            raise UsageError("HardNegatives writes its results: give a path or a writer")
+            raise UsageError("HardNegatives must write its results: give a path or a writer")
         if self.corpus is not None and self.paths is None:
             raise UsageError("HardNegatives.corpus needs paths: with a reader, its rows are the passages")
 

@@ -1,5 +1,5 @@
 """How does a page show a removed document beside the one that stays for it? Differences between texts are marked;
-images are shown side by side. Or a document with repeated parts beside the documents in which these begin.
+images are shown side by side. It also shows a document with repeated parts beside the documents that these come from.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def pair_page(pair: RemovedPair, figures: str, marked: Sequence[str] | None = No
 
 
 def parts_page(found: RepeatedParts, heading: str) -> str:
-    """The page of a document with repeated parts: its text with the parts marked, and beside it the text around the place
-    where each of them begins in another document.
+    """The page of a document with repeated parts: its text with the parts marked, and beside it the text around the
+    first occurrence of each part in another document.
     """
     spans, done = [], 0
     for part in found.parts:
@@ -62,8 +62,8 @@ def parts_page(found: RepeatedParts, heading: str) -> str:
 
 
 def _beginning_in(text: str, part: str) -> tuple[int, int] | None:
-    """Where a text has the longest beginning of a part that is found by halving it: words are compared without case and
-    punctuation.
+    """The place in a text that matches the longest beginning of a part, which is found by halving; words are compared
+    without case and punctuation.
     """
     words = re.findall(r"[^\W_]+", part)
     while words:
@@ -98,7 +98,7 @@ def marked_text(text: str, spans: Sequence[tuple[int, int, bool]]) -> str:
 
 
 def _side_by_side(pair: RemovedPair) -> str:
-    """The pictures of both, and a table of their values in which those that differ are marked."""
+    """The pictures of both, and a table of their values with the different ones marked."""
     documents = (pair.document, pair.witness or {})
     pictures = [_picture(document, small) for document, small in zip(documents, pair.thumbnails, strict=True)]
     rows = []

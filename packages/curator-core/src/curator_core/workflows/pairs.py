@@ -75,8 +75,8 @@ def removed_pair(folder: str, wanted: str) -> RemovedPair:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedParts:
-    """A document with parts that repeat others: its text, the parts in order, and the texts of the documents in which they
-    begin, by place.
+    """A document with repeated parts: its text, the parts in order, and the texts of the documents that they repeat, by
+    place.
     """
 
     place: Place
@@ -234,7 +234,7 @@ class _Documents:
 
 
 def _row_of(batch: DocumentBatch, number: int) -> int | None:
-    """Which row of a batch from a part of a file is the one of this number in the file, from 1."""
+    """The row of a batch, read from a part of a file, that has this number in the file, from 1."""
     places = places_of(batch)
     if places is not None and places.unit == "row" and not places.masks:
         found = np.flatnonzero(np.asarray(places.found) == number)

@@ -190,7 +190,7 @@ class D4(Ends):
     def __post_init__(self) -> None:
         self.check_ends()
         if self.path is None and self.writer is None:
-            raise UsageError("D4 writes the documents that stay: give a path or a writer")
+            raise UsageError("D4 must write the documents that stay: give a path or a writer")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         alike, clustered = (storage.join(work_dir, name) for name in ("without-duplicates", "clustered"))

@@ -136,7 +136,8 @@ class CpuDecoder:
     def greys(self, images: Sequence[bytes | memoryview], wanted: Picture) -> tuple[Pixels, dict[int, BadImage]]:
         """The luminance of the picture of each image, and the errors by row; a bad row is black.
 
-        The colours of a JPEG are not decoded, so its luminance may differ by a level or two from that of its RGB picture.
+        The colours of a JPEG are not decoded, so its luminance may differ by one or two levels from that of its RGB
+        picture.
         """
         made = np.zeros((len(images), *wanted.shape[:2]), np.uint8)
         errors: dict[int, BadImage] = {}

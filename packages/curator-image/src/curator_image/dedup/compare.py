@@ -52,19 +52,20 @@ _MOVES = (-1, 0, 1)
 def _moved(
     picture: NDArray[np.float64], box: Box, step: float, target: tuple[NDArray[np.float64], float]
 ) -> list[tuple[float, Box]]:
-    """How alike the part of a picture in a box is to ``target``, once the box is moved or scaled by a step; for each move."""
+    """For each move, the similarity to ``target`` of the part of a picture in the box, moved or scaled by a step."""
     width, height = (box[2] - box[0]) * step, (box[3] - box[1]) * step
     made, boxes = np.empty((3, 3, 3, _SMALL, _SMALL)), []
     for number, grow in enumerate(_MOVES):
         across = [_range(box[0], box[2], x * width, grow * step) for x in _MOVES]
         down = [_range(box[1], box[3], y * height, grow * step) for y in _MOVES]
-        # One product for the three places across, and one for the three down: whole numbers have the same sums in any order.
+        # One product covers the three places across, and one the three places down: sums of whole numbers do not depend
+        # on the order.
         lines = picture @ np.concatenate([_areas(*ends) for ends in across]).T
         parts = np.concatenate([_areas(*ends) for ends in down]) @ lines
         made[number] = parts.reshape(3, _SMALL, 3, _SMALL).transpose(0, 2, 1, 3)
         boxes += [(left, top, right, bottom) for top, bottom in down for left, right in across]
     figures = _correlations(_scaled(made).reshape(27, _SMALL, _SMALL), target).tolist()
-    del figures[13], boxes[13]  # not moved at all
+    del figures[13], boxes[13]  # the box without a move
     return list(zip(figures, boxes, strict=True))
 
 
@@ -100,7 +101,7 @@ def _centred(small: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 
 
 def _correlations(small: NDArray[np.float64], target: tuple[NDArray[np.float64], float]) -> NDArray[np.float64]:
-    """The correlation of each of some pictures with another one."""
+    """The correlation of each of several pictures with another one."""
     other, their_square = target
     flat = small.reshape(len(small), -1)
     values = flat - np.rint(flat.sum(axis=1) / flat.shape[1])[:, None]

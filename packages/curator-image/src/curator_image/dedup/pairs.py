@@ -114,8 +114,8 @@ def _blocks(rows: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 
 @dataclass(kw_only=True)
 class SearchPictures(PartitionStage):
-    """Finds pairs of images whose hashes differ in at most ``radius`` bits. The hashes are of both whole pictures, or
-    of a whole and a window.
+    """Finds pairs of images whose hashes differ in at most ``radius`` bits. Both hashes are those of whole pictures, or
+    one is that of a window.
     """
 
     radius: int
@@ -244,15 +244,16 @@ class Values:
 
 
 class _Nearest:
-    """The other hashes near each hash; only those with the most preferred images are kept, and fewer where very many hashes
-    have many.
+    """The other hashes near each hash; only those with the most preferred images are kept, and fewer of them if there
+    are too many in all.
     """
 
     def __init__(self, values: Values, others: Values, wanted: Wanted, side: int) -> None:
         self._values, self._others = values, others
         self._wanted, self._side = wanted, side
         self._first = others.first
-        # A value and the rank of the first image of the other one, in one number: sorting these takes the least memory.
+        # A hash and the rank of the first image of the other hash, in one number, because sorting these takes the least
+        # memory.
         self._held: list[NDArray[np.uint64]] = []
         self._size, self._most, self._ties = 0, _MOST_HELD, _MOST_TIES
 
@@ -300,7 +301,7 @@ class _Pairs:
 
     def __init__(self, *, by_rank: bool) -> None:
         self._by_rank = by_rank
-        # The image that comes later, the one before it, and whether they were given that way round, in one number.
+        # The later image, the earlier image, and whether they were given in that order, in one number.
         self._held: list[NDArray[np.uint64]] = []
         self._size, self._most = 0, _MOST_HELD
 
@@ -335,7 +336,7 @@ _HALF, _LATER = np.uint64(32), np.uint64(33)
 
 
 def _sorted_once(held: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """Numbers in order, each once, sorted in place; ``held`` is emptied."""
+    """The distinct numbers in order, sorted in place; ``held`` is emptied."""
     packed = np.concatenate([np.zeros(0, np.uint64), *held])
     held.clear()
     packed.sort()
@@ -344,7 +345,7 @@ def _sorted_once(held: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
 
 
 def _unpacked(packed: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Both halves of numbers."""
+    """The two halves of each number."""
     return (packed >> _HALF).astype(np.int64), (packed & np.uint64(0xFFFF_FFFF)).astype(np.int64)
 
 
@@ -474,7 +475,7 @@ class ComparePictures(PartitionStage):
         apart = self.scope == "per_collection"
         found = np.zeros(len(one))
         enough, compared, done = max(_ENOUGH, self.least), 0, (-1, -1)
-        # All windows of a pair come together: once one is alike enough, the others change no decision.
+        # All windows of a pair are adjacent: after one that is similar enough, the others change no decision.
         for at in np.lexsort((window, np.maximum(one, other), np.minimum(one, other))).tolist():
             i, j = int(one[at]), int(other[at])
             if {i, j} == {*done} or (apart and collections[i].as_py() != collections[j].as_py()):

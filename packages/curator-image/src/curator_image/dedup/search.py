@@ -2,7 +2,8 @@
 
 A hash of 64 bits has four words of 16 bits. If two hashes differ in at most 11 bits, at least one word differs in at
 most two bits. If they differ in at most 10 bits, the first word differs in at most one bit, or another word in at most
-two. So for each word in turn, the hashes whose word is equal or differs in that few bits are looked up and compared
+two. So for each word in turn, the hashes whose word is equal or differs in at most that many bits are looked up and
+compared
 whole. A pair is returned only for the first such word.
 
 In two short lists, each hash is compared with each, which takes less time than making buckets.
@@ -11,9 +12,9 @@ Hashes with the same word form a bucket. Most buckets have about the same size, 
 width, which are compared without an index for each pair. The hashes that do not fit into the row of their bucket are
 its crowd.
 
-In a mass of hashes that are near one another, the number of pairs grows with the square of its size. `Wanted` bounds
-this: each hash wants only a number of others, the first ones in an order. Buckets are in that order, so a hash searches
-a crowd only until it has enough, or until the others come after those that it has.
+If many hashes are near one another, the number of their pairs grows with the square of their number. `Wanted` limits
+this: each hash wants only a certain number of others, the first ones in an order. Buckets are in that order, so a hash
+searches a crowd only until it has enough hashes, or until the rest come after those that it has.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ _AT_ONCE = 1 << 22
 # How many comparisons of rows are held at once, so that they stay in the cache.
 _IN_CACHE = 1 << 16
 _MOST_WIDTH = 128
-# How many hashes of a crowd are compared at a time, and how many at most. In a block of a million random hashes a bucket
-# has 16. Only hashes that are alike share a word a thousand times as often, and the first of them then stand for the others.
+# How many hashes of a crowd are compared at a time, and how many at most. In a block of a million random hashes, a
+# bucket has 16. Only similar hashes share a word a thousand times as often, and then the first of them represent the
+# others.
 _LOOKED_AT = 64
 _MOST_LOOKED_AT = 1 << 14
 # Up to this many pairs are compared directly.
@@ -56,9 +58,9 @@ def bits_of_words(radius: int) -> tuple[int, ...]:
 
 
 class Wanted:
-    """The number of others that each hash wants: those with the lowest ranks.
+    """The number of other hashes that each hash wants, beginning with the lowest ranks.
 
-    A hash that has found enough has a cut, and wants no others with that rank or a higher one. The caller of
+    A hash that has found enough has a cut: it wants no others with that rank or a higher one. The caller of
     `near_pairs` lowers cuts with `cut_off` while it collects pairs.
     """
 
@@ -69,11 +71,11 @@ class Wanted:
         self.cuts = (cuts, cuts if right is None else np.full(len(self.ranks[1]), _NO_CUT))
 
     def cut_off(self, side: int, hashes: Indices, ranks: Indices) -> None:
-        """These hashes of a side want no others with these ranks or higher ones any more."""
+        """Set cuts: these hashes of a side want no others with these ranks or higher ones."""
         np.minimum.at(self.cuts[side], hashes, ranks)
 
     def __call__(self, i: Indices, j: Indices) -> NDArray[np.bool_]:
-        """Which of these pairs one of the two wants."""
+        """Which of these pairs at least one of the two hashes wants."""
         by_i: NDArray[np.bool_] = self.ranks[1][j] < self.cuts[0][i]
         return by_i | (self.ranks[0][i] < self.cuts[1][j])
 
@@ -125,7 +127,7 @@ def _in_table(
     crowd = np.flatnonzero(theirs.places >= theirs.width)
     for flip in _flips(most[table]):
         asked = np.arange(len(left))
-        if within and flip:  # each pair of buckets once
+        if within and flip:  # visit each pair of buckets once
             asked = np.flatnonzero(mine.words < mine.words ^ flip)
         for one, other in theirs.in_rows(mine, asked, flip, radius, wanted):
             # One bucket yields each pair of a row in both orders, and each hash with itself.
@@ -133,7 +135,7 @@ def _in_table(
             yield from _made(mine, theirs, one[once], other[once], most[:table], wanted, within)
         if not len(crowd):
             continue
-        # All hashes search the crowds, and those in a crowd search the buckets of the others.
+        # All hashes search the crowds, and hashes in a crowd also search the buckets of the others.
         looking = asked if flip or not within else crowd
         for one, other in theirs.in_order(mine, looking, flip, radius, wanted, 0, theirs.width):
             yield from _made(mine, theirs, one, other, most[:table], wanted, within)
@@ -152,7 +154,7 @@ def _made(
     wanted: Wanted,
     within: bool,
 ) -> Iterator[tuple[Indices, Indices]]:
-    """The pairs of hashes, given by their places in buckets, that no word before has found."""
+    """The pairs of hashes that no earlier word has found, given by their places in buckets."""
     fresh = _first_found(mine.hashes[one] ^ theirs.hashes[other], before)
     i, j = mine.order[one[fresh]], theirs.order[other[fresh]]
     keep = wanted(i, j)
@@ -164,7 +166,9 @@ def _made(
 
 
 class _Buckets:
-    """The hashes of a list by one word, those of a word by rank, and the first few of each word in a row of one width."""
+    """The hashes of a list, sorted by one word and then by rank, with the first few hashes of each word in a row of
+    equal width.
+    """
 
     def __init__(self, hashes: Hashes, table: int, ranks: Indices) -> None:
         words = _word(hashes, table)
@@ -180,7 +184,7 @@ class _Buckets:
     def in_rows(
         self, asking: _Buckets, asked: Indices, flip: int, radius: int, wanted: Wanted
     ) -> Iterator[tuple[Indices, Indices]]:
-        """Which of the hashes ``asked`` of other buckets are near which in the row of the word beside theirs."""
+        """Pairs of a hash in ``asked``, from other buckets, and a near hash in the row of its word in ``words``."""
         step = max(1, _IN_CACHE // self.width)
         shape = (min(step, len(asked)), self.width)
         held, bits = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
@@ -214,8 +218,8 @@ class _Buckets:
     def in_order(
         self, asking: _Buckets, asked: Indices, flip: int, radius: int, wanted: Wanted, side: int, begin: int
     ) -> Iterator[tuple[Indices, Indices]]:
-        """Which of the hashes ``asked``, on this ``side``, are near which in the bucket of the word beside theirs, from the
-        position ``begin`` on, until each has enough.
+        """Pairs of a hash in ``asked``, on this ``side``, and a near hash in the bucket of its word, from the position
+        ``begin`` on, until each hash has enough.
         """
         words = asking.words[asked] ^ flip
         at = self.starts[words] + begin

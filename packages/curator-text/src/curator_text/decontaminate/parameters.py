@@ -57,7 +57,7 @@ class TestSetParameters:
         return {key: value for key, value in self.__dict__.items() if key not in ("_index", "_rule")}
 
     def texts_in(self, batch: DocumentBatch) -> pa.ChunkedArray:
-        """The texts of the column, null where a value is not text: such a value is not searched."""
+        """The texts of the column; a value that is not text becomes null and is not searched."""
         column = column_of(batch.to_pyarrow(), self.column)
         if not holds_texts(column.type):
             raise not_text(self, self.column, column.type)

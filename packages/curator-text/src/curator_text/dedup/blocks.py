@@ -18,6 +18,8 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 # How many words are compared at once; each takes about fifty bytes.
 BLOCK_WORDS = 1 << 22
+# A block that has less than this part of another one's words is small beside it.
+_SMALL = 16
 
 # A function that gets the words of some texts, the indices of removed documents and of their witnesses among these
 # texts, and the rows of the removed documents.
@@ -109,17 +111,20 @@ class _Work:
                 shingles.add(shingles_of(self.texts.taken(kept), size=self.size).hashes, to_last=together)
 
     def _decide_block(self, block: Ints, stay: list[Ints], shingles: HashSets) -> Ints:
-        """Decide about a block, and return the documents of it that may be witnesses of later ones."""
+        """Decide about a block; returns those of its documents that may be witnesses of later ones."""
         left, words = block, self.texts.taken(block)
+        own: _Distinct | None = None
+        for number, before in enumerate(stay):
+            maybe = (self.made.witness[block] < 0) & ~self.old[block]
+            # A witness has at least a certain number of a document's shingles, so its block as a whole has as many. If
+            # the block is small, a comparison is cheaper.
+            if _SMALL * self.texts.counts[before].sum() >= len(words.hashes):
+                own = own or _Distinct.of(words, self.size)
+                maybe &= own.among(shingles[number]) >= self.rule.least_shared(np.maximum(own.counts, 1))
+            if maybe.any():
+                asked = np.flatnonzero(maybe)
+                self._against(before, block[asked], taken(words, asked))
         if stay:
-            own = _Distinct.of(words, self.size)
-            need = self.rule.least_shared(np.maximum(own.counts, 1))
-            for number, before in enumerate(stay):
-                # A witness has most of a document's shingles, so all documents of its block together have as many.
-                maybe = (own.among(shingles[number]) >= need) & (self.made.witness[block] < 0) & ~self.old[block]
-                if maybe.any():
-                    asked = np.flatnonzero(maybe)
-                    self._against(before, block[asked], taken(words, asked))
             rest = np.flatnonzero(self.made.witness[block] < 0)
             left, words = block[rest], taken(words, rest)
         if not len(left):

@@ -65,7 +65,7 @@ class Rule:
         check_whole("window", self.window, least=1)
 
     def least_shared(self, distinct: Ints) -> Ints:
-        """How many of a document's distinct shingles a witness has at least, given their number, by any kind of rule."""
+        """How many shingles a document must share with its witness, given its number of distinct shingles."""
         return _least(distinct, self.threshold)
 
     def met(self, jaccard: float, containment: float, new_words: int) -> bool:
@@ -158,7 +158,7 @@ class _Chunk:
         shingles = shingles_of(words, size=size, characters=characters)
         self.bounds, self.counts = shingles.offsets, shingles.counts
         self.word_counts = words.counts
-        self.words = words  # its `joins` says which characters belong to one word
+        self.words = words  # `joins` marks the characters that belong to the same word as the one before
         self.longest = int((shingles.last - shingles.first).max())
         self.sizes = shingles.last - shingles.first
         rows = np.repeat(np.arange(len(documents)), self.counts)
@@ -425,7 +425,7 @@ class _Index:
         ]
         chosen &= cost > 0
         row, found = owners[chosen], ids[chosen]
-        # A window of words has any number of characters, so this search is for words alone.
+        # A window of words may have any number of characters, so only the units of words can use this search.
         if chunk.rule.kind == "nothing_new" and chunk.words.joins is None and (price > 0).any():
             dear = rows[price > 0]
             cheaper, more_row, more = self._window_probes(dear, price[price > 0].astype(np.int64), having)
@@ -509,8 +509,8 @@ def _gathered(words: Words, documents: Ints) -> Words:
 
 
 def _most_words(characters: Words, new: Bools, window: int) -> Ints:
-    """The most new words in a window of each text, given its characters and which of them are new: a word is new if one of
-    its characters is.
+    """The largest number of new words in a window of each text, given its characters and which of them are new. A word
+    is new if one of its characters is new.
     """
     assert characters.joins is not None
     heads = np.flatnonzero(~characters.joins)

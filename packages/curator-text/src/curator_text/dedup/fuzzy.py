@@ -5,7 +5,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,12 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     def _sketch(self) -> dict[str, Any]:
         names = ("bands", "rows", "seed")
         return {"unit": self.unit, "ngram": self.shingle, **{name: getattr(self, name) for name in names}}
+
+    def costs_of_work(self) -> Costs:
+        # English has five characters a word, and each of them becomes eight bytes too.
+        return (
+            replace(self.costs, disk_of_text=5 * self.costs.disk_of_text) if self.unit == "characters" else self.costs
+        )
 
     def chances(self) -> dict[str, float]:
         similarities = [number / 10 for number in range(3, 10)]

@@ -37,9 +37,10 @@ NEAR, EDGES, COPIES = "near", "edges", "copies"
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SketchParameters:
-    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words or characters.
+    """The size of a sketch, which decides how likely two documents are to share a key: ``bands`` bands of ``rows`` rows
+    over shingles of ``ngram`` words or characters.
 
-    Without ``ngram`` a shingle has 3 words or 13 characters.
+    By default, a shingle has 3 words or 13 characters.
     """
 
     unit: Kind = "words"
@@ -50,7 +51,7 @@ class SketchParameters:
 
     @property
     def shingle(self) -> int:
-        """How many words or characters a shingle has."""
+        """The number of words or characters in a shingle."""
         if self.ngram is not None:
             return self.ngram
         return WORDS_IN_SHINGLE if self.unit == "words" else LETTERS_IN_SHINGLE
@@ -61,7 +62,7 @@ class FuzzyKeys(SketchParameters, ExactKeys):
     """Writes the keys of each document, by partition, and at the end the roll of all batches."""
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        self.ids(task.to_pyarrow().slice(0, 0))  # a later step needs them: a type that cannot be ids ends the run now
+        self.ids(task.to_pyarrow().slice(0, 0))  # a later step needs ids: raise now if the type is unsuitable
         exact, exact_places = exact_keys(self, task, with_names=False)
         near, near_places = document_keys(self, self, task)
         records = [

@@ -88,7 +88,7 @@ def word_columns(texts: pa.ChunkedArray, whole: NDArray[np.bool_], unit: Kind) -
     counts = np.zeros(len(whole), np.int64)
     counts[whole] = np.diff(words.offsets)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    # The marks of `Words`; null where there are none, as in most batches of words.
+    # The marks of `Words`, or null if there are none, as in most batches of words.
     marks = (
         pa.nulls(len(whole), pa.large_list(pa.bool_()))
         if words.marks is None

@@ -1,4 +1,4 @@
-"""Gives the words of texts by their place in an order, from memory or, if they do not fit, from a temporary file."""
+"""Returns the words of texts by their place in an order, from memory or, if they do not fit, from a temporary file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from curator_core.arrow.arrays import distinct
 from curator_core.errors import OutputError
 from curator_text.dedup.words import Hashes, Ints, Kind, Words, joined, taken
 
-# Words that are sorted into their order at once, and how many words that nobody asked for are read rather than passed
-# over.
+# How many words are sorted into their order at once, and up to how many unneeded words are read instead of skipped.
 LOT_WORDS = 1 << 21
 _GAP = 1 << 9
 
 
 class TextsInOrder(Protocol):
-    """Texts in an order: the number of words of each, and the words of some of them."""
+    """Texts in an order. It has the number of words of each text, and returns the words of requested texts."""
 
     counts: Ints
 
     def taken(self, rows: Ints) -> Words:
-        """The words of the texts at these places, which rise."""
+        """The words of the texts at these places, which must be in rising order."""
 
 
 class HeldTexts:
@@ -40,11 +39,11 @@ class HeldTexts:
 
 
 class StoredTexts:
-    """Texts in a temporary file without a name, in order.
+    """Texts in an unnamed temporary file, in order.
 
-    Their number of words is given first, so each lot of the order has its place in the file. `write` takes texts in any
-    order and appends them to their lots, and `settle` sorts each lot. So everything is written twice and read once,
-    whatever the number of texts, and at most one lot is in memory. The file is in ``folder``, and gone when it is
+    The numbers of words are known first, so each lot of the order has its place in the file. `write` takes texts in any
+    order and appends them to their lots, and `settle` sorts each lot. So all words are written twice and read once,
+    whatever the number of texts, and at most one lot is in memory. The file is in ``folder``; it disappears when it is
     closed or the process ends.
     """
 
@@ -143,7 +142,7 @@ class StoredTexts:
 
 
 class HashSets:
-    """Sets of hashes, sorted: the last one in memory, those before it in a temporary file without a name."""
+    """Sets of hashes, sorted: the last one is in memory, and earlier ones are in an unnamed temporary file."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder

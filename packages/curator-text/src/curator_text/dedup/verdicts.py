@@ -25,7 +25,7 @@ from curator_text.dedup.texts_in_order import HeldTexts, StoredTexts, TextsInOrd
 from curator_text.dedup.words import Bools, Ints, Kind, Words, joined, shingles_of, taken
 
 _WORDS = ["words", "marks"]
-# How many words and numbers of sketches are in memory while shared keys are counted.
+# How many words and sketch numbers are in memory while shared keys are counted.
 _SKETCHED = 1 << 20
 
 
@@ -123,7 +123,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         return texts
 
     def _folder(self) -> str | None:
-        """Where temporary files are, None for the usual place."""
+        """The folder for temporary files, or None for the default."""
         return storage.local_path(self.path) if storage.is_local(self.path) else None
 
     def _decided(self, texts: TextsInOrder, groups: NDArray[np.uint64], old: Bools) -> tuple[Decisions, Ints]:
@@ -204,7 +204,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
 
 
 def _words(lists: pa.Table, kind: Kind) -> Words:
-    """The words or characters of all rows; their marks are null for rows in which none is marked."""
+    """The words or characters of all rows. The marks of a row are null if none of its words is marked."""
     hashes, offsets = _flat(lists["words"])
     marks = lists["marks"]
     if marks.null_count == len(marks):

@@ -4,8 +4,8 @@ Both kinds of numbers have 64 bits and depend only on the text, so they can be s
 
 A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
 between words, every character with its marks is a word. A *shingle* is a run of three words, or of five such
-characters. Where texts are taken apart into characters instead, every character with its marks is a unit in all
-scripts, and a shingle is a run of these, across the gaps between words. In a text that mixes both, a word counts as a
+characters. If texts are split into characters instead, every character with its marks is a unit in all scripts, and a
+shingle is a run of these units, across the gaps between words. In a text that mixes both, a word counts as a
 third and a character as a fifth, and a shingle extends from its first word until these add up to one; the last shingle
 extends to the end of the text. A text that is too short for that is one shingle, and a text without words has none. So
 every word is in at least one shingle.
@@ -41,8 +41,8 @@ Kind = Literal["words", "characters"]
 
 WORDS_IN_SHINGLE = 3
 CHARACTERS_IN_SHINGLE = 5
-# Of characters in all scripts: about three words of a European language. Two long texts that have nothing to do with one
-# another share many shorter runs.
+# The length of a shingle of characters, in all scripts: about three words of a European language. Two long unrelated
+# texts would share many shorter runs.
 LETTERS_IN_SHINGLE = 13
 # How much text is processed at once, so that intermediate results stay in the cache.
 BLOCK_BYTES = 1 << 18
@@ -66,8 +66,8 @@ _OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 class Words:
     """The words or characters of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
 
-    ``marks`` says of words which are characters of scripts without spaces (`spaceless`), and of characters which belong
-    to the word of the one before (`joins`); it is None where none does.
+    For words, ``marks`` says which are characters of scripts without spaces (`spaceless`); for characters, it says
+    which belong to the same word as the one before (`joins`). It is None if nothing is marked.
     """
 
     hashes: Hashes
@@ -113,7 +113,8 @@ class Shingles:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where words or characters are in the texts of a block: ``data`` is folded UTF-8, and text i has words first[i] to
+    """The places of words or characters in the texts of a block: ``data`` is folded UTF-8, and text i has words
+    first[i] to
     before last[i]. ``marks`` are those of `Words`.
     """
 

@@ -28,7 +28,7 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     ``engine`` is ``resiliparse`` (fast), ``trafilatura`` or ``justext`` (slower and stricter; they need the extra
     ``extract``). ``main_content`` leaves out menus, footers and similar parts. ``charset_column`` names a column with
-    the encoding that the server declared. Otherwise valid UTF-8 is read as UTF-8, and any other encoding is detected
+    the encoding that the server declared. Without it, valid UTF-8 is read as UTF-8, and any other encoding is detected
     from the bytes. The language is resiliparse's quick guess from the first 2,000 characters of the text.
 
     Pages are extracted in a separate process. A page that takes more than ``timeout_s`` or ``memory_mb``, or that the

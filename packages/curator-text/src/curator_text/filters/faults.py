@@ -16,7 +16,7 @@ from typing import Any
 Span = tuple[int, int]
 Finder = Callable[[Any, str, str], Iterable[Span]]
 
-# How many characters of a text are searched; the sample shows much fewer.
+# How many characters of a text are searched; the sample shows far fewer.
 _SEARCHED = 20_000
 # How many characters are searched for runs of words, since counting these takes longer.
 _COUNTED = 3_000

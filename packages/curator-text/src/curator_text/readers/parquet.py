@@ -197,7 +197,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         rows = int(described.num_rows * self._batch_bytes // max(1, described.total_byte_size))
         # A value that many rows share takes little space in the file, but its full size for each row in memory.
         chosen = [part for part in file.schema_arrow if not names or part.name in names]
-        each = sum(_bytes_of_vector(part.type) for part in chosen)  # what is known without a look
+        each = sum(_bytes_of_vector(part.type) for part in chosen)  # known without reading the values
         long = [part.name for part in chosen if _may_be_long(part.type)]
         if rows > _MANY_ROWS and long:
             first = next(file.iter_batches(_FIRST_ROWS, row_groups=[group], columns=long, use_threads=False), None)
@@ -303,7 +303,7 @@ def _may_be_long(kind: pa.DataType) -> bool:
 
 
 def _bytes_of_vector(kind: pa.DataType) -> int:
-    """How much each value of a column of vectors takes in memory; 0 for other columns."""
+    """The memory of each value in a column of vectors; 0 for other columns."""
     if not pa.types.is_fixed_size_list(kind) or not pa.types.is_primitive(kind.value_type):
         return 0
     return int(kind.list_size * kind.value_type.bit_width) // 8

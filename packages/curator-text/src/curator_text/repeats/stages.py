@@ -68,7 +68,7 @@ class WriteHashes(DocumentStage):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def noted(self, rows: pa.Table, task: DocumentBatch) -> pa.Table:
-        """Rows with notes of the batch that they are about."""
+        """Rows with the notes of their batch."""
         texts = holds_texts(column_of(task.to_pyarrow(), self.column).type)
         return noted(rows, task, self.collections(task), texts=texts)
 
@@ -345,7 +345,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
     unit: Unit | None = None  # length of the repeats; for runs of words, their table has the number of words
     least: int = 1
     id_column: str | None = "id"
-    reader: str | None = None  # as the table of spans records it, to read documents again
+    reader: str | None = None  # recorded in the table of spans, so that the documents can be read again
 
     tried_by_plan = False  # a preview of the data has different batches than a run
 

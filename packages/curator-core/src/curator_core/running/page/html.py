@@ -644,7 +644,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each because of a document that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
-        [("documents that are one", ""), ("", ""), ("clusters", "")],
+        [("documents in the cluster", ""), ("", ""), ("clusters", "")],
         (
             f'<tr><th scope="row">{escape(size)}</th><td class="bars"><div><span class="kept" style="width:{_width(rows, most)}">'
             f"</span></div></td>{_cell('clusters', f'{rows:,}')}</tr>"
@@ -701,7 +701,7 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
             ("similarity", f"a similarity of {(entry['similarity'] or 0):.4f}"),
             ("new_words", f"at most {entry['new_words']} new words in 25"),
         )
-        if entry[key] is not None and entry["rule"] != "exact"  # of an exact copy they are all 1
+        if entry[key] is not None and entry["rule"] != "exact"  # for an exact copy all figures are 1
     ]
     witness = _document(entry, "witness_")
     said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
