@@ -16,6 +16,8 @@ from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
 
 _MARK = b"crc32 of the rest:"
+# Below this size, zstd spends more time on preparing each column than on its bytes.
+_SMALL_BYTES = 1 << 20
 # Columns that files of earlier versions lack: rows from there have no value.
 LATER = frozenset({"picture", "vector"})
 _END = 8  # the bytes after the footer: the length of the footer, and four letters
@@ -29,8 +31,9 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
     first = next(given)
     with storage.write_atomic(path) as target:
         out = _Summed(target)
+        codec = "lz4" if isinstance(tables, pa.Table) and tables.nbytes < _SMALL_BYTES else "zstd"
         with pq.ParquetWriter(
-            out, first.schema, compression="zstd", store_schema=True, write_page_checksum=True
+            out, first.schema, compression=codec, store_schema=True, write_page_checksum=True
         ) as file:
             file.write_table(first)
             for table in given:

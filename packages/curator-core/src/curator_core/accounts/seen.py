@@ -160,8 +160,14 @@ class Counted:
     tokens_out: int = 0
 
     def add(self, other: Counted) -> None:
-        for name in ("rows_in", "rows_out", "rejected", "bytes_in", "bytes_out", "tokens_in", "tokens_out"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        # By name, not in a loop over names: there may be a million sources.
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.rejected += other.rejected
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        self.tokens_in += other.tokens_in
+        self.tokens_out += other.tokens_out
         for stage, rows in other.dropped.items():
             self.dropped[stage] = self.dropped.get(stage, 0) + rows
 
@@ -338,13 +344,15 @@ class _Sums:
         columns = [to_numpy(part[column].combine_chunks().flatten()) for column in ("rows", "kept")]
         tokens = part["free"].combine_chunks().flatten()
         columns.append(to_numpy(tokens) if len(tokens) == len(part) else np.zeros(len(part)))
-        sums = [np.bincount(codes, weights=column, minlength=len(sources)).astype(np.int64) for column in columns]
+        sums = [
+            np.bincount(codes, weights=column, minlength=len(sources)).astype(np.int64).tolist() for column in columns
+        ]
         used = np.bincount(codes, minlength=len(sources))
         for code, source in enumerate(sources):
             if used[code]:
-                mine = self.sizes[kind].setdefault(source, [0, 0, 0])
-                for place, column in enumerate(sums):
-                    mine[place] += int(column[code])
+                mine = self.sizes[kind].get(source)
+                added = [column[code] for column in sums]
+                self.sizes[kind][source] = added if mine is None else [a + b for a, b in zip(mine, added, strict=True)]
                 if kind == "in" and name and not self.files.get(source):
                     self.files[source] = name
 
@@ -620,7 +628,7 @@ def _put_counts(seen: Seen, accounts: Accounts, sums: _Sums, stages: list[str]) 
     estimated = seen.options.get("tokens", "bytes") == "bytes"
     for kind, size_name, tokens_name in (("in", "bytes_in", "tokens_in"), ("out", "bytes_out", "tokens_out")):
         for source, amounts in sums.sizes[kind].items():
-            entry = by_source.setdefault(source, Counted(source))
+            entry = by_source.get(source) or by_source.setdefault(source, Counted(source))
             setattr(entry, size_name, getattr(entry, size_name) + amounts[1])
             setattr(entry, tokens_name, getattr(entry, tokens_name) + amounts[2])
     merged = {source for source in by_source if source in accounts.merges}
@@ -633,8 +641,14 @@ def _put_counts(seen: Seen, accounts: Accounts, sums: _Sums, stages: list[str]) 
         file = files.get(source, "")
         place = "(merged)" if source in merged else file or source
         folder = "(merged)" if source in merged else _collection(file, root) if file else "(no file)"
-        for into, value in ((places, place), (folders, folder)):
-            into.setdefault(value, Counted(value)).add(entry)
+        if folder not in folders:
+            folders[folder] = Counted(folder)
+        folders[folder].add(entry)
+        if place in places:
+            places[place].add(entry)
+        else:  # most places hold one source
+            entry.value = place
+            places[place] = entry
     seen.by = {"collection": _largest(folders), "source": _largest(places)}
     for (kind, stage, column), values in sums.values.items():
         by_value = {entry.value: entry for entry in seen.by.get(column, ())}
@@ -699,19 +713,16 @@ def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
                 said = column.drop_null().dictionary_encode()
                 lost = np.array([sum(json.loads(text).values()) for text in said.dictionary.to_pylist()], np.int64)
                 np.add.at(into, (source[there], place[there]), lost[to_numpy(said.indices)])
-    found = {}
-    for name, number in numbers.items():
-        busy = np.flatnonzero(rows_in[number])
-        first = busy[0] if len(busy) else 0
-        lost = np.flatnonzero(dropped[number][: len(stages)])
-        found[name] = Counted(
-            name,
-            rows_in=int(rows_in[number, first]),
-            # A source has no counts at the last stage if its rows went into a merge or none of them got that far.
-            rows_out=int(rows_out[number, len(stages) - 1]) if stages else 0,
-            dropped={stages[place]: int(dropped[number, place]) for place in lost},
-            rejected=int(rejected[number].sum()),
-        )
+    # The first stage that was given rows of the source.
+    entered = np.take_along_axis(rows_in, (rows_in > 0).argmax(axis=1)[:, None], axis=1)[:, 0].tolist()
+    # A source has no counts at the last stage if its rows went into a merge or none of them got that far.
+    left = (rows_out[:, len(stages) - 1] if stages else rows_out[:, 0] * 0).tolist()
+    found = {
+        name: Counted(name, rows_in=given, rows_out=made, rejected=lost)
+        for name, given, made, lost in zip(names, entered, left, rejected.sum(axis=1).tolist(), strict=True)
+    }
+    for number, place in zip(*(axis.tolist() for axis in dropped[:, : len(stages)].nonzero()), strict=True):
+        found[names[number]].dropped[stages[place]] = int(dropped[number, place])
     return found
 
 

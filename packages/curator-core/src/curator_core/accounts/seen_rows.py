@@ -115,8 +115,8 @@ class SeenRows:
         self._waiting = 0
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
-        # Sizes of tasks by column: the task, the kind, the file, rows, bytes, and tokens if they are counted.
-        self._sizes: tuple[list[Any], ...] = ([], [], [], [], [], [])
+        # Sizes of tasks: the task, the kind, the file, rows, bytes, and tokens if they are counted.
+        self._sizes: list[tuple[TaskKey, str, str, int, int, int | None]] = []
         self._samples: list[tuple[Any, ...]] = []
         # Chooses the rows of a map from those of all stages.
         self.map: Any = None
@@ -126,7 +126,7 @@ class SeenRows:
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._scores or self._made or self._others or self._sizes[0])
+        return bool(self._scores or self._made or self._others or self._sizes)
 
     def score(
         self,
@@ -172,11 +172,8 @@ class SeenRows:
         self._others.append((task, stage, kind, name, names, rows, sizes, tokens))
 
     def size(self, task: TaskKey, kind: str, file: str, rows: int, size: int, tokens: int | None) -> None:
-        """Add the size of a task in rows, bytes and tokens. Each task has two of these, so they are stored in columns
-        rather than as objects.
-        """
-        for column, value in zip(self._sizes, (task, kind, file, rows, size, tokens), strict=True):
-            column.append(value)
+        """Add the size of a task in rows, bytes and tokens."""
+        self._sizes.append((task, kind, file, rows, size, tokens))
 
     def sample(self, task: TaskKey, values: tuple[Any, ...]) -> None:
         """Add a row of the data as a sample: the columns of `SAMPLE_SCHEMA` from ``stage`` on."""
@@ -190,9 +187,9 @@ class SeenRows:
         if self._others:
             self._made.append(_others_table(self._others))
             self._others = []
-        if self._sizes[0]:
-            self._made.append(_sizes_table(*self._sizes))
-            self._sizes = ([], [], [], [], [], [])
+        if self._sizes:
+            self._made.append(_sizes_table(self._sizes))
+            self._sizes = []
         return pa.concat_tables(self._made).unify_dictionaries() if self._made else None
 
     def clear_counts(self) -> None:
@@ -265,10 +262,7 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     size = len(lengths)
     columns = [
         *_task_columns(waiting.tasks),
-        [stage] * size,
-        ["score"] * size,
-        [name] * size,
-        [waiting.scale] * size,
+        *(_one_word(word, size) for word in (stage, "score", name, waiting.scale)),
         lists[0],
         pa.nulls(size, pa.list_(pa.string())),
         *lists[1:],
@@ -278,23 +272,17 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     return _table(columns, SEEN_SCHEMA)
 
 
-def _sizes_table(
-    tasks: list[TaskKey],
-    kinds: list[str],
-    files: list[str],
-    rows: list[int],
-    sizes: list[int],
-    tokens: list[int | None],
-) -> pa.Table:
+def _sizes_table(waiting: list[tuple[TaskKey, str, str, int, int, int | None]]) -> pa.Table:
+    tasks, kinds, files, rows, sizes, tokens = (list(column) for column in zip(*waiting, strict=True))
     size = len(tasks)
     ones = array(np.arange(size + 1, dtype=np.int32))
     counted = tokens[0] is not None  # all tasks have tokens or none has: counting them is an option of the run
     columns = [
         *_task_columns(tasks),
-        [""] * size,
+        _one_word("", size),
         kinds,
         files,
-        [""] * size,
+        _one_word("", size),
         pa.nulls(size, pa.list_(pa.int32())),
         pa.ListArray.from_arrays(ones, array([""] * size, pa.string())),
         pa.ListArray.from_arrays(ones, array(rows, pa.int64())),
@@ -324,6 +312,11 @@ def _others_table(others: list[tuple[Any, ...]]) -> pa.Table:
         pa.nulls(size, pa.float64()),
     ]
     return _table(columns, SEEN_SCHEMA)
+
+
+def _one_word(word: str, size: int) -> pa.DictionaryArray:
+    """The same word in every row."""
+    return pa.DictionaryArray.from_arrays(array(np.zeros(size, np.int32)), array([plain(word)], pa.string()))
 
 
 def _task_columns(tasks: list[TaskKey]) -> list[list[Any]]:
@@ -357,7 +350,9 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
     text = pa.types.is_dictionary(kind) or pa.types.is_string(kind)
-    return [None if value is None else plain(value) for value in column] if text else column
+    if not text or all(map(str.isascii, filter(None, column))):
+        return column
+    return [None if value is None else plain(value) for value in column]
 
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
