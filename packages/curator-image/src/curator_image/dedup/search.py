@@ -224,7 +224,7 @@ class _Buckets:
         words = asking.words[asked] ^ flip
         at = self.starts[words] + begin
         stop = self.starts[words] + np.minimum(self.counts[words], begin + _MOST_LOOKED_AT)
-        found = np.zeros(len(asked), np.int64)
+        found = np.full(len(asked), -1 if asking is self and not flip else 0)  # each finds itself
         cuts = wanted.cuts[side]
         step = _IN_CACHE // _LOOKED_AT
         active = np.flatnonzero(at < stop)

@@ -644,7 +644,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each because of a document that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
-        [("documents that are one", ""), ("", ""), ("clusters", "")],
+        [("documents in the cluster", ""), ("", ""), ("clusters", "")],
         (
             f'<tr><th scope="row">{escape(size)}</th><td class="bars"><div><span class="kept" style="width:{_width(rows, most)}">'
             f"</span></div></td>{_cell('clusters', f'{rows:,}')}</tr>"
