@@ -418,8 +418,8 @@ def check_output(
 
 
 def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingler: Shingler) -> dict[str, Any]:
-    """Count the removed documents among all documents with a possible witness, which stays, comes before them and meets
-    the rule.
+    """Count the removed documents among all that have a possible witness: one that stays, comes earlier and meets the
+    rule.
     """
     everyone = list(documents.values())
     for document in everyone:

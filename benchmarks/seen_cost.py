@@ -1,5 +1,5 @@
 """Measures the cost of samples, histograms and counts: processor time with the default settings and with all of them
-off, in turns.
+off, alternately.
 
     python benchmarks/seen_cost.py FOLDER SCRATCH [--rounds 5] [--workers N]
 

@@ -4,7 +4,8 @@ same run.
     python benchmarks/transport.py [--megabytes 40] [--rounds 20]
 
 A batch is a table of encoded images, like ImageBatch. Our batch is encoded as a task, put, fetched and decoded; the
-bare one is put and fetched as numpy arrays, in turns. Prints ``BENCH {json}`` with the ratio of the two speeds.
+bare one is put and fetched as numpy arrays; the two alternate. Prints ``BENCH {json}`` with the ratio of the two
+speeds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""In a notebook, a pipeline of classes from cells runs, shows its progress and itself, and fails with a few lines."""
+"""In a notebook, a pipeline of classes from cells is displayed, runs, shows its progress, and fails with a short
+message."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def main() -> int:
         if target.read_text() != index(records):
             print("docs/decisions/README.md is out of date: run `make generate`")
             return 1
-        print(f"{len(records)} decisions have their form and are in the index")
+        print(f"{len(records)} decisions are well-formed and in the index")
         return 0
     target.write_text(index(records))
     return 0

@@ -431,7 +431,7 @@ class Parquet(Area):
 
 
 class Warc(Area):
-    """WARC, plain and a member of gzip for each record; compared with warcio."""
+    """WARC files, plain or with a gzip member for each record; compared with warcio."""
 
     share = 3
 
@@ -564,7 +564,7 @@ class PipelineFiles(Area):
         try:
             found = yaml.safe_load(data.decode())
         except Exception as error:
-            raise Finding("YAML: a file that PyYAML cannot read is a pipeline here") from error
+            raise Finding("YAML: Curator accepts a file as a pipeline that PyYAML cannot read") from error
         if not isinstance(found, dict) or not {"stages", "workflow"} & set(found):
             raise Finding("YAML: a pipeline without stages")
 

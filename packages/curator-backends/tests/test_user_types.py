@@ -111,7 +111,7 @@ for types in TYPES:
 
 @pytest.mark.xenna
 def test_types_from_a_script_and_from_a_module_beside_it_run_on_both_engines(tmp_path: Path) -> None:
-    # In one process, because starting it takes most of the time.
+    # Run them in one process, because starting a process takes most of the time.
     (tmp_path / "video_types_of_a_test.py").write_text(TYPES)
     script = tmp_path / "script.py"
     script.write_text(

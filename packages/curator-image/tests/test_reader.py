@@ -400,6 +400,20 @@ def test_json_fields_are_also_filled_from_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_json_in_parquet_is_odd_only_if_it_is_broken(tmp_path: Path) -> None:
+    texts = ['{"a": 1}', "{broken", None, "7"]
+    table = pa.table({"key": list("abcd"), "image": [picture(seed) for seed in range(4)], "json": texts})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (batch,), _ = read(ImageRead(), str(tmp_path / "a.parquet"))
+    rows = batch.to_pyarrow().to_pylist()
+    assert [row["odd"] for row in rows] == [None, "broken json", None, None]
+    assert [row["json"] for row in rows] == texts
+    structs = table.set_column(2, "json", pa.array([{"a": 1}] * 4))
+    pq.write_table(structs, tmp_path / "b.parquet")
+    _, rows = read(ImageRead(reject_odd=["broken json"]), str(tmp_path / "b.parquet"))
+    assert [row["odd"] for row in rows] == [None] * 4
+
+
 def test_parquet_with_a_broken_footer_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"bytes": [picture()], "a column with a long name": [1]}), path)

@@ -86,7 +86,7 @@ json.dump(found, sys.stdout)
 
 
 def features() -> str:
-    """The processor features beyond its baseline that NumPy has found and would use."""
+    """The processor features beyond NumPy's baseline that NumPy has found and would use."""
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
     return " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -105,3 +106,11 @@ def test_scores_that_json_cannot_represent_are_named(tmp_path: Path, capsys: pyt
 
     found = json.loads(capsys.readouterr().out, parse_constant=wrong)
     assert len(found["rows"]) == 2
+
+
+def test_tensors_which_are_made_of_other_columns_are_not_written_with_dropped_rows(tmp_path: Path) -> None:
+    pixels = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 8, 8), np.uint8))
+    rows = pa.table({"text": ["one", "one two three"], "raw": [b"\xff", b""], "pixels": pixels})
+    gone = run(tmp_path, rows)
+    (file,) = gone.glob("*.parquet")
+    assert set(pq.read_schema(file).names) == {"text", "raw", "dropped_for", "dropped_score", "dropped_by"}

@@ -44,7 +44,7 @@ class Standing(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """Whether the work that a worker begins was begun before."""
+    """Whether another worker began this work earlier."""
 
     again: bool  # an earlier worker began it and never finished it
     died: bool  # that worker died; it was not ended for exceeding a time limit

@@ -219,7 +219,7 @@ _ANYWHERE = Machine(cpus=1e9, memory_gb=1e9, gpus=1e9, gpu_memory_gb=1e9, name="
 def _planned(
     workflow: Workflow, executor: BaseExecutor | None, machine: Machine | None, run_dir: str, left: dict[str, str]
 ) -> WorkflowPlan:
-    """The plan of a workflow; ``left`` lists the folders that earlier steps fill, and its own are added."""
+    """The plan of a workflow. ``left`` lists the folders that earlier steps fill; those of its own steps are added."""
     asked = _Asked(workflow, storage.join(run_dir, WORK))
     found: list[PlannedStep] = []
     later = workflow.later

@@ -349,6 +349,17 @@ def test_duplicates_are_described_by_what_their_rule_measures(rule: str, removed
     assert ("curate dedup show /run a" in page) == bool(removed)
 
 
+def test_duplicates_of_pictures_are_pictures() -> None:
+    found = numbers([READ])
+    one = {**removal("perceptual", 0.9), "picture": "data:image/jpeg;base64,", "witness_picture": None}
+    found["duplicates"] = {"run_dir": "/run", "removed": 2, "rules": {"perceptual": 2}, "sizes": {"2": 2}}
+    found["duplicates"] |= {"largest": [{**one, "removed": [one]}], "least_alike": [one]}
+    page = report_page(found)
+    assert "2 pictures are removed" in page
+    assert "<b>2</b> pictures: a stays" in page
+    assert "document" not in page.partition('id="duplicates"')[2].partition("</section>")[0]
+
+
 def test_a_row_that_was_set_aside_has_a_command_that_shows_it() -> None:
     found = numbers([READ])
     places = [("/in/a b.jsonl", "line 7"), ("/in/c.tar", "000009"), ("/in/a.jsonl", "task t-1"), ("", "")]

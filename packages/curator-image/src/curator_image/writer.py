@@ -385,7 +385,7 @@ class _Names:
         self._taken: set[str] = set()
 
     def claim(self, key: str, source: str, prefer: str | None = None) -> str:
-        """The name for a key: the key itself, or in a folder with the name of its shard, or numbered."""
+        """The name for a key: the key itself, the key in a folder named after its shard, or the key with a number."""
         folder, slash, base = key.rpartition("/")
         # A reader ends the key at the first dot, so a key cannot contain one.
         plain = f"{folder}{slash}{base.replace('.', '_')}"

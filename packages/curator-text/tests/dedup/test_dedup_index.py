@@ -282,6 +282,7 @@ def test_an_addition_does_not_wait_for_another_one_and_says_so(tmp_path: Path) -
     ("other", "says"),
     [
         ({"ngram": 4}, "was made with ngram 3, and this run has 4"),
+        ({"unit": "characters", "ngram": 3}, "was made with unit 'words'"),
         ({"bands": 13}, "was made with bands 26, and this run has 13"),
         ({"rows": 4}, "was made with rows 5"),
         ({"seed": 1}, "was made with seed 0"),

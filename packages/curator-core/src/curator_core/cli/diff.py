@@ -209,7 +209,7 @@ def _echo_values(what: str, number: int, values: Sequence[SourceCounts]) -> None
 
 
 def _echo_scores(found: Comparison) -> None:
-    # Where only the number of rows differs, the counts by stage say so.
+    # If only the number of rows differs, the counts by stage say so.
     scores = [score for score in found.scores if score.share]
     if not scores:
         return

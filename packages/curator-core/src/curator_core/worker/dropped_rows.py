@@ -52,6 +52,8 @@ def write_dropped(
         table = _of_places((task if recorder.of is None else recorder.of).to_pyarrow(), which)
     if not table.num_rows:
         return None
+    # Tensors are made for a later stage from other columns, such as the pixels of an image from its bytes, and are larger.
+    table = table.drop_columns([each.name for each in table.schema if isinstance(each.type, pa.FixedShapeTensorType)])
     stage = pa.DictionaryArray.from_arrays(
         array(np.zeros(table.num_rows, np.int32)), array([planned.name], pa.string())
     )

@@ -431,7 +431,7 @@ def check_closed(kind: str, data: bytes) -> None:
     elif kind == "webp":
         said = _u32(data, 4) + 8
         if said > len(data):
-            raise BadImage(TRUNCATED, f"the WebP says {said:,} bytes and has {len(data):,}")
+            raise BadImage(TRUNCATED, f"the WebP declares {said:,} bytes and has {len(data):,}")
     elif kind == "bmp":
         start = _u32(data, 10)
         if start >= len(data):

@@ -114,8 +114,8 @@ def _blocks(rows: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 
 @dataclass(kw_only=True)
 class SearchPictures(PartitionStage):
-    """Finds pairs of images whose hashes differ in at most ``radius`` bits. The hashes are of both whole pictures, or
-    of a whole and a window.
+    """Finds pairs of images whose hashes differ in at most ``radius`` bits. Both hashes are those of whole pictures, or
+    one is that of a window.
     """
 
     radius: int
@@ -244,8 +244,8 @@ class Values:
 
 
 class _Nearest:
-    """The other hashes near each hash; only those with the most preferred images are kept, and fewer if very many
-    hashes have many.
+    """The other hashes near each hash; only those with the most preferred images are kept, and fewer of them if there
+    are too many in all.
     """
 
     def __init__(self, values: Values, others: Values, wanted: Wanted, side: int) -> None:

@@ -2,7 +2,8 @@
 
 A hash of 64 bits has four words of 16 bits. If two hashes differ in at most 11 bits, at least one word differs in at
 most two bits. If they differ in at most 10 bits, the first word differs in at most one bit, or another word in at most
-two. So for each word in turn, the hashes whose word is equal or differs in that few bits are looked up and compared
+two. So for each word in turn, the hashes whose word is equal or differs in at most that many bits are looked up and
+compared
 whole. A pair is returned only for the first such word.
 
 In two short lists, each hash is compared with each, which takes less time than making buckets.
@@ -223,7 +224,7 @@ class _Buckets:
         words = asking.words[asked] ^ flip
         at = self.starts[words] + begin
         stop = self.starts[words] + np.minimum(self.counts[words], begin + _MOST_LOOKED_AT)
-        found = np.zeros(len(asked), np.int64)
+        found = np.full(len(asked), -1 if asking is self and not flip else 0)  # each finds itself
         cuts = wanted.cuts[side]
         step = _IN_CACHE // _LOOKED_AT
         active = np.flatnonzero(at < stop)

@@ -107,7 +107,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         self._client: Client | None = None
 
     def rules(self) -> FetchRules:
-        """The limits of requests, as the client takes them."""
+        """The limits of requests, in the form that the client expects."""
         names = [field.name for field in fields(FetchRules)]
         return FetchRules(**{name: getattr(self, name) for name in names if hasattr(self, name)})
 

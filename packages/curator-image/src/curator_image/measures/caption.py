@@ -49,8 +49,9 @@ class CaptionDuplicateFilter(ColumnFilter):
     """Drops images whose caption occurs more than ``max_count`` times in their batch: "image", "photo of the day".
 
     The score is the number of occurrences, regardless of letter case and surrounding spaces; a missing caption scores 0
-    and passes. A batch contains the rows that the reader makes from one source, at most ``images_per_batch``, without
-    rows that were dropped since. It does not depend on the worker that reads it. To find equal captions across a whole
+    and passes. A batch contains the rows that the reader makes from one source, at most ``images_per_batch``, except
+    those that have been dropped since. Batches do not depend on which worker reads them. To find equal captions across
+    a whole
     collection, use a deduplication workflow.
     """
 

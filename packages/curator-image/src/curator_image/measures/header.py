@@ -110,7 +110,7 @@ class AspectRatioFilter(ColumnFilter):
 class BytesPerPixelFilter(ColumnFilter):
     """Keeps images with at least ``min_bytes`` and at most ``max_bytes`` of encoded bytes for each pixel.
 
-    Photographs as JPEG have 0.1 to 0.5 bytes per pixel. Flat or heavily compressed pictures have far fewer, raw or
+    JPEG photographs have 0.1 to 0.5 bytes per pixel. Flat or heavily compressed pictures have far fewer, raw or
     padded ones far more.
     """
 

@@ -72,7 +72,7 @@ class Preprocessing:
             exact = _height_width(size)
         if "max_num_patches" in values:
             # NaFlex keeps the aspect ratio of each image. Here, all images of a batch have one shape, so images are
-            # squashed into a square of as many patches.
+            # squashed into a square with the same number of patches.
             side = math.isqrt(int(values["max_num_patches"])) * int(values.get("patch_size", 16))
             edge, exact = None, (side, side)
         normalises = values.get("do_normalize", True)

@@ -92,6 +92,8 @@ class _Part:
         table, mended = _with_texts(table)
         keys = self._keys(table)
         beside = {ext: _are_there(table, name) for ext, name in (("txt", CAPTION), ("json", "json"))}
+        # The text of the other columns is kept as it is, so only JSON, which is checked, is looked at.
+        json_texts = table.column("json").to_pylist() if "json" in table.column_names else []
         rows = Rows({}, (), self._options.reject_odd)
         good: list[int] = []
         for row, data in enumerate(_encoded(table.column(self.column))):
@@ -107,6 +109,9 @@ class _Part:
                 continue
             ext = extension_of(header.format)
             members = {ext: data} | {other: b"" for other, there in beside.items() if there[row]}
+            if "json" in members:
+                text = json_texts[row]
+                members["json"] = text.encode() if isinstance(text, str) else b"null"
             try:
                 rows.add(key, self._path, ext, header, members, odd=[NOT_UTF8] if row in mended else [])
             except Odd as error:

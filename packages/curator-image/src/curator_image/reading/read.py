@@ -29,7 +29,7 @@ from curator_image.reading.samples import (
 from curator_image.reading.sources import PARQUETS, TARS
 from curator_image.tar.read import ARCHIVES, BLOCK, MEMBER_TOO_LARGE, looks_like_tar, read_tar
 
-# How many bytes of each reject are kept, and how many of all rejects of one source together.
+# How many bytes are kept of each reject, and of all rejects of a source together.
 _RAW_BYTES = 64 << 10
 _RAW_TOTAL = 16 << 20
 # Each extension of a sidecar is a column, so a batch is closed early if its samples have too many different extensions.

@@ -34,7 +34,7 @@ _SHOWN_FIELDS = 100
 class TestSet:
     """The files of a test set, and the fields whose texts are searched for."""
 
-    __test__ = False  # no class of tests
+    __test__ = False  # pytest must not collect this class
 
     name: str
     paths: tuple[str, ...]

@@ -111,13 +111,13 @@ class _Work:
                 shingles.add(shingles_of(self.texts.taken(kept), size=self.size).hashes, to_last=together)
 
     def _decide_block(self, block: Ints, stay: list[Ints], shingles: HashSets) -> Ints:
-        """Decide about a block, and return the documents of it that may be witnesses of later ones."""
+        """Decide about a block; returns those of its documents that may be witnesses of later ones."""
         left, words = block, self.texts.taken(block)
         own: _Distinct | None = None
         for number, before in enumerate(stay):
             maybe = (self.made.witness[block] < 0) & ~self.old[block]
-            # A witness has most of a document's shingles, so all documents of its block together have as many. If the
-            # block is small, a comparison is cheaper.
+            # A witness has at least a certain number of a document's shingles, so its block as a whole has as many. If
+            # the block is small, a comparison is cheaper.
             if _SMALL * self.texts.counts[before].sum() >= len(words.hashes):
                 own = own or _Distinct.of(words, self.size)
                 maybe &= own.among(shingles[number]) >= self.rule.least_shared(np.maximum(own.counts, 1))

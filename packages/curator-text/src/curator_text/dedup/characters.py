@@ -50,7 +50,7 @@ def kinds() -> npt.NDArray[np.uint8]:
 
 @functools.cache
 def rewrites() -> npt.NDArray[np.uint32]:
-    """The folded UTF-8 bytes of a code point, with the first byte lowest, if their number is unchanged."""
+    """The folded UTF-8 bytes of a code point, with the first byte lowest, if folding does not change their number."""
     return _tables()[1]
 
 

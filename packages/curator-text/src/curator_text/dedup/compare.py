@@ -65,7 +65,7 @@ class Rule:
         check_whole("window", self.window, least=1)
 
     def least_shared(self, distinct: Ints) -> Ints:
-        """How many of a document's distinct shingles a witness has at least, given their number, by any kind of rule."""
+        """How many shingles a document must share with its witness, given its number of distinct shingles."""
         return _least(distinct, self.threshold)
 
     def met(self, jaccard: float, containment: float, new_words: int) -> bool:

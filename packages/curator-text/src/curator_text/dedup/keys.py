@@ -62,7 +62,7 @@ class FuzzyKeys(SketchParameters, ExactKeys):
     """Writes the keys of each document, by partition, and at the end the roll of all batches."""
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        self.ids(task.to_pyarrow().slice(0, 0))  # a later step needs them: a type that cannot be ids ends the run now
+        self.ids(task.to_pyarrow().slice(0, 0))  # a later step needs ids: raise now if the type is unsuitable
         exact, exact_places = exact_keys(self, task, with_names=False)
         near, near_places = document_keys(self, self, task)
         records = [

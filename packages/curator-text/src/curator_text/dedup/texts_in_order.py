@@ -39,7 +39,7 @@ class HeldTexts:
 
 
 class StoredTexts:
-    """Texts in a temporary file without a name, in order.
+    """Texts in an unnamed temporary file, in order.
 
     The numbers of words are known first, so each lot of the order has its place in the file. `write` takes texts in any
     order and appends them to their lots, and `settle` sorts each lot. So all words are written twice and read once,
@@ -142,7 +142,7 @@ class StoredTexts:
 
 
 class HashSets:
-    """Sets of hashes, sorted: the last one in memory, those before it in a temporary file without a name."""
+    """Sets of hashes, sorted: the last one is in memory, and earlier ones are in an unnamed temporary file."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder

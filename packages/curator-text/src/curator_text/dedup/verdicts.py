@@ -123,7 +123,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         return texts
 
     def _folder(self) -> str | None:
-        """Where temporary files are, None for the usual place."""
+        """The folder for temporary files, or None for the default."""
         return storage.local_path(self.path) if storage.is_local(self.path) else None
 
     def _decided(self, texts: TextsInOrder, groups: NDArray[np.uint64], old: Bools) -> tuple[Decisions, Ints]:

@@ -8,7 +8,7 @@ from curator_core.across.products import TorchProducts
 
 
 def installed() -> bool:
-    """Whether torch is there; nothing is imported."""
+    """Whether torch is installed; this function does not import it."""
     return find_spec("torch") is not None
 
 

@@ -70,7 +70,8 @@ class SubstringDedup(_Repeats):
     """Finds all runs of at least ``words`` words (50), or of at least ``characters`` characters, that occur more than
     once in the corpus, and keeps one of each.
 
-    Words are compared without case and punctuation. Among equal runs, the first one in the preferred document (by
+    Case and punctuation are ignored when words are compared. Among equal runs, the first one in the preferred document
+    (by
     ``keep``) stays; ``mode`` decides whether the others are cut out or marked, or whether their documents are dropped.
     Overlapping runs are cut as one, and no word is ever split. A run that stays may overlap with one that is cut; their
     common part then remains in a third document.

@@ -640,11 +640,13 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
         return ""
     if not found["removed"]:
         return "<p>No document is removed.</p>"
+    shown = [*found["least_alike"], *(member for entry in found["largest"] for member in entry["removed"])]
+    one = "picture" if any("picture" in entry for entry in shown) else "document"
     rules = ", ".join(f"{rows:,} by the rule {rule}" for rule, rows in found["rules"].items())
-    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each because of a document that stays and was compared with it.</p>"
+    lead = f"<p>{formatting.count(found['removed'], f'{one} is', f'{one}s are')} removed ({escape(rules)}), each because of a {one} that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
-        [("documents that are one", ""), ("", ""), ("clusters", "")],
+        [(f"{one}s in the cluster", ""), ("", ""), ("clusters", "")],
         (
             f'<tr><th scope="row">{escape(size)}</th><td class="bars"><div><span class="kept" style="width:{_width(rows, most)}">'
             f"</span></div></td>{_cell('clusters', f'{rows:,}')}</tr>"
@@ -653,7 +655,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     )
     run = found["run_dir"]
     largest = "".join(
-        f"<details><summary><b>{entry['cluster_size']:,}</b> documents: {escape(_document(entry))} stays</summary>"
+        f"<details><summary><b>{entry['cluster_size']:,}</b> {one}s: {escape(_document(entry))} stays</summary>"
         f'<p class="soft">{len(entry["removed"]):,} of the {entry["cluster_size"] - 1:,} that are removed for it</p>'
         f"<ul>{''.join(f'<li>{_removed(member, run)}</li>' for member in entry['removed'])}</ul></details>"
         for entry in found["largest"]
