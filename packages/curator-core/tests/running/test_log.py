@@ -120,7 +120,7 @@ def test_a_damaged_log_is_no_reason_to_fail(tmp_path: Path) -> None:
     good = (tmp_path / "run" / "log.txt").read_text()
     (tmp_path / "run" / "log" / "other.jsonl").write_text('{"time": 1, "worker"\n3\n')
     write_log(str(tmp_path / "run"))
-    assert (tmp_path / "run" / "log.txt").read_text() == good + "2 lines in log/ are damaged and left out\n"
+    assert (tmp_path / "run" / "log.txt").read_text() == good + "2 damaged lines in log/ are left out\n"
 
 
 def test_a_worker_keeps_a_limited_number_of_lines_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,9 @@ def write_log(run_dir: str, steps: Mapping[str, str] | None = None) -> None:
     lines.sort(key=lambda line: (line["time"], line["worker"]))
     shown = [_shown(line) for line in lines]
     if more:
-        shown.append(f"{count(more, 'more line')} in {FOLDER}/")
+        shown.append(f"{count(more, 'more line')} {'is' if more == 1 else 'are'} in {FOLDER}/")
     if damaged:
-        shown.append(f"{count(damaged, 'damaged line')} in {FOLDER}/ left out")
+        shown.append(f"{count(damaged, 'damaged line')} in {FOLDER}/ {'is' if damaged == 1 else 'are'} left out")
     if shown:
         storage.write_bytes_atomic(storage.join(run_dir, "log.txt"), ("\n".join(shown) + "\n").encode(), durable=False)
 
