@@ -318,6 +318,6 @@ def test_data_is_verified_before_an_entry_uses_it(tmp_path: Path, toy: Path) -> 
     code, printed, found = bench(tmp_path, entries)
     assert code == 1
     assert f"the data in {made} is wrong: the rows of *.jsonl" in printed
-    assert "renew the checksum" in printed
+    assert "update the checksum" in printed
     assert not found["toy"]["metrics"], "nothing was measured on other data"
     assert found["other"]["metrics"]["rows_out"]["values"] == [5]

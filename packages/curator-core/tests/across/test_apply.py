@@ -177,7 +177,7 @@ def test_the_fraction_of_a_weight_is_a_chance_that_depends_only_on_seed_and_plac
 
 def test_the_input_must_be_the_one_that_the_decisions_were_made_from(tmp_path, files, decided):
     Path(files[1]).write_text('{"id": 6, "text": "t"}\n')
-    with pytest.raises(RunRefused, match="has 1 rows, and had 6"):
+    with pytest.raises(RunRefused, match="has 1 row, and had 6"):
         applied(files, ApplyDecisions(path=decided))
     with pytest.raises(RunRefused, match="was not there when the batches of the input were numbered"):
         applied([str(Path(files[0]).rename(tmp_path / "new.jsonl"))], ApplyDecisions(path=decided))

@@ -225,7 +225,7 @@ class HoldsLock(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 def test_a_stage_that_cannot_be_pickled_is_named_with_the_remedy() -> None:
     with pytest.raises(
-        UsageError, match=r"stage 'HoldsLock' cannot be sent.*'lock', of type lock.*setup\(\); .*workers=0"
+        UsageError, match=r"stage 'HoldsLock' cannot be sent.*'lock', of type lock.*setup\(\)\. .*workers=0"
     ):
         run(2, s.Same(), HoldsLock())
     assert len(run(0, HoldsLock())) == 8

@@ -181,7 +181,7 @@ def test_if_models_need_several_sizes_the_largest_is_made() -> None:
     assert derived.picture == Picture(336, 336)
     (warning,) = derived.warnings
     assert warning.startswith("A needs pixels of 224 x 224 (crop, bicubic), but ImageDecode makes 336 x 336")
-    assert warning.endswith("Put an ImageDecode before 'A', to make them again")
+    assert warning.endswith("Put an ImageDecode before 'A' to make them again")
 
 
 def test_the_metadata_of_a_column_are_checked_against_what_the_user_chose() -> None:

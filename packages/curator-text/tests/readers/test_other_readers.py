@@ -103,7 +103,7 @@ def test_columns_in_folder_names_are_restored(tmp_path):
     writer.process(DocumentBatch(data=table, task_id="t"))
     got = read_all(ParquetReader(paths=str(tmp_path), partition_by=["source", "lang"])).table
     assert got.sort_by("n").select(table.column_names).equals(table)
-    with pytest.raises(UsageError, match="no folder 'wiki=…'"):
+    with pytest.raises(UsageError, match="not in a folder 'wiki=…'"):
         read_all(ParquetReader(paths=str(tmp_path), partition_by=["wiki"]))
     (tmp_path / "n=1").mkdir()
     pq.write_table(table.select(["n"]), tmp_path / "n=1" / "a.parquet")
