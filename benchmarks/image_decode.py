@@ -5,9 +5,8 @@
 Every contender works in one process per core, with one thread each. Bare decoders hold a list of JPEGs in memory and
 only decode and resize; our stages read tars from disk, check headers, decode, resize, and make tables. Rates are images
 per second of all processes together, after all are warm; each is the median of several rounds, in which the contenders
-alternate.
-``fastest_bare`` is the fastest one that decodes *and* resizes, including libjpeg-turbo with our resizer; ``usual`` is
-the faster of DALI, and libjpeg-turbo with Pillow. The rate of decoding alone is also printed.
+alternate. ``fastest_bare`` is the fastest one that decodes *and* resizes, including libjpeg-turbo with our resizer;
+``usual`` is the faster of DALI, and libjpeg-turbo with Pillow. The rate of decoding alone is also printed.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
 The vectors are random, around as many centres as the square root of their number; a fifth are near copies of others. It
 measures processor time in one process. For each stage that multiplies, the time that BLAS takes for its products in
 square blocks is divided by the stage's whole time. `compare_to_blas`: all pairs that are compared; `assign_to_blas`:
-each vector with each
-centre; `train_to_blas`: the sample with the centres, in each turn. `products_to_blas`: all three together; `run_to_blas`:
-all three beside the whole run, which also reads, hashes, lays out and writes the vectors.
+each vector with each centre; `train_to_blas`: the sample with the centres, in each turn. `products_to_blas`: all three
+together; `run_to_blas`: all three beside the whole run, which also reads, hashes, lays out and writes the vectors.
 """
 
 from __future__ import annotations

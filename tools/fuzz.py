@@ -205,9 +205,7 @@ def _child(numbers: range, areas: list[str] | None, state: Path | None, limit_s:
 
 
 def _cage(top: Path) -> Path:
-    """An empty folder for one input, with nothing next to it, so anything that appears next to it was written
-    outside.
-    """
+    """An empty folder for one input, with nothing next to it, so anything that appears next to it was written outside."""
     for path in top.iterdir():
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
     cage = top / "level" / "cage"

@@ -335,9 +335,7 @@ class Jsonl(Area):
 
 
 def strict_json(line: bytes) -> dict[str, Any] | None:
-    """The object in a line if all JSON parsers agree about it: UTF-8, distinct keys, no NaN, and not nested too
-    deeply.
-    """
+    """The object in a line if all JSON parsers agree about it: UTF-8, distinct keys, no NaN, and not nested too deeply."""
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) != len(pairs):

@@ -35,9 +35,7 @@ MARK = "not run: "
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its first line, its language, the reason why it is not run (empty if it is run), and its
-    text.
-    """
+    """One fenced block: its first line, its language, the reason why it is not run (empty if it is run), and its text."""
 
     line: int
     language: str

@@ -109,9 +109,7 @@ def load(path: Path) -> list[Entry]:
 
 
 def choose(entries: list[Entry], tags: Iterable[str], only: Iterable[str]) -> list[Entry]:
-    """The entries with one of the tags or names (all if none is given), and the entries with which they are
-    compared.
-    """
+    """The entries with one of the tags or names (all if none is given), and the entries with which they are compared."""
     tags, only = set(tags), set(only)
     known_tags, names = {tag for entry in entries for tag in entry.tags}, {entry.name for entry in entries}
     for what, wanted, known in (("tag", tags, known_tags), ("entry", only, names)):

@@ -22,9 +22,7 @@ NOT_YET = "not yet"
 
 @dataclass
 class Status:
-    """The state of the segment, with the facts from number ``first`` on and the failures since the driver last
-    asked.
-    """
+    """The state of the segment, with the facts from number ``first`` on and the failures since the driver last asked."""
 
     first: int = 0
     facts: list[Any] = field(default_factory=list)
@@ -196,9 +194,7 @@ class Coordinator:
     # Sources -----------------------------------------------------------------------------------------------------
 
     def offer(self, tables: list[Any], last: bool) -> Standing:
-        """Take more sources from the driver. Returns how far the workers are, so that the driver stays a little
-        ahead.
-        """
+        """Take more sources from the driver. Returns how far the workers are, so that the driver stays a little ahead."""
         self._sources.extend(tables)
         self._all_listed = self._all_listed or last
         return self.standing()

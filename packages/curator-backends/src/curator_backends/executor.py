@@ -100,9 +100,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         return f"connecting to Ray at {address}" if address else "Ray is starting"
 
     def publish(self, samples: Sequence[MetricSample]) -> None:
-        """Publish the numbers as Ray metrics; Ray's dashboard and Prometheus endpoint show them as
-        ``ray_curator_…``.
-        """
+        """Publish the numbers as Ray metrics; Ray's dashboard and Prometheus endpoint show them as ``ray_curator_…``."""
         if self._cluster is None:
             return
         if self._metrics is None:

@@ -1,6 +1,4 @@
-"""Publishes the numbers of a run as Ray metrics. The driver sets them, and each node's agent serves them to
-scrapers.
-"""
+"""Publishes the numbers of a run as Ray metrics. The driver sets them, and each node's agent serves them to scrapers."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from curator_core.accounts.metrics import COMMON, METRICS, MetricSample
 
 
 class RayMetrics:
-    """All metrics are gauges, even those that only grow: the numbers are totals, and a Ray counter takes
-    differences.
-    """
+    """All metrics are gauges, even those that only grow: the numbers are totals, and a Ray counter takes differences."""
 
     def __init__(self) -> None:
         self._gauges: dict[str, Any] = {}

@@ -110,9 +110,7 @@ class RunRefused(CuratorError):
 
 
 class OutputError(CuratorError):
-    """The output of a run cannot be written: no space, no permission. This is not the fault of a row, so the run
-    stops.
-    """
+    """The output of a run cannot be written: no space, no permission. This is not the fault of a row, so the run stops."""
 
 
 class TooManyErrors(CuratorError):

@@ -98,25 +98,20 @@ class Pipeline:
     ) -> RunResult:
         """Run the pipeline, and verify that nothing was lost.
 
-        ``executor``: an executor, or its registered name (``local``, ``ray_data``, ``xenna``).
-        ``run_dir``: a folder or URL for the ledger, rejects and report; with it a run can be resumed.
-        ``resume``: continue the run in ``run_dir``: complete sources are skipped, others start again.
-        ``allow_changed``: resume even if the stages have changed. ``fresh``: discard the content of ``run_dir``, and
-        replace finished output; without it, finished output raises an error.
-        ``retry``: resume, and also run sources with quarantined work again.
-        ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and continues.
-        ``retries``: how often a failing stage is called again first. ``max_error_fraction``: the share of rows that may
-        be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
-        than this to rejects is named in the summary, and the exit code is 3. ``log_level``: the lowest level of log
-        records in ``log.txt`` of the run directory, together with what stages print. ``limit``: only the
-        first N
-        sources.
-        ``dropped``: a folder or URL for the rows that stages drop, written as Parquet with the reason.
-        ``seen``: which samples and counts are kept in ``run_dir`` for views of the data, such as ``{"samples": 20,
-        "by": ["language"]}`` (see `SeenOptions`), or
-        False for nothing. ``metrics``: where numbers are sent during the run, such as ``{"file": "run.prom"}`` or
-        ``{"port": 9109}`` (see
-        `MetricsOptions`); nowhere by default.
+        ``executor``: an executor, or its registered name (``local``, ``ray_data``, ``xenna``). ``run_dir``: a folder or
+        URL for the ledger, rejects and report; with it a run can be resumed. ``resume``: continue the run in
+        ``run_dir``: complete sources are skipped, others start again. ``allow_changed``: resume even if the stages have
+        changed. ``fresh``: discard the content of ``run_dir``, and replace finished output; without it, finished output
+        raises an error. ``retry``: resume, and also run sources with quarantined work again. ``on_error``: ``fail``
+        stops at the first stage that raises; ``quarantine`` sets the rows aside and continues. ``retries``: how often a
+        failing stage is called again first. ``max_error_fraction``: the share of rows that may be rejected or
+        quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows than this to
+        rejects is named in the summary, and the exit code is 3. ``log_level``: the lowest level of log records in
+        ``log.txt`` of the run directory, together with what stages print. ``limit``: only the first N sources.
+        ``dropped``: a folder or URL for the rows that stages drop, written as Parquet with the reason. ``seen``: which
+        samples and counts are kept in ``run_dir`` for views of the data, such as ``{"samples": 20, "by":
+        ["language"]}`` (see `SeenOptions`), or False for nothing. ``metrics``: where numbers are sent during the run,
+        such as ``{"file": "run.prom"}`` or ``{"port": 9109}`` (see `MetricsOptions`); nowhere by default.
         """
         options = RunOptions(
             run_dir=run_dir,

@@ -527,9 +527,7 @@ class _Run:
     # The record ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Prepare once for a step with work to do: open the executor, plan all known steps, and take the run
-        directory.
-        """
+        """Prepare once for a step with work to do: open the executor, plan all known steps, and take the run directory."""
         number = len(self.records)
         given_back = self.earlier.given_back_from(number)
         if given_back:

@@ -170,7 +170,9 @@ def test_a_disk_that_is_clearly_too_small_is_detected_before_anything_is_written
 
     monkeypatch.setattr(ends, "free_bytes", lambda _: 1000)
     sort = {"paths": data, "path": str(tmp_path / "out"), "columns": ["id"]}
-    with pytest.raises(UsageError, match=r"Sort needs about .* but only 1 kB are free at .*--run-dir.*check_disk: false"):
+    with pytest.raises(
+        UsageError, match=r"Sort needs about .* but only 1 kB are free at .*--run-dir.*check_disk: false"
+    ):
         Sort(**sort).run(HERE, run_dir=tmp_path / "run")
     assert not (tmp_path / "out").exists()
     Sort(**sort, check_disk=False).run(HERE, run_dir=tmp_path / "run")

@@ -42,9 +42,7 @@ def row_sums(values: NDArray[Any]) -> Floats:
 
 
 def unit_rows(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Every row divided by its norm, as float32; a row of zeros is not changed, as in
-    `torch.nn.functional.normalize`.
-    """
+    """Every row divided by its norm, as float32; a row of zeros is not changed, as in `torch.nn.functional.normalize`."""
     wide = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):  # a vector with infinities becomes one with NaN, which callers reject
         lengths = np.maximum(np.sqrt(row_sums(wide * wide)), 1e-12)

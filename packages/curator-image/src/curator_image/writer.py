@@ -143,9 +143,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     # The finishing pass -----------------------------------------------------------------------------------------
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord]:
-        """Pack the small tars of all tasks into full ones, in the order of ``outputs``; returns the files that
-        remain.
-        """
+        """Pack the small tars of all tasks into full ones, in the order of ``outputs``; returns the files that remain."""
 
         def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
             return self._pack([tar.path for tar in fresh], first=sum(r.path.endswith(".tar") for r in standing))

@@ -144,8 +144,7 @@ def test_the_decisions_do_not_depend_on_files_partitions_or_workers(images: dict
 @pytest.mark.parametrize("width", [9, 19, 23])
 def test_a_line_that_is_partly_border_does_not_count_as_part_of_the_picture(width: int) -> None:
     """At 64 x 64, a border may end inside a line of pixels. With this line, the hashes of these copies differ in up to
-    16 bits, and
-    the pictures correlate by 0.54 to 0.79.
+    16 bits, and the pictures correlate by 0.54 to 0.79.
     """
     for seed, colour in enumerate(["black", "white"] * 3):
         given = picture(seed), ImageOps.expand(picture(seed), width, colour)

@@ -63,9 +63,7 @@ def copy_bytes(parts: Sequence[str], out: storage.AtomicFile) -> None:
 
 
 def repack_zstd(parts: Sequence[str], out: storage.AtomicFile) -> None:
-    """Make one zstd frame from several, because common readers silently stop at the end of the first frame of a
-    file.
-    """
+    """Make one zstd frame from several, because common readers silently stop at the end of the first frame of a file."""
     with pa.CompressedOutputStream(pa.PythonFile(out, mode="w"), "zstd") as target:
         for part in parts:
             with storage.open_input(part) as file, pa.CompressedInputStream(pa.PythonFile(file), "zstd") as stream:

@@ -21,9 +21,7 @@ _THREADS = 16
 
 
 def write_table(out: storage.AtomicFile, table: pa.Table, *, compression: str, row_group_bytes: int) -> None:
-    """Write a table as a Parquet file. A table without rows gets no row group, since some readers stop at an empty
-    one.
-    """
+    """Write a table as a Parquet file. A table without rows gets no row group, since some readers stop at an empty one."""
     import pyarrow.parquet as pq
 
     rows = max(1, table.num_rows)

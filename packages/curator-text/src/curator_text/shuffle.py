@@ -74,8 +74,8 @@ class ShuffleRead(by_key.ShuffleRead):
 class GlobalShuffle(Workflow):
     """Writes all rows of many files to other files in a random order, which is the same for the same data and seed.
 
-    ``paths`` are read and ``path`` is written, both in ``format`` (``jsonl`` or ``parquet``). ``partitions``, ``memory``
-    and ``target_size`` are those of `ShuffleWriter`, `ShuffleReader` and the writers.
+    ``paths`` are read and ``path`` is written, both in ``format`` (``jsonl`` or ``parquet``). ``partitions``,
+    ``memory`` and ``target_size`` are those of `ShuffleWriter`, `ShuffleReader` and the writers.
     """
 
     paths: str | Sequence[str]

@@ -1,6 +1,4 @@
-"""Gives tables with different types one schema without changing values; JSON is used if no other type holds the
-values.
-"""
+"""Gives tables with different types one schema without changing values; JSON is used if no other type holds the values."""
 
 from __future__ import annotations
 

@@ -117,9 +117,7 @@ class XennaExecutor(RayExecutor[XennaOptions]):
         _require_real_gpus(self.settings.num_gpus, len(visible_gpus()))
 
     def connect(self, meanwhile: Callable[[], None]) -> AbstractContextManager[Cluster]:
-        """A local Ray starts with the settings that Xenna needs: higher limits, and a dashboard if Xenna requires
-        one.
-        """
+        """A local Ray starts with the settings that Xenna needs: higher limits, and a dashboard if Xenna requires one."""
         return connect(
             self.settings,
             extra_environment=self._environment(),

@@ -29,8 +29,8 @@ def needs_dashboard() -> bool:
 
 @contextlib.contextmanager
 def no_services(minimal: bool, dashboard: bool) -> Iterator[None]:
-    """For the length of a ``with`` block, pipelines work without a ``dashboard``, and on a ``minimal`` Ray they measure no
-    node.
+    """For the length of a ``with`` block, pipelines work without a ``dashboard``, and on a ``minimal`` Ray they measure
+    no node.
     """
     changes: list[tuple[Any, str, Any]] = [(monitoring, _NAMES[1], _ActorsIfListed(minimal or not dashboard))]
     if minimal:

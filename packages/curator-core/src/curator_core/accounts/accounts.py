@@ -359,9 +359,7 @@ class Accounts:
     # What the events say ------------------------------------------------------------------------------------------
 
     def event_numbers(self, sources: Sequence[str], kind: str = "") -> np.ndarray:
-        """The numbers of the events that count for ``sources``, in the order of the sources and then in lineage
-        order.
-        """
+        """The numbers of the events that count for ``sources``, in the order of the sources and then in lineage order."""
         verdict = self._verdict()
         rank = np.full(len(self._sources.codes) or 1, -1, np.int64)
         for position, source in enumerate(sources):
@@ -383,9 +381,7 @@ class Accounts:
         return [(names[s] + paths[p], generations[g]) for s, p, g in zip(source, path, generation, strict=True)]
 
     def tables(self, numbers: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """Columns of the events with these ``numbers``, file by file, with the position of each event in
-        ``numbers``.
-        """
+        """Columns of the events with these ``numbers``, file by file, with the position of each event in ``numbers``."""
         position = np.full(sum(batch.size for batch in self._batches), -1, np.int64)
         position[numbers] = np.arange(len(numbers))
         start = 0

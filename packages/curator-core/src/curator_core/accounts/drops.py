@@ -31,9 +31,7 @@ class Drops:
 
 
 def drops_of(run_dir: str, *, near: int = 20) -> list[Drops]:
-    """Up to ``near`` of the dropped rows for each stage and reason, the ones with a score nearest to the limit
-    first.
-    """
+    """Up to ``near`` of the dropped rows for each stage and reason, the ones with a score nearest to the limit first."""
     seen = read_seen(run_dir)
     found = []
     for entry in seen.stages.values():

@@ -67,8 +67,8 @@ class Event:
     """An event of one task: it became ``children`` tasks, or it ended.
 
     ``counts`` are the rows and times of the stages that the task went through since the previous event in its lineage,
-    so that every call of a stage is counted once, however often it was repeated.
-    ``members`` (of a ``merge``) are the tasks that became the source ``task``.
+    so that every call of a stage is counted once, however often it was repeated. ``members`` (of a ``merge``) are the
+    tasks that became the source ``task``.
     """
 
     kind: str

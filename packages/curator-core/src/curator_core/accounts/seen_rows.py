@@ -2,9 +2,8 @@
 kept as samples.
 
 A row of counts belongs to one task and counts as often as its task does: once, however often the task was repeated.
-Counts of
-scores wait as plain arrays and are put into bins for many tasks at a time, because a call takes as long for a small
-array as for a thousand numbers.
+Counts of scores wait as plain arrays and are put into bins for many tasks at a time, because a call takes as long for a
+small array as for a thousand numbers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """What did each worker do, when, and with how much memory? Each worker writes sums for a bounded number of time slots
-to
-a file of its own.
+to a file of its own.
 
 These are clock times for people to look at: no output depends on them, and a killed worker loses those that it has not
 written.

@@ -75,8 +75,8 @@ def _blocks(numbers: Vectors, rows: int) -> Iterator[Vectors]:
 def train(
     sample: Vectors, clusters: int, iterations: int, products: Products | None = None
 ) -> tuple[Vectors, NDArray[np.int64], int]:
-    """Centres of length one for a sample, the number of vectors nearest to each, and the number of iterations.
-    The sample begins with the first centres, so it must be in random order.
+    """Centres of length one for a sample, the number of vectors nearest to each, and the number of iterations. The
+    sample begins with the first centres, so it must be in random order.
     """
     whole = Whole.of(sample)
     centres = sample[: min(clusters, len(sample))].copy()
@@ -93,9 +93,7 @@ def train(
 
 
 def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32], before: Vectors) -> Vectors:
-    """The direction of the sum of each cluster; an empty cluster starts again at a vector that is far from its
-    centre.
-    """
+    """The direction of the sum of each cluster; an empty cluster starts again at a vector that is far from its centre."""
     sums = np.zeros(before.shape, np.float64)
     order = np.argsort(labels, kind="stable")
     edges = np.searchsorted(labels[order], np.arange(len(before) + 1)).tolist()

@@ -1,6 +1,4 @@
-"""Which cluster is each document in, how far is it from the centre, and what is its rank? Adds the answers to the
-rows.
-"""
+"""Which cluster is each document in, how far is it from the centre, and what is its rank? Adds the answers to the rows."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """How are the many folders of an index merged into a few?
 
 Each run that is added has its own folder with a few files for each batch, and every later run opens all of them.
-`compact_index` merges neighbouring folders into one folder with large files. The runs stay in the manifest, in
-their order and with their batches, so documents keep their numbers, and the decisions of later runs are the same, byte
-for byte, as without compaction.
+`compact_index` merges neighbouring folders into one folder with large files. The runs stay in the manifest, in their
+order and with their batches, so documents keep their numbers, and the decisions of later runs are the same, byte for
+byte, as without compaction.
 
 1. The files of the new folder are written, each whole or not at all. Its name is a hash of the folders that it
    replaces; files that an interrupted attempt has left are written again.

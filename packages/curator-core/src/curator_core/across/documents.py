@@ -31,8 +31,8 @@ class DocumentParameters:
     """The parameters that say which documents are the same, which one is kept, and how they are named.
 
     ``column`` is compared. ``keep`` is the order of preference. A collection is the value of ``collection_column``, by
-    default the first folder below one of ``bases``; with ``scope="per_collection"`` only documents of one collection are
-    compared. The table contains ``id_column`` if the data have it.
+    default the first folder below one of ``bases``; with ``scope="per_collection"`` only documents of one collection
+    are compared. The table contains ``id_column`` if the data have it.
     """
 
     column: str = "text"

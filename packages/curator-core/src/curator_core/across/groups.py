@@ -14,8 +14,9 @@ over a shuffle of the edges (large star and small star, Kiveris et al., *Connect
 Neither separates documents that were connected, and each change moves an edge to a smaller number, so the rounds end. A
 task contracts its edges before it writes them: edges that connect the same documents within the task become a star
 around the smallest. As soon as the edges fit in memory, one task solves the rest. Otherwise the rounds end when one of
-them changes nothing. Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest;
-the step that writes the members checks this for each document, and stops the run if it is not true.
+them changes nothing. Then each document has either larger neighbours only (it is the smallest of its group), or one
+neighbour, its smallest; the step that writes the members checks this for each document, and stops the run if it is not
+true.
 
 **Memory.** A task holds edges of 16 bytes: as much of a partition as fits in ``memory``/4, and its stars. A document
 with more neighbours than that is read twice, once to find the smallest neighbour and once to tie the others to it.

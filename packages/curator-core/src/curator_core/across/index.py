@@ -2,11 +2,9 @@
 
 An *index* is a folder: a manifest, and folders that hold the runs that have been added, each in its own folder or
 several in one (`compact_index`). Nothing changes a folder afterwards. For each document that stayed it holds the hash
-and the keys,
-sorted by place as in a shuffle; the id and the collection; and other data that the deduplication compares, but no
-texts. A run is
-added by writing its files, each whole or not at all, and then the manifest in one step. So an interrupted addition leaves
-files that no manifest names, and repeating it writes the same files.
+and the keys, sorted by place as in a shuffle; the id and the collection; and other data that the deduplication
+compares, but no texts. A run is added by writing its files, each whole or not at all, and then the manifest in one
+step. So an interrupted addition leaves files that no manifest names, and repeating it writes the same files.
 
 A run that compares its documents with an index keeps a copy of the manifest beside its keys (`pin`), so that it works
 with the same runs to its end, even when it is resumed. The folders that hold these runs are looked up in the index
@@ -560,9 +558,7 @@ def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
 
 
 def remove_unnamed(path: str, name: str) -> None:
-    """Remove a folder of an index that the manifest does not name: its run is in another folder or has added
-    nothing.
-    """
+    """Remove a folder of an index that the manifest does not name: its run is in another folder or has added nothing."""
     if storage.exists(storage.join(path, MANIFEST)) and any(f.name == name for f in Index.read(path).folders):
         return
     storage.remove(run_folder(path, name))

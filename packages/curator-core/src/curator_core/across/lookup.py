@@ -26,9 +26,8 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Joins the rows with a side table by a key: ``Lookup(table="scores.parquet", on="url", columns=["score"])``.
 
     ``table`` is Parquet, JSON lines, or a text file with one key per line: a file, a folder, a pattern, or a list of
-    these. Each
-    worker holds it in memory, up to ``memory`` bytes. ``on`` is the key: a column, or several, of the data and of the
-    table; ``table_on`` gives their names in the table if they differ. ``how``:
+    these. Each worker holds it in memory, up to ``memory`` bytes. ``on`` is the key: a column, or several, of the data
+    and of the table; ``table_on`` gives their names in the table if they differ. ``how``:
 
     - ``left`` keeps all rows; if the table has no row with the key, the new columns are null;
     - ``inner`` keeps the rows whose key is in the table, and drops the others as ``no match``;

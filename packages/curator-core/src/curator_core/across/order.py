@@ -2,8 +2,7 @@
 
 `SampleKeys` draws rows at random, and their keys cut the order into slots of about the same number of rows;
 `SortWriter` shuffles all rows by slot, and `SortRead` sorts one slot after the other. A key is a row's values as bytes
-that compare as
-the values do, so columns of any types make one key, and a slot with a single key needs no sorting.
+that compare as the values do, so columns of any types make one key, and a slot with a single key needs no sorting.
 """
 
 from __future__ import annotations

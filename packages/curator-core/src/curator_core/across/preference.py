@@ -44,8 +44,8 @@ class Preference:
 
     @classmethod
     def of(cls, keep: Any, owner: str) -> Preference:
-        """The order that ``keep`` describes, a list such as ``["longest", "first"]`` or
-        ``[{"rank": ["wiki", "books"]}, {"highest": "quality"}, "longest"]``.
+        """The order that ``keep`` describes, a list such as ``["longest", "first"]`` or ``[{"rank": ["wiki", "books"]},
+        {"highest": "quality"}, "longest"]``.
         """
         if isinstance(keep, str | Mapping) or not isinstance(keep, Sequence) or not keep:
             raise UsageError(f"{owner}.keep must be a list such as ['longest', 'first'], not {keep!r}")

@@ -186,9 +186,7 @@ def _changed(decisions: Decisions, part: str, limits: _Limits, changes: _Changes
 
 
 def _rest(table: pa.Table, changes: _Changes) -> pa.Table:
-    """The remaining removals, with the sizes of their clusters; a witness without removed documents is no longer
-    one.
-    """
+    """The remaining removals, with the sizes of their clusters; a witness without removed documents is no longer one."""
     cluster = to_numpy(pc.fill_null(table["cluster"], pa.scalar(0, pa.uint64())))
     fewer = np.where(to_numpy(table["cluster"].is_valid()), changes.leaving.of_each(cluster), 0)
     table = _with(table, cluster_size=pc.subtract(table["cluster_size"], array(fewer)))

@@ -1,9 +1,8 @@
 """Which batches does an input have, in what order, and what is the number of each document?
 
 A document is one row of a batch that a reader yields. Batches are numbered in lineage order, and the **number of a
-document**
-is its batch's number, shifted left by 32 bits, plus its row in the batch. Reading the same input again gives the same
-batches, so a later step gets the same number for each document, from the id of the task that carries it.
+document** is its batch's number, shifted left by 32 bits, plus its row in the batch. Reading the same input again gives
+the same batches, so a later step gets the same number for each document, from the id of the task that carries it.
 """
 
 from __future__ import annotations

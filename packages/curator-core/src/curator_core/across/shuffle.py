@@ -2,8 +2,7 @@
 memory?
 
 Each row has a *place*, 64 bits that give its position in an order. The places are cut into equal ranges, the
-partitions. `write_partitioned` writes the rows of one batch to a file, sorted by place; `finish_partitioned` writes
-the
+partitions. `write_partitioned` writes the rows of one batch to a file, sorted by place; `finish_partitioned` writes the
 manifest of all files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and
 `partition_sorted` read it. Rows are in the order of their places, and rows with the same place keep the order of the
 input, so the result does not depend on the number of files, partitions or workers.
@@ -227,8 +226,7 @@ class Manifest:
 
     ``schema`` is the schema of the rows without ``column``, which holds their places. ``rows`` and ``bytes`` are given
     for each partition; the bytes are estimated from the partition's share of the rows of each file. ``names`` are the
-    names of the
-    files that stages wrote, in lineage order; `partition_pieces` numbers pieces by their place among them.
+    names of the files that stages wrote, in lineage order; `partition_pieces` numbers pieces by their place among them.
     """
 
     folder: str

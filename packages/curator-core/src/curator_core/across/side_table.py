@@ -78,9 +78,7 @@ class KeyIndex:
 
     @classmethod
     def of(cls, table: pa.Table, keys: Sequence[str]) -> KeyIndex:
-        """The index of a table. If rows share a key, it holds the first of them, and `twice` returns one pair of
-        these.
-        """
+        """The index of a table. If rows share a key, it holds the first of them, and `twice` returns one pair of these."""
         digests, valid = _digests(table, keys)
         rows = np.flatnonzero(valid)
         digests = digests[rows]

@@ -206,9 +206,7 @@ def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
 
 
 def scale_of(size: int) -> float:
-    """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little
-    longer.
-    """
+    """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little longer."""
     scale = _EXACT - np.ceil(np.sqrt(size) / 2) - 1
     if scale < _EXACT // 4:
         raise UsageError(f"vectors of {size:,} numbers are too long: their products would not be exact")

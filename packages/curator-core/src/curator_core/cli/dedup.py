@@ -528,9 +528,7 @@ def _settings_of(folder: str) -> dict[str, Any]:
 
 
 def _piece(text: str, shared: bool) -> str:
-    """A piece of a text. Words that the other text lacks are in brackets, and coloured if the terminal shows
-    colours.
-    """
+    """A piece of a text. Words that the other text lacks are in brackets, and coloured if the terminal shows colours."""
     if shared or not text.strip():
         return text
     inner = text.rstrip()

@@ -20,8 +20,8 @@ def init_command(template: str | None, data: str | None, output: str | None, lis
     """Print a commented starter file, for example `curate init text > clean.yaml`.
 
     With --data, the file is made for these data, as in `curate init --data crawl/ -o clean.yaml`: the format, the
-    columns and the column with the text are detected. TEMPLATE is one of those that --list shows;
-    without it, the template is chosen by the data, or is text.
+    columns and the column with the text are detected. TEMPLATE is one of those that --list shows; without it, the
+    template is chosen by the data, or is text.
     """
     if listing:
         for name in template_names():

@@ -28,9 +28,7 @@ _NARROW = 40
 
 
 class ProgressDisplay:
-    """Displays each `RunProgress` that it is called with. It is a context manager, so that it can restore the
-    terminal.
-    """
+    """Displays each `RunProgress` that it is called with. It is a context manager, so that it can restore the terminal."""
 
     def __init__(
         self,

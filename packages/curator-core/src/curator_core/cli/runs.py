@@ -90,9 +90,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 @click.command("verify", short_help="Compare the files of a run with their checksums.")
 @click.argument("run_dir", type=click.Path())
 def verify_command(run_dir: str) -> int:
-    """Recompute the size and checksum of every file that the run in RUN_DIR wrote. The exit code is 1 if one
-    differs.
-    """
+    """Recompute the size and checksum of every file that the run in RUN_DIR wrote. The exit code is 1 if one differs."""
     from curator_core.running.verify import files_of, verify  # imports pyarrow
 
     problems = verify(run_dir)

@@ -1,8 +1,7 @@
 """A pipeline file for the user's data: the format, the columns and the column with the text are detected.
 
 Core has no modality, so this module contains only names: a reader for each file ending, and filters that packages
-register.
-If the package is not installed, the error names the command that installs it.
+register. If the package is not installed, the error names the command that installs it.
 """
 
 from __future__ import annotations

@@ -235,9 +235,7 @@ class _Build:
         return _Entry(name, _located_params(name, params, self.folder), extra, where)
 
     def lacks_colon(self, name: str, where: Where) -> bool:
-        """Whether the name of a stage contains parameters: in ``- Stage {a: 1}``, YAML reads ``Stage {a`` as the
-        key.
-        """
+        """Whether the name of a stage contains parameters: in ``- Stage {a: 1}``, YAML reads ``Stage {a`` as the key."""
         word, *rest = name.replace("{", " { ").split() or [name]
         if rest:
             self.wrong(colon_missing(word), where)
@@ -418,9 +416,7 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
 
 
 def _located_params(name: str, params: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """The parameters of a stage or workflow, with relative paths joined to ``folder``, including those of inner
-    stages.
-    """
+    """The parameters of a stage or workflow, with relative paths joined to ``folder``, including those of inner stages."""
     cls: Any = None
     with contextlib.suppress(CuratorError):  # errors in the name are reported when it is built
         cls = load_stage(name)

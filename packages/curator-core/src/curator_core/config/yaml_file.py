@@ -230,9 +230,7 @@ def _unexpected_colon(text: str, mark: yaml.Mark | None) -> str:
 
 
 def _unprintable(path: str, text: str, error: yaml.reader.ReaderError) -> FileError:
-    """The error for a control character, which YAML does not allow; the parser knows only its place in the whole
-    text.
-    """
+    """The error for a control character, which YAML does not allow; the parser knows only its place in the whole text."""
     character = chr(error.character) if isinstance(error.character, int) else str(error.character)
     place = text.find(character)
     if place < 0:

@@ -1,7 +1,7 @@
 """Which files does a path stand for, in which format, and which registered reader reads them?
 
-Core has no modality, so this module names readers by the endings of files; the packages that register them may
-not be installed.
+Core has no modality, so this module names readers by the endings of files; the packages that register them may not be
+installed.
 """
 
 from __future__ import annotations

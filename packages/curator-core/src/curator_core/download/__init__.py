@@ -1,6 +1,4 @@
-"""Downloads: one client for all packages, which reports the outcome of each address; needs
-``curator-core[download]``.
-"""
+"""Downloads: one client for all packages, which reports the outcome of each address; needs ``curator-core[download]``."""
 
 from __future__ import annotations
 

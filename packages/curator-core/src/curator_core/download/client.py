@@ -136,9 +136,7 @@ class Client:
             self._stop()
 
     def wait[T](self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` in the client's thread and wait for it. Ctrl-C or any other exception while waiting cancels
-        it.
-        """
+        """Run ``work`` in the client's thread and wait for it. Ctrl-C or any other exception while waiting cancels it."""
         future = self.submit(work)
         try:
             return future.result()

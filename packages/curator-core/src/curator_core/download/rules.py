@@ -16,9 +16,7 @@ OPT_OUT_IMAGES = frozenset({"noimageai", "noimageindex"})
 
 
 class Reason:
-    """The outcome of a download. The words are in status rows, rejects and reports, so they are part of the
-    interface.
-    """
+    """The outcome of a download. The words are in status rows, rejects and reports, so they are part of the interface."""
 
     OK = "ok"
     BAD_URL = "bad url"
@@ -50,9 +48,7 @@ PASSING = frozenset(
 
 
 class NotFetched(Exception):
-    """An address that could not be fetched; ``reason`` is the word for it, ``status`` the last status from the
-    server.
-    """
+    """An address that could not be fetched; ``reason`` is the word for it, ``status`` the last status from the server."""
 
     def __init__(self, reason: str, message: str, status: int | None = None) -> None:
         super().__init__(reason, message)

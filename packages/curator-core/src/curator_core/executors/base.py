@@ -85,9 +85,7 @@ class BaseExecutor(ABC):
         return this_machine()
 
     def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:  # noqa: B027 - optional likewise
-        """Announce the stages of the run before `open`, so that the modules of their workers can be loaded
-        meanwhile.
-        """
+        """Announce the stages of the run before `open`, so that the modules of their workers can be loaded meanwhile."""
 
     def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
         """Connect or start whatever the executor needs; called before planning."""

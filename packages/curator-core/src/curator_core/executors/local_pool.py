@@ -549,9 +549,7 @@ class Pool:
                 owner.process.popen.kill()
 
     def _replace_dead_owner(self, owner: _Owner) -> None:
-        """Start another owner, and restart all workers that have sent tasks to the old one; these tasks are run
-        again.
-        """
+        """Start another owner, and restart all workers that have sent tasks to the old one; these tasks are run again."""
         code = owner.process.popen.wait()
         call = owner.late or protocol.read_call(owner.process.call_file)
         owner.process.close()
@@ -597,9 +595,7 @@ class Pool:
         self._start()
 
     def _blame(self, call: protocol.CurrentCall, code: int, late: bool) -> None:
-        """Record the call that a worker died or was ended in; a call that is finally blamed goes to the error
-        policy.
-        """
+        """Record the call that a worker died or was ended in; a call that is finally blamed goes to the error policy."""
         suspect = self.suspects.setdefault(call.index, _Suspect())
         source = self.source[call.index].task_id
         if call.tasks > 1:

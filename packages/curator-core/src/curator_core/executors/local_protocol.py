@@ -1,7 +1,8 @@
 """Which messages do the driver and a worker of LocalExecutor exchange, and where does a worker record its current call?
 
 For each segment the driver sends `SetUp`, then `Work` as the worker finishes it, `TakeBack` when another worker has
-nothing to do, `Flush`, and `Rest`; at the end it sends `Stop`. Each answer below names the message that it answers, if any.
+nothing to do, `Flush`, and `Rest`; at the end it sends `Stop`. Each answer below names the message that it answers, if
+any.
 """
 
 from __future__ import annotations

@@ -95,9 +95,7 @@ class Recorder:
 
 
 class CallRecorder:
-    """The records of one call with several tasks, separately for each task, since it may be run again with other
-    tasks.
-    """
+    """The records of one call with several tasks, separately for each task, since it may be run again with other tasks."""
 
     __slots__ = ("_stage", "_tasks", "current", "recorders")
 

@@ -1,8 +1,8 @@
 """Which limits and bins does a filter declare for its scores?
 
-The bins of a score depend on the filter's parameters alone, never on the data, so that the counts of any two workers add up.
-Each limit has an edge that exactly separates the rows that it keeps from those that it drops, and so do some values
-around it.
+The bins of a score depend on the filter's parameters alone, never on the data, so that the counts of any two workers
+add up. Each limit has an edge that exactly separates the rows that it keeps from those that it drops, and so do some
+values around it.
 """
 
 from __future__ import annotations

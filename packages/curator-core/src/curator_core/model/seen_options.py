@@ -17,9 +17,9 @@ MOST_MAPPED = 2000
 class SeenOptions:
     """``samples``: how many rows are kept for each stage, reason and side, both near the limit and anywhere. ``by``:
     columns; rows are counted for each of their values. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or
-    a tokenizer.
-    ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each filter would drop by
-    itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are kept.
+    a tokenizer. ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each filter would
+    drop by itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are
+    kept.
     """
 
     samples: int = 20

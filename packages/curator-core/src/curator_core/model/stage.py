@@ -242,8 +242,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return []
 
     def gives_beside(self, columns: Collection[str]) -> ProcessingStage[Any, Any]:
-        """Called by the plan with columns that stages in the same worker take beside the table: return a copy that leaves
-        them there (`DocumentBatch.with_beside`), or the stage itself if that gains nothing.
+        """Called by the plan with columns that stages in the same worker take beside the table: return a copy that
+        leaves them there (`DocumentBatch.with_beside`), or the stage itself if that gains nothing.
         """
         return self
 
@@ -288,9 +288,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """Called once per worker, after its last task, on success and on failure."""
 
     def output_folder(self) -> str | None:
-        """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and removes leftover
-        files.
-        """
+        """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and removes leftover files."""
         return None
 
     def write_rows(self, path: str, table: pa.Table) -> FileRecord | None:
@@ -561,8 +559,7 @@ class Merge(ProcessingStage[X, Y]):
     """Many tasks become one: all tasks that reach the stage in lineage order, ``batch_size`` at a time.
 
     It is a barrier: all stages before it are complete when it starts, so the result does not depend on the order of
-    arrival.
-    ``batch_size = 0`` merges everything into one.
+    arrival. ``batch_size = 0`` merges everything into one.
     """
 
     batch_size = 0

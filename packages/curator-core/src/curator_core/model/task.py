@@ -101,9 +101,7 @@ class EmptyTask(Task[None]):
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """The record of a file that a stage has written, which serves to verify it later and to resume without reading
-    it.
-    """
+    """The record of a file that a stage has written, which serves to verify it later and to resume without reading it."""
 
     path: str
     rows: int = 0
@@ -290,8 +288,8 @@ class DocumentBatch(Task[Any]):
     def append_column(self, column: str | pa.Field, values: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Self:
         """A copy with one more column, or with the column of that name replaced.
 
-        ``column`` is a name, or a field with metadata; ``values`` is an Arrow array, or a list or numpy array with one value
-        for each row.
+        ``column`` is a name, or a field with metadata; ``values`` is an Arrow array, or a list or numpy array with one
+        value for each row.
         """
         table = self.to_pyarrow()
         name: str = column.name if isinstance(column, pa.Field) else column

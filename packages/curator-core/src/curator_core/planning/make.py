@@ -225,9 +225,7 @@ def _suit(
 def check_stage_list(
     stages: Iterable[object], what: str = "a pipeline is made of", error: type[CuratorError] = UsageError
 ) -> list[Stage]:
-    """The stages as a list; raise an error that names an item that is not a stage. ``what`` says whose stages they
-    are.
-    """
+    """The stages as a list; raise an error that names an item that is not a stage. ``what`` says whose stages they are."""
     found = []
     for stage in stages:
         if not isinstance(stage, ProcessingStage):

@@ -268,8 +268,8 @@ def _between(score: ScoreSeen, shared: Sequence[float]) -> list[int]:
 
 
 def _steps_of(run: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
-    """The stages of a plan, with placeholders for the folders that the run and its steps have filled, or, if it has not come
-    so far, would have filled as another run has.
+    """The stages of a plan, with placeholders for the folders that the run and its steps have filled, or, if it has not
+    come so far, would have filled as another run has.
     """
     steps = run.plan.get("steps") or []
     own = {storage.absolute(folder).rstrip("/") for folder in run.folders.values()}
@@ -307,9 +307,7 @@ def _manner(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _stages(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
-    """The counts of every stage of both runs, in the order of the second run; stages of the first run alone come
-    last.
-    """
+    """The counts of every stage of both runs, in the order of the second run; stages of the first run alone come last."""
     ours, theirs = _totals(a), _totals(b)
     found = []
     for name in [*theirs, *(name for name in ours if name not in theirs)]:

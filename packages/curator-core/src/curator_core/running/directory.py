@@ -1,9 +1,9 @@
 """A run directory: the records of a run, and the lock of the process that may write to it.
 
 ``run_dir/`` holds ``plan.json``, ``plans/`` (each plan that has events, by its first attempt), ``run.json``,
-``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
-and ``report.html``. Any fsspec URL works; only the lock differs: on a local disk the kernel holds it and releases it
-when the process dies; on an object store it is a file with a heartbeat.
+``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/`` and ``report.html``. Any fsspec URL works; only the
+lock differs: on a local disk the kernel holds it and releases it when the process dies; on an object store it is a file
+with a heartbeat.
 """
 
 from __future__ import annotations

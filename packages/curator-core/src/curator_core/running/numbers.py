@@ -192,8 +192,8 @@ def _step_so_far(step: ListedRun, above: str) -> dict[str, Any]:
 
 
 def _seen(place: str, accounts: Accounts | None) -> tuple[Seen, str]:
-    """What the run, or the step of a workflow that counts, shows of its data. If it cannot be read, only the samples are
-    missing on the page.
+    """What the run, or the step of a workflow that counts, shows of its data. If it cannot be read, only the samples
+    are missing on the page.
     """
     try:
         return read_seen(place, accounts), ""

@@ -1,6 +1,4 @@
-"""The output folders of a run: which run owns each, what it contains, and the success file that marks it as
-finished.
-"""
+"""The output folders of a run: which run owns each, what it contains, and the success file that marks it as finished."""
 
 from __future__ import annotations
 
@@ -196,9 +194,7 @@ class Outputs:
 
 
 def _check_apart(writers: Sequence[Writer]) -> None:
-    """Check that dropped rows have folders of their own, since all files in a folder count as the output of one
-    stage.
-    """
+    """Check that dropped rows have folders of their own, since all files in a folder count as the output of one stage."""
     found: dict[str, Writer] = {}
     for writer in writers:
         place = storage.absolute(writer.folder).rstrip("/")

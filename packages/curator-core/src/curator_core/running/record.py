@@ -1,6 +1,4 @@
-"""What does ``run.json`` record about a run? How it was started, with which versions and options, and on which
-machine.
-"""
+"""What does ``run.json`` record about a run? How it was started, with which versions and options, and on which machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Does a record in a run directory contain what the code that reads it relies on?
 
-A shape is a type or several, a list of one shape, ``{"key": shape}`` for a record (a key with a question mark may be missing),
-or ``{...: shape}`` for a mapping from any text.
+A shape is a type or several, a list of one shape, ``{"key": shape}`` for a record (a key with a question mark may be
+missing), or ``{...: shape}`` for a mapping from any text.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def so_far(run_dir: str) -> SoFar:
 
 
 def settled(record: Mapping[str, Any], run_dir: str) -> dict[str, Any]:
-    """The record of a run. If a pipeline has failed, its counts are read from the ledger: workers complete some work after
-    the driver has stopped counting.
+    """The record of a run. If a pipeline has failed, its counts are read from the ledger: workers complete some work
+    after the driver has stopped counting.
     """
     summary = record.get("summary")
     if record.get("state") != "failed" or record.get("kind") == WORKFLOW or not summary:

@@ -1,7 +1,7 @@
 """How do sources enter a run? They are listed, named, recorded, and skipped if they are complete.
 
-Two laws depend on the order in which these generators run. The first source is listed before the run directory is touched
-(`Sources.listed`), so that a wrong path leaves nothing to resume or to replace. A source is recorded in the run
+Two laws depend on the order in which these generators run. The first source is listed before the run directory is
+touched (`Sources.listed`), so that a wrong path leaves nothing to resume or to replace. A source is recorded in the run
 directory before it is handed out (`Sources.incomplete`), with the generation that its events will carry, so that
 leftovers of a killed attempt can be distinguished from events that count.
 """

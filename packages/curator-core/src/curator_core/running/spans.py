@@ -22,9 +22,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 
 
 class Spans:
-    """The spans of one run. Stages work at the same time, so the span of a stage is from its first count to its
-    last.
-    """
+    """The spans of one run. Stages work at the same time, so the span of a stage is from its first count to its last."""
 
     def __init__(self, name: str, run_dir: str | None) -> None:
         try:

@@ -147,9 +147,7 @@ def step_folders(run_dir: str) -> list[str]:
 
 
 def pipelines_in(run_dir: str, above: str = "") -> dict[str, str]:
-    """The run directories of all pipelines of a workflow, by the names of their steps; empty for the run of a
-    pipeline.
-    """
+    """The run directories of all pipelines of a workflow, by the names of their steps; empty for the run of a pipeline."""
     record = RunDirectory(run_dir).read_json("run.json") or {}
     found: dict[str, str] = {}
     for step in record.get("steps", ()):

@@ -1,6 +1,4 @@
-"""How do columns get other types? Values are cast row by row, and a row with a value that cannot be cast is
-rejected.
-"""
+"""How do columns get other types? Values are cast row by row, and a row with a value that cannot be cast is rejected."""
 
 from __future__ import annotations
 
@@ -36,9 +34,8 @@ class Cast(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Gives columns other types: ``Cast(columns={"text": "string", "score": "float64"})``.
 
     A number, a list or an object becomes its JSON text (``5``, ``0.5``). Text that is a number becomes that number. A
-    row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is rejected. A
-    null
-    stays a null.
+    row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is rejected. A null stays
+    a null.
     """
 
     columns: Mapping[str, str]

@@ -356,9 +356,7 @@ def a_killed_worker_costs_nothing_but_time(subject: Subject, folder: Path) -> No
 
 @_check("processes")
 def a_task_that_kills_its_workers_is_set_aside(subject: Subject, folder: Path) -> None:
-    """The record contains the task's rows and the stage, as for any task that fails as a whole; nothing else is
-    lost.
-    """
+    """The record contains the task's rows and the stage, as for any task that fails as a whole; nothing else is lost."""
     kill = s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))
     result = run(subject, [s.Same(), kill, s.Same()], on_error="quarantine", run_dir=str(folder / "run"))
     bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))

@@ -306,9 +306,7 @@ class Trial:
     # The driver ---------------------------------------------------------------------------------------------------
 
     def kill_driver(self, seed: int = 0, kills: int = 20, timeout_s: float = 300) -> Kills:
-        """Run, kill the driver at random instants and resume ``kills`` times, and then let the run finish
-        undisturbed.
-        """
+        """Run, kill the driver at random instants and resume ``kills`` times, and then let the run finish undisturbed."""
         rng = random.Random(seed)
         report = Kills()
         deadline = time.monotonic() + timeout_s

@@ -78,9 +78,7 @@ _READ_BY_LIBRARIES = (
 
 @dataclass(frozen=True)
 class Case:
-    """A chain of stages and its input. ``batches`` are the sizes of batches in rows; None stands for all rows at
-    once.
-    """
+    """A chain of stages and its input. ``batches`` are the sizes of batches in rows; None stands for all rows at once."""
 
     name: str
     stages: Sequence[ProcessingStage[Any, Any]]

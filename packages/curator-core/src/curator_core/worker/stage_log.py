@@ -1,8 +1,8 @@
 """How are the lines that stages print and log collected? With time, worker and stage, for the ``log.txt`` of the run.
 
 Each worker publishes its lines as whole files in the run directory's ``log`` folder; `curator_core.running.log` joins
-them. Printed text still goes to the original stream as well. If a worker is killed, its lines since its last file
-are lost. A worker keeps a limited number of lines and records how many more there were.
+them. Printed text still goes to the original stream as well. If a worker is killed, its lines since its last file are
+lost. A worker keeps a limited number of lines and records how many more there were.
 """
 
 from __future__ import annotations

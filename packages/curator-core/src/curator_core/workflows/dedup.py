@@ -81,9 +81,7 @@ class Dedup(DocumentParameters, Ends):
         return self.costs
 
     def chances(self) -> dict[str, float]:
-        """The probability that two documents are compared, by their similarity; empty if it does not depend on
-        chance.
-        """
+        """The probability that two documents are compared, by their similarity; empty if it does not depend on chance."""
         return {}
 
     @classmethod

@@ -175,9 +175,7 @@ class QuantileBuckets(Ends):
 def _answered(
     work_dir: str, scores: str, requests: Requests, *, keys_alone: bool
 ) -> Generator[Pipeline, Any, Requests]:
-    """Yield the steps that answer ``requests``, and return the answers; with ``keys_alone`` only the keys are
-    needed.
-    """
+    """Yield the steps that answer ``requests``, and return the answers; with ``keys_alone`` only the keys are needed."""
     for number in itertools.count(1):
         if keys_alone:
             requests = requests.whole_keys()

@@ -45,8 +45,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class RemovedPair:
-    """The decision about a removed document, and both documents with their places. A witness in an index is None,
-    since an index holds no texts. ``thumbnails`` are small JPEGs of documents that are pictures.
+    """The decision about a removed document, and both documents with their places. A witness in an index is None, since
+    an index holds no texts. ``thumbnails`` are small JPEGs of documents that are pictures.
     """
 
     decision: dict[str, Any]
@@ -205,9 +205,7 @@ class _Documents:
         return [] if task is None else list(task.data)
 
     def _by_line(self, task: FileGroupTask, place: Place) -> tuple[dict[str, Any], bytes | None] | None:
-        """The document, if it is on the line of its row number and has the id; None if the whole source must be
-        read.
-        """
+        """The document, if it is on the line of its row number and has the id; None if the whole source must be read."""
         range_of = getattr(self._reading, "range_of", None)
         if place.id is None or range_of is None or len(task.parts) != 1 or task.parts[0][1] is not None:
             return None

@@ -212,9 +212,7 @@ def encoded(images: Any) -> list[bytes]:
 def draw(
     pixels: Pixels, picture: Picture, target: Pixels, resize: Resize, original: tuple[int, int] | None = None
 ) -> None:
-    """Put the picture of upright ``pixels`` into ``target``. ``original`` is the full size, if the pixels are
-    scaled.
-    """
+    """Put the picture of upright ``pixels`` into ``target``. ``original`` is the full size, if the pixels are scaled."""
     height, width = pixels.shape[:2]
     full_width, full_height = original or (width, height)
     fit = picture.fit(full_width, full_height)

@@ -3,8 +3,7 @@
 A hash of 64 bits has four words of 16 bits. If two hashes differ in at most 11 bits, at least one word differs in at
 most two bits. If they differ in at most 10 bits, the first word differs in at most one bit, or another word in at most
 two. So for each word in turn, the hashes whose word is equal or differs in at most that many bits are looked up and
-compared
-whole. A pair is returned only for the first such word.
+compared whole. A pair is returned only for the first such word.
 
 In two short lists, each hash is compared with each, which takes less time than making buckets.
 
@@ -86,9 +85,9 @@ _NO_CUT = np.iinfo(np.int64).max
 def near_pairs(
     left: Hashes, right: Hashes | None, radius: int, tables: range = range(TABLES), wanted: Wanted | None = None
 ) -> Iterator[tuple[Indices, Indices]]:
-    """Pairs (i, j) where ``left[i]`` and ``right[j]`` differ in at most ``radius`` bits; i < j within ``left`` if ``right`` is
-    None. A pair with a hash in a crowd may be returned twice. ``tables`` are the words to look up: all of them together find
-    all pairs, and each finds some. With ``wanted``, pairs that neither hash wants may be missing.
+    """Pairs (i, j) where ``left[i]`` and ``right[j]`` differ in at most ``radius`` bits; i < j within ``left`` if
+    ``right`` is None. A pair with a hash in a crowd may be returned twice. ``tables`` are the words to look up: all of
+    them together find all pairs, and each finds some. With ``wanted``, pairs that neither hash wants may be missing.
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")

@@ -51,8 +51,7 @@ class CaptionDuplicateFilter(ColumnFilter):
     The score is the number of occurrences, regardless of letter case and surrounding spaces; a missing caption scores 0
     and passes. A batch contains the rows that the reader makes from one source, at most ``images_per_batch``, except
     those that have been dropped since. Batches do not depend on which worker reads them. To find equal captions across
-    a whole
-    collection, use a deduplication workflow.
+    a whole collection, use a deduplication workflow.
     """
 
     column: str = CAPTION

@@ -110,8 +110,8 @@ class AspectRatioFilter(ColumnFilter):
 class BytesPerPixelFilter(ColumnFilter):
     """Keeps images with at least ``min_bytes`` and at most ``max_bytes`` of encoded bytes for each pixel.
 
-    JPEG photographs have 0.1 to 0.5 bytes per pixel. Flat or heavily compressed pictures have far fewer, raw or
-    padded ones far more.
+    JPEG photographs have 0.1 to 0.5 bytes per pixel. Flat or heavily compressed pictures have far fewer, raw or padded
+    ones far more.
     """
 
     column: str = BYTES

@@ -136,9 +136,7 @@ class ContrastFilter(_PictureFilter):
 
 @dataclass(kw_only=True)
 class UniformFilter(_PictureFilter):
-    """Drops images that are nearly one tone: the score is the share of pixels within 8 levels of the most common
-    grey.
-    """
+    """Drops images that are nearly one tone: the score is the share of pixels within 8 levels of the most common grey."""
 
     max_share: float = 0.9
 

@@ -185,9 +185,7 @@ def _bands(grey: Pixels) -> tuple[int, int]:
 
 
 def _up_to_an_edge(grey: Pixels, band: int) -> int:
-    """The number of rows of a plain band if it ends abruptly, like a bar or a frame; 0 for the background of an
-    object.
-    """
+    """The number of rows of a plain band if it ends abruptly, like a bar or a frame; 0 for the background of an object."""
     if band == 0:
         return 0
     tone = int(grey[0].min()) + int(grey[0].max())

@@ -35,9 +35,7 @@ _MAX_DOWNLOAD = 2 << 30
 
 
 class ModelNotFound(CuratorError):
-    """A model is not on this machine and cannot be downloaded; the message says what to download and where to put
-    it.
-    """
+    """A model is not on this machine and cannot be downloaded; the message says what to download and where to put it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +114,7 @@ def local_file(model: str, revision: str | None, filename: str) -> Path | None:
 
 
 def locate_file(file: HubFile) -> Path:
-    """The local path of one file, which is given as a path, as ``org/name`` and ``filename``, or as an https
-    address.
-    """
+    """The local path of one file, which is given as a path, as ``org/name`` and ``filename``, or as an https address."""
     if file.model.startswith(("https://", "http://")):
         return _checked(_fetch(file), file.sha256)
     local = _local(file.model)

@@ -101,9 +101,7 @@ class ImageTower:
         memory_gb: float = 0.0,
         compile: str = "never",  # noqa: A002 - the name of the option
     ) -> ImageTower:
-        """Load the vision half of the model in ``folder``; ``memory_gb`` limits its GPU memory, and 0 means all of
-        it.
-        """
+        """Load the vision half of the model in ``folder``; ``memory_gb`` limits its GPU memory, and 0 means all of it."""
         transformers = import_models("transformers")
         kind = model_type(folder)
         if kind in _CLIP:

@@ -96,9 +96,7 @@ def _stem(path: str, endings: tuple[str, ...]) -> str | None:
 
 
 def _is_about_one(path: str, tars: set[str]) -> bool:
-    """Whether a file is named after a tar next to it: its name is that of the tar, followed by a dot or an
-    underscore.
-    """
+    """Whether a file is named after a tar next to it: its name is that of the tar, followed by a dot or an underscore."""
     folder, slash, name = path.rpartition("/")
     ends = (at for at, character in enumerate(name) if character in "._")
     return any(f"{folder}{slash}{name[:end]}" in tars for end in ends)

@@ -309,9 +309,7 @@ def _pax(body: bytes) -> dict[str, bytes]:
 
 
 class _Source:
-    """A stream that counts its bytes; it joins short reads, and raises if the stream ends within a header or a
-    member.
-    """
+    """A stream that counts its bytes; it joins short reads, and raises if the stream ends within a header or a member."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -1,6 +1,4 @@
-"""Decides about groups of any size in bounded memory. Large groups are decided block by block, with the same
-outcome.
-"""
+"""Decides about groups of any size in bounded memory. Large groups are decided block by block, with the same outcome."""
 
 from __future__ import annotations
 

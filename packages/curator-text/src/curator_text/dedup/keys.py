@@ -169,9 +169,7 @@ class FindCandidates(PartitionStage):
 
 
 def _stars(keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Tie each document to the document with the smallest number that shares a key with it; each pair is returned
-    once.
-    """
+    """Tie each document to the document with the smallest number that shares a key with it; each pair is returned once."""
     order = np.argsort(keys)
     keys = keys[order]
     again = np.zeros(len(keys) + 1, np.bool_)  # whether a key equals the one before

@@ -5,10 +5,10 @@ Both kinds of numbers have 64 bits and depend only on the text, so they can be s
 A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
 between words, every character with its marks is a word. A *shingle* is a run of three words, or of five such
 characters. If texts are split into characters instead, every character with its marks is a unit in all scripts, and a
-shingle is a run of these units, across the gaps between words. In a text that mixes both, a word counts as a
-third and a character as a fifth, and a shingle extends from its first word until these add up to one; the last shingle
-extends to the end of the text. A text that is too short for that is one shingle, and a text without words has none. So
-every word is in at least one shingle.
+shingle is a run of these units, across the gaps between words. In a text that mixes both, a word counts as a third and
+a character as a fifth, and a shingle extends from its first word until these add up to one; the last shingle extends to
+the end of the text. A text that is too short for that is one shingle, and a text without words has none. So every word
+is in at least one shingle.
 
 The number of a word is computed from its folded UTF-8, eight bytes at a time, with the first byte lowest and zeros
 after the end: ``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``,
@@ -114,8 +114,7 @@ class Shingles:
 @dataclass(frozen=True, slots=True)
 class Spans:
     """The places of words or characters in the texts of a block: ``data`` is folded UTF-8, and text i has words
-    first[i] to
-    before last[i]. ``marks`` are those of `Words`.
+    first[i] to before last[i]. ``marks`` are those of `Words`.
     """
 
     data: npt.NDArray[np.uint8]

@@ -1,8 +1,8 @@
 """Measures for text filters, computed once for a batch and shared by consecutive filters.
 
-Documents are stored as UTF-8 bytes, half a megabyte at a time. An extra newline follows each document, so no word,
-line or URL extends into the next one. Each measure is a numpy operation over the whole block: classes of bytes come
-from a lookup table, words from the edges of white space, lines from newlines, and repeated n-grams from the repeated
+Documents are stored as UTF-8 bytes, half a megabyte at a time. An extra newline follows each document, so no word, line
+or URL extends into the next one. Each measure is a numpy operation over the whole block: classes of bytes come from a
+lookup table, words from the edges of white space, lines from newlines, and repeated n-grams from the repeated
 (n-1)-grams that start at neighbouring words.
 
 A filter requests its measures, and they are computed for the documents that have not been dropped::

@@ -229,9 +229,7 @@ def covered_gram_chars(block: Block, n: int) -> Ints:
 
 
 def skipped_gram_chars(block: Block, n: int) -> Ints:
-    """How many code points are in repeated n-grams, if the search continues after each match, as in the Gopher
-    recipe.
-    """
+    """How many code points are in repeated n-grams, if the search continues after each match, as in the Gopher recipe."""
     grams, sums = repeated_grams(block, n), word_char_sums(block)
     total = np.zeros(block.rows, np.int64)
     if not len(grams.at):

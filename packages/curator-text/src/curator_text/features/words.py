@@ -19,9 +19,7 @@ BEYOND = np.array([~((1 << 8 * length) - 1) & (2**64 - 1) for length in range(8)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The start and end of words, and the range of words of each document: from `first` up to, but excluding,
-    `last`.
-    """
+    """The start and end of words, and the range of words of each document: from `first` up to, but excluding, `last`."""
 
     starts: Ints
     ends: Ints

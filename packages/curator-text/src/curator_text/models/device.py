@@ -25,9 +25,7 @@ def choose_device(stage: str, device: str, torch: Any) -> str:
 
 
 def choose_dtype(dtype: str, device: str, torch: Any) -> str:
-    """The number type for computing: ``auto`` is bfloat16 on a GPU (float16 if the GPU lacks it) and float32
-    elsewhere.
-    """
+    """The number type for computing: ``auto`` is bfloat16 on a GPU (float16 if the GPU lacks it) and float32 elsewhere."""
     if dtype != "auto":
         return dtype
     if not device.startswith("cuda"):

@@ -219,9 +219,7 @@ class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
 
 
 def _head_of(block: Block, span: tuple[int, int] | None) -> bytes | None:
-    """The part of the file that `JsonlRead._first_types` would read, or None if this block does not contain all of
-    it.
-    """
+    """The part of the file that `JsonlRead._first_types` would read, or None if this block does not contain all of it."""
     return bytes(block.data[:_FIRST_BYTES]) if _holds_head(block, span) else None
 
 

@@ -34,9 +34,7 @@ _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 @dataclass(kw_only=True)
 class ParquetPartitioning(FilePartitioning):
-    """Names Parquet files, and ranges of row groups for files larger than ``split_bytes``; it reads only the
-    footers.
-    """
+    """Names Parquet files, and ranges of row groups for files larger than ``split_bytes``; it reads only the footers."""
 
     split_bytes: int | str | None = "256MiB"
 

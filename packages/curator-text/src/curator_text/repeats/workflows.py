@@ -71,10 +71,9 @@ class SubstringDedup(_Repeats):
     once in the corpus, and keeps one of each.
 
     Case and punctuation are ignored when words are compared. Among equal runs, the first one in the preferred document
-    (by
-    ``keep``) stays; ``mode`` decides whether the others are cut out or marked, or whether their documents are dropped.
-    Overlapping runs are cut as one, and no word is ever split. A run that stays may overlap with one that is cut; their
-    common part then remains in a third document.
+    (by ``keep``) stays; ``mode`` decides whether the others are cut out or marked, or whether their documents are
+    dropped. Overlapping runs are cut as one, and no word is ever split. A run that stays may overlap with one that is
+    cut; their common part then remains in a third document.
 
     The table of spans, ``spans/`` in the run directory or the folder ``spans``, has the place of each span in
     characters, and the document in which its beginning stays.

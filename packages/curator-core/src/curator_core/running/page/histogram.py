@@ -138,9 +138,7 @@ def _bars(
     scale: Scale,
     ends: Sequence[float],
 ) -> list[tuple[float, float, int, int]]:
-    """Bins merged until they are wide enough to be seen; no bar crosses a limit. The area of a bar is a number of
-    rows.
-    """
+    """Bins merged until they are wide enough to be seen; no bar crosses a limit. The area of a bar is a number of rows."""
     found: list[tuple[float, float, int, int]] = []
     least = (WIDTH - _LEFT - _RIGHT) / _BARS
     start, rows, stays = first, 0, 0
