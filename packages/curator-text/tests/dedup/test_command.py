@@ -47,6 +47,22 @@ def test_a_folder_is_deduplicated_and_a_removal_is_shown(tmp_path: Path, capsys:
 
 
 @pytest.mark.slow
+def test_a_workflow_that_fails_on_a_batch_does_not_recommend_setting_rows_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its later steps read the same rows again, and would refuse to work without some of them."""
+    rows = [{"id": "a", "text": "x", "v": [1.0, 0.5]}, {"id": "b", "text": "y", "v": [1.0, 0.5, 0.2]}]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    places = [str(tmp_path / "in"), str(tmp_path / "out"), "--run-dir", str(tmp_path / "run")]
+    assert run_command(["dedup", "semantic", *places, "--column", "v", "--workers", "0", "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert "vectors of one length" in said
+    assert "fix the cause, and continue with --resume" in said
+    assert "quarantine" not in said
+
+
+@pytest.mark.slow
 def test_a_plan_names_the_type_of_mixed_ids_as_in_a_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": "b", "text": "b"}\n')
     (tmp_path / "dedup.yaml").write_text("workflow:\n  ExactDedup: {paths: a.jsonl, path: out/}\n")

@@ -137,8 +137,9 @@ class Roll:
             at = "" if not self._path else f" in {self._path!r}"
             raise RunRefused(
                 f"the batch {task_id!r} was not there when the batches of the input were numbered{at}: the files, or the "
-                "options of the reader, have changed since, or there is another stage before this one. Read the same files in "
-                "the same way, or begin the work across rows again (fresh=True, --fresh)"
+                "options of the reader, have changed since, there is another stage before this one, or an earlier step has set "
+                "the batch aside. Read the same files in the same way without the rows that fail, or begin the work across rows "
+                "again (fresh=True, --fresh)"
             )
         if rows is not None and rows != self.rows[batch]:
             raise RunRefused(

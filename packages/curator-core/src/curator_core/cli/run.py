@@ -313,13 +313,15 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         return
     from curator_core.running.directory import RunDirectory
     from curator_core.running.report import write_report  # see _run
+    from curator_core.running.steps import step_folders
 
     with contextlib.suppress(CuratorError):  # if the disk failed, the error that is shown already says so
         if not RunDirectory(run_dir).exists():
             return
         write_report(run_dir)
     click.echo(f"complete work is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
-    if isinstance(error, StageError) and error.task_id is not None:
+    # A later step of a workflow may read the same rows again, and would refuse to work without those that failed.
+    if isinstance(error, StageError) and error.task_id is not None and not step_folders(run_dir):
         click.echo("or set the failing rows aside and keep the others: --resume --on-error quarantine", err=True)
 
 
