@@ -53,6 +53,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         self.settings = parse_options(self.options_type, type(self).__name__, self.config)  # type: ignore[assignment]
         self._stack: ExitStack | None = None
         self._cluster: Cluster | None = None
+        self._loading: threading.Thread | None = None
         self._modules: list[str] = []  # of the stages of the run
         self._metrics: RayMetrics | None = None
 
@@ -86,6 +87,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
                 if not started.is_set():
                     started.set()
                     loading.start()
+                    self._loading = loading
 
             stack.callback(lambda: loading.join() if started.is_set() else None)
             with without_collection():
@@ -133,6 +135,9 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
             raise UsageError("the executor is not open: run it through a Pipeline, or with execute()")
         segment = self.segment(run, self._cluster)
         if segment is not None:
+            if self._loading is not None:
+                # Two threads that import modules which import one another may see one of them half made.
+                self._loading.join()
             yield from segment.results()
 
     def require_engine(self) -> None:
