@@ -27,7 +27,13 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text.models.ahead import ahead
 from curator_text.models.batches import Batch, Padding, batches
-from curator_text.models.device import choose_device, choose_dtype, send, tokens_that_fit_cuda
+from curator_text.models.device import (
+    choose_device,
+    choose_dtype,
+    multiply_in_bfloat16,
+    send,
+    tokens_that_fit_cuda,
+)
 from curator_text.models.packed import attend_in_packs, first_position, packs_cuda
 
 # The files of a model that are downloaded: its settings, its tokenizer, and weights that cannot run code.
@@ -60,7 +66,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     columns do not change. ``max_chars`` truncates them before that, which saves time for long texts. ``device``:
     ``auto`` uses a GPU if there is one. A null text has null results.
 
-    ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. ``compile``: ``always``
+    ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. On a CPU, bfloat16 is used
+    for the products of linear layers alone. ``compile``: ``always``
     compiles the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU after the worker
     has computed for half a minute, which is about as long as compiling takes. So a short run never waits for compiling,
     and a long run gains.
@@ -353,12 +360,13 @@ def load_weights(
     there.
     """
     torch = import_torch()
+    only_products = device == "cpu" and dtype == "bfloat16"
     try:
         model, loaded = make(
             str(folder),
             local_files_only=True,
             use_safetensors=True,
-            dtype=getattr(torch, dtype),
+            dtype=torch.float32 if only_products else getattr(torch, dtype),
             output_loading_info=True,
         )
     except OSError as error:
@@ -375,6 +383,8 @@ def load_weights(
             f"the weights in {str(folder)!r} are not those of a {type(model).__name__}: they lack "
             f"{', '.join(missing[:4])}. Give a model that was trained for this"
         )
+    if only_products:
+        multiply_in_bfloat16(model, torch)
     return model.eval().to(device)
 
 
