@@ -250,6 +250,10 @@ def test_half_precision_is_close_to_float32(encoder, save_model, tmp_path):
     trained, less = (embeddings(TextEmbedding(model=real, dtype=dtype), words) for dtype in ("float32", "bfloat16"))
     assert not np.array_equal(trained, less)
     assert (trained * less).sum(1).min() > 0.9999
+    stage = TextEmbedding(model=real, device="cpu", dtype="bfloat16")
+    stage.setup(WorkerMetadata())
+    kinds = {name.rpartition(".")[0].rpartition(".")[2]: str(p.dtype) for name, p in stage._loaded.named_parameters()}
+    assert (kinds["query"], kinds["LayerNorm"]) == ("torch.bfloat16", "torch.float32"), "only products are rounded"
     classes = save_model(tmp_path / "classes", ["bad", "good", "fine"])
     exact, half = (
         np.array(
