@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core.arrow.arrays import array, distinct, scalar, to_numpy
+from curator_core.arrow.arrays import array, distinct, ranges_within, scalar, to_numpy
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -132,3 +132,12 @@ def test_pandas_is_not_imported() -> None:
 def test_distinct_numbers_equal_those_of_numpy(numbers: list[int]) -> None:
     values = np.array(numbers, np.uint64)
     np.testing.assert_array_equal(distinct(values), np.unique(values))
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 20))
+def test_ranges_are_as_long_as_the_most_allows_and_hold_at_least_one_thing(sizes: list[int], most: int) -> None:
+    found = list(ranges_within(np.array(sizes, np.int64), most))
+    assert [at for first, last in found for at in range(first, last)] == list(range(len(sizes)))
+    for first, last in found:
+        assert last == first + 1 or sum(sizes[first:last]) <= most
+        assert last == len(sizes) or sum(sizes[first : last + 1]) > most, "the next one would fit"

@@ -43,7 +43,9 @@ class Lacking:
             values, others = lists_in(values)
         if others:
             found.without[OTHER] = len(others), name(others[0])
-        rest = np.setdiff1d(np.arange(len(values)), np.concatenate([rows, np.array(others, np.int64)]))
+        missing = np.ones(len(values), np.bool_)
+        missing[rows] = missing[np.array(others, np.int64)] = False
+        rest = np.flatnonzero(missing)
         if len(rest):
             some = values.take(array(rest))
             for reason, which in _reasons(some):

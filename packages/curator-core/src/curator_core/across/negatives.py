@@ -8,7 +8,6 @@ counts once, and the result does not depend on the files.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
-from curator_core.arrow.arrays import array, distinct, to_numpy
+from curator_core.arrow.arrays import array, distinct, ranges_within, to_numpy
 from curator_core.arrow.json_column import JSON, texts_in
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
@@ -433,14 +432,8 @@ def _groups(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int
 def _cuts(pairs: pa.Table, most: int) -> list[tuple[int, int]]:
     """Ranges of ``most`` pairs or fewer; the pairs of one query are never separated, however many they are."""
     group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
-    ends = np.flatnonzero(np.append(group[1:] != group[:-1], np.ones(min(1, len(group)), np.bool_))) + 1
-    cuts = [0]
-    while cuts[-1] < len(group):
-        last = int(np.searchsorted(ends, cuts[-1] + most, "right")) - 1
-        if last < 0 or ends[last] <= cuts[-1]:
-            last += 1
-        cuts.append(int(ends[last]))
-    return list(itertools.pairwise(cuts))
+    edges = np.append(0, np.cumsum(np.bincount(group)))
+    return [(int(edges[first]), int(edges[last])) for first, last in ranges_within(np.diff(edges), most)]
 
 
 def _marks(group: NDArray[np.int64], high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:

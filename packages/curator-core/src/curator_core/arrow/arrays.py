@@ -7,7 +7,7 @@ of a second in each worker, although stages rarely use pandas.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -59,6 +59,19 @@ def distinct[Number: np.integer[Any]](values: NDArray[Number]) -> NDArray[Number
     new = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
     return ordered[new]
+
+
+def ranges_within(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Cut things of these sizes into ranges, from the first on: each is as long as it can be with a sum of at most ``most``,
+    but holds at least one thing.
+    """
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(ends):
+        before = int(ends[first - 1]) if first else 0
+        last = max(int(np.searchsorted(ends, before + most, "right")), first + 1)
+        yield first, last
+        first = last
 
 
 def to_numpy(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from curator_core.arrow.arrays import ranges_within
 from curator_text.dedup.compare import Decisions, Rule, decide
 from curator_text.dedup.texts_in_order import HashSets, TextsInOrder
 from curator_text.dedup.words import Hashes, Words, joined, shingles_of, taken
@@ -54,20 +55,15 @@ def decide_in_blocks(
         np.zeros(count, np.int64),
     )
     work = _Work(texts, old, among_new, rule, size, block_words, made, report, folder)
-    ends = np.append(0, np.cumsum(texts.counts))
     heads = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if count else np.zeros(0, np.int64)
     edges = np.append(heads, count)
-    first = 0
-    while first < len(heads):
-        # Take as many whole groups as fit, but at least one.
-        room = ends[edges[first]] + block_words
-        last = max(int(np.searchsorted(ends[edges], room, "right")) - 1, first + 1)
+    sizes = np.add.reduceat(texts.counts, heads) if count else heads
+    for first, last in ranges_within(sizes, block_words):
         rows = np.arange(edges[first], edges[last])
-        if ends[edges[last]] <= room:
+        if sizes[first] <= block_words:
             work.decide(rows, texts.taken(rows), groups[rows])
         else:
             work.decide_large(rows)
-        first = last
     return made
 
 
@@ -159,14 +155,7 @@ class _Work:
 
     def _blocks(self, rows: Ints, most: int) -> list[Ints]:
         """The documents in blocks of at most ``most`` words, or of one document."""
-        ends = np.cumsum(self.texts.counts[rows])
-        found, start = [], 0
-        while start < len(rows):
-            before = int(ends[start - 1]) if start else 0
-            stop = max(int(np.searchsorted(ends, before + most, "right")), start + 1)
-            found.append(rows[start:stop])
-            start = stop
-        return found
+        return [rows[start:stop] for start, stop in ranges_within(self.texts.counts[rows], most)]
 
 
 @dataclass(frozen=True, slots=True)

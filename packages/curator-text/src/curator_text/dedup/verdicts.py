@@ -15,7 +15,7 @@ from curator_core import storage
 from curator_core.across.copies import PartitionStage
 from curator_core.across.decided import decided_rows
 from curator_core.across.shuffle import MANIFEST, partition_tables
-from curator_core.arrow.arrays import array, distinct, to_numpy
+from curator_core.arrow.arrays import array, distinct, ranges_within, to_numpy
 from curator_core.model.task import FileGroupTask
 from curator_text.dedup.blocks import BLOCK_WORDS, decide_in_blocks
 from curator_text.dedup.compare import Decisions, Rule, RuleKind
@@ -188,18 +188,14 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     def _shared(self, words: Words, documents: Ints, witnesses: Ints) -> Ints:
         """The number of keys that each removed document shares with its witness."""
         shared = np.zeros(len(documents), np.int64)
-        work = np.cumsum(words.counts[documents] + words.counts[witnesses] + self.bands * self.rows)
-        first = 0
-        while first < len(documents):
-            done = int(work[first - 1]) if first else 0
-            last = max(int(np.searchsorted(work, done + _SKETCHED, "right")), first + 1)
+        work = words.counts[documents] + words.counts[witnesses] + self.bands * self.rows
+        for first, last in ranges_within(work, _SKETCHED):
             ours, theirs = documents[first:last], witnesses[first:last]
             asked = distinct(np.concatenate([ours, theirs]))
             shingles = shingles_of(taken(words, asked), size=self.shingle)
             keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
             same = keys[np.searchsorted(asked, ours)] == keys[np.searchsorted(asked, theirs)]
             shared[first:last] = np.count_nonzero(same, axis=1)
-            first = last
         return shared
 
 
