@@ -80,6 +80,21 @@ def test_each_of_many_near_hashes_gets_its_preferred_neighbours(within: bool, mo
         assert set(first) <= beside[i]
 
 
+@pytest.mark.slow
+def test_twice_as_many_near_hashes_do_not_have_four_times_as_many_pairs() -> None:
+    """Without `Wanted`, the pairs of hashes that are all near one another grow with the square of their number."""
+    rng = np.random.default_rng(3)
+    found = []
+    for count in (8_000, 16_000):
+        made = np.full(count, np.uint64(0x0123_4567_89AB_CDEF))
+        for _ in range(5):
+            made ^= np.uint64(1) << rng.integers(0, 63, count).astype(np.uint64)
+        made = np.unique(made)
+        wanted = Wanted(np.arange(len(made)), most=8)
+        found.append(sum(len(i) for i, _ in near_pairs(made, None, 10, wanted=wanted)))
+    assert found[1] < 3 * found[0], found
+
+
 @pytest.mark.parametrize("radius", range(12))
 def test_in_every_pair_one_word_differs_in_few_enough_bits(radius: int) -> None:
     most = bits_of_words(radius)
