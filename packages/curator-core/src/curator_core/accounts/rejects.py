@@ -74,7 +74,8 @@ def _grouped(tables: Iterator[tuple[tuple[str, ...], pa.Table]], examples: int) 
         starts, keys = _runs(table, ["kind", "stage", "reason"])
         sums = np.add.reduceat(to_numpy(table["rows"]), starts)
         for start, key, rows in zip(starts.tolist(), keys, sums.tolist(), strict=True):
-            group = groups.setdefault((*key, steps), RejectGroup(*key, steps=steps))
+            kind, stage, reason = key
+            group = groups.setdefault((*key, steps), RejectGroup(kind, stage, reason, steps=steps))
             group.rows += rows
             if len(group.examples) < examples:
                 # The slice may extend beyond the rows of this kind, so the others are left out.
