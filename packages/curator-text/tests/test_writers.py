@@ -341,3 +341,10 @@ def test_only_vectors_are_written_without_a_dictionary(tmp_path):
         assert names == ["lang", "tags", "embedding"]
         assert [group.column(number).has_dictionary_page for number in range(3)] == [True, True, False]
         assert pq.read_table(path)["embedding"].to_pylist() == vectors.tolist()
+
+
+def test_a_path_may_be_given_as_a_pathlib_path(tmp_path):
+    writer = JsonlWriter(path=tmp_path / "out")
+    assert writer.params()["path"] == writer.path == str(tmp_path / "out")
+    writer.process(batch({"text": ["a"]}))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["source-1.00000.jsonl"]

@@ -162,6 +162,11 @@ def test_a_model_with_one_output_gives_its_number_and_a_level(folders):
         FineWebEduClassifier(model=folders["regression"], keep=["6"]).process(batch())
 
 
+def test_a_model_may_be_given_as_a_pathlib_path():
+    stage = TextClassifier(model=Path("models/mine"))
+    assert stage.params()["model"] == stage.model == "models/mine"
+
+
 @pytest.mark.models
 def test_labels_that_are_not_kept_are_dropped_by_name(folders):
     everything = TextClassifier(model=folders["classes"]).process(batch()).to_pyarrow()

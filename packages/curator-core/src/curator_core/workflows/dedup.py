@@ -14,6 +14,7 @@ from curator_core.across.index import AGAINST, Against, IndexUse, check_index
 from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import TooManyErrors, UsageError, check_whole
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
 from curator_core.running.steps import WORK
@@ -58,6 +59,7 @@ class Dedup(DocumentParameters, Ends):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
+        paths_as_text(self, "decisions", "removed", "index")
         self.check_documents()
         check_whole(f"{owner}.partitions", self.partitions, optional=True)
         self.check_ends()

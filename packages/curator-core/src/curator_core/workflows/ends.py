@@ -10,6 +10,7 @@ from curator_core import formatting, storage
 from curator_core.across.compact import MANY_PIECES, compact
 from curator_core.across.documents import bases_of
 from curator_core.errors import TooManyErrors, UsageError
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.stage import CompositeStage, ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask
 from curator_core.pipeline import Pipeline
@@ -49,6 +50,7 @@ class Ends(Workflow):
     def check_ends(self) -> None:
         """Raise `UsageError` unless there is one input and at most one output."""
         owner = type(self).__name__
+        paths_as_text(self, "paths", "path")
         if (self.paths is None) == (self.reader is None):
             raise UsageError(f"{owner} reads paths, or uses a reader: give one of the two")
         if self.path is not None and self.writer is not None:
