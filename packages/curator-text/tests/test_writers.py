@@ -352,3 +352,10 @@ def test_vectors_that_get_smaller_are_compressed(tmp_path):
         writer = ParquetWriter(path=str(tmp_path / name), compression=compression)
         (record,) = writer.process(DocumentBatch(task_id="a", data=pa.table({"embedding": list(vectors)}))).records
         assert pq.ParquetFile(record.path).metadata.row_group(0).column(0).compression == name
+
+
+def test_a_path_may_be_given_as_a_pathlib_path(tmp_path):
+    writer = JsonlWriter(path=tmp_path / "out")
+    assert writer.params()["path"] == writer.path == str(tmp_path / "out")
+    writer.process(batch({"text": ["a"]}))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["source-1.00000.jsonl"]

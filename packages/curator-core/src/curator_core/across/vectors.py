@@ -194,7 +194,7 @@ def least_product(cosine: float, size: int) -> float:
     """
     # Each of the sums and products adds an error of up to 2⁻²⁴. 1e-6 is for the lengths and for this limit in float32.
     wrong = size * 2.0**-24
-    return cosine - wrong / (1 - wrong) - 1e-6
+    return cosine - wrong / (1 - wrong) - 1e-6 if wrong < 0.5 else -np.inf
 
 
 def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
