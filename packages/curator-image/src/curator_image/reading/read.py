@@ -53,6 +53,9 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
     def outputs(self) -> list[str]:
         return [*FIXED, ODD, CAPTION, "json", *self._fields, ANY_COLUMNS]
 
+    def may_be_empty(self) -> list[str]:
+        return [ODD, CAPTION, "json"]
+
     def process(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         self._raw_left = _RAW_TOTAL
         self._places: list[tuple[str, str]] = []
