@@ -113,7 +113,8 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     ``compression`` is ``zstd``, ``snappy``, ``gzip``, ``brotli``, ``lz4`` or ``none``. ``columns`` names the columns to
     write. ``partition_by`` writes rows to folders ``column=value`` and leaves these columns out of the files, as Hive
-    does. ``row_group_bytes`` limits the data of a row group before compression.
+    does. ``row_group_bytes`` limits the data of a row group before compression. Vectors are compressed only if that
+    makes them a tenth smaller.
 
     With ``target_size`` (such as ``"512MB"``), the files of all tasks are packed at the end of the run into
     ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input, separately in each
