@@ -24,7 +24,7 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.stored_vectors import StoredVectors
-from curator_core.across.vectors import packed, vectors_of
+from curator_core.across.vectors import Whole, least_product, packed, vectors_of
 from curator_core.arrow.json_column import JSON
 from curator_core.errors import UsageError
 from curator_core.model.task import FileGroupTask
@@ -240,6 +240,37 @@ def test_the_pairs_of_a_cluster_equal_those_of_brute_force(monkeypatch: pytest.M
     assert sorted(zip(lost.tolist(), best.tolist(), strict=True)) == expected
     assert len(expected) > 40
     assert (similarity >= 0.85).all()
+
+
+@pytest.mark.parametrize("size", [1, 384, 5000])
+def test_the_lowest_product_of_a_similar_pair_is_below_every_sum_of_its_products(size: int) -> None:
+    rng = np.random.default_rng(size)
+    # All products of a row have the same sign, so the errors of a long sum are as large as they get.
+    one, other = (unit(np.abs(rng.normal(size=(40, size)))).astype(np.float32) for _ in range(2))
+    cosine = (one.astype(np.float64) * other).sum(axis=1)
+    products = one * other
+    sums = [np.add.accumulate(each, axis=1, dtype=np.float32)[:, -1] for each in (products, products[:, ::-1])]
+    lowest = np.min([*sums, (one @ other.T).diagonal()], axis=0)
+    assert (lowest.astype(np.float64) >= [least_product(each, size) for each in cosine.tolist()]).all()
+    assert least_product(0.5, size) > 0.5 - 1e-3
+
+
+def test_centres_are_those_of_k_means_that_adds_all_vectors_in_each_turn() -> None:
+    sample = unit(vectors(900)).astype(np.float32)
+    found, sizes, turns = centres.train(sample, 12, 20)
+    numbers, expected, labels = Whole.of(sample).numbers, sample[:12], None
+    expected_turns = 0
+    for _ in range(20):
+        expected_turns += 1
+        nearest = (numbers @ Whole.of(expected).numbers.T).argmax(axis=1)
+        if labels is not None and (nearest == labels).all():
+            break
+        labels = nearest
+        sums = np.array([numbers[labels == cluster].sum(axis=0, dtype=np.float64) for cluster in range(12)])
+        expected = vectors_of(pa.chunked_array([pa.array(list(sums.astype(np.float32)))]), "centres")[0]
+    assert turns == expected_turns > 4
+    assert (found == expected).all()
+    assert (sizes == np.bincount(labels, minlength=12)).all()
 
 
 def test_many_near_vectors_have_few_links_each_and_those_to_the_most_preferred_ones() -> None:

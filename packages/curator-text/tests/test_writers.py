@@ -340,4 +340,22 @@ def test_only_vectors_are_written_without_a_dictionary(tmp_path):
         names = [group.column(number).path_in_schema.partition(".")[0] for number in range(3)]
         assert names == ["lang", "tags", "embedding"]
         assert [group.column(number).has_dictionary_page for number in range(3)] == [True, True, False]
+        assert [group.column(number).is_stats_set for number in range(3)] == [True, True, False]
+        assert [group.column(number).compression for number in range(3)] == ["ZSTD", "ZSTD", "UNCOMPRESSED"]
         assert pq.read_table(path)["embedding"].to_pylist() == vectors.tolist()
+
+
+def test_vectors_that_get_smaller_are_compressed(tmp_path):
+    vectors = np.zeros((50, 40), np.float32)
+    vectors[:, 3] = np.random.default_rng(0).normal(size=50)
+    for name, compression in (("ZSTD", "zstd"), ("UNCOMPRESSED", "none")):
+        writer = ParquetWriter(path=str(tmp_path / name), compression=compression)
+        (record,) = writer.process(DocumentBatch(task_id="a", data=pa.table({"embedding": list(vectors)}))).records
+        assert pq.ParquetFile(record.path).metadata.row_group(0).column(0).compression == name
+
+
+def test_a_path_may_be_given_as_a_pathlib_path(tmp_path):
+    writer = JsonlWriter(path=tmp_path / "out")
+    assert writer.params()["path"] == writer.path == str(tmp_path / "out")
+    writer.process(batch({"text": ["a"]}))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["source-1.00000.jsonl"]

@@ -114,7 +114,7 @@ class OutputError(CuratorError):
 
 
 class TooManyErrors(CuratorError):
-    """More rows were set aside than ``max_error_fraction`` allows."""
+    """More rows were set aside than ``max_error_fraction`` or the later steps of a workflow allow."""
 
 
 # These errors end a run under every policy: setting rows aside would not help.

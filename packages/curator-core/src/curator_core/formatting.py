@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 
 
 def number(value: float) -> str:
@@ -41,6 +42,14 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes:02d} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def of_steps(names: Sequence[str]) -> str:
+    """`` of step 'keys'``, or `` of steps 'keys' and 'apply'``; empty without names."""
+    *others, last = map(repr, names or [""])
+    if others:
+        return f" of steps {', '.join(others)} and {last}"
+    return f" of step {last}" if names else ""
 
 
 def is_binary(raw: bytes) -> bool:

@@ -430,7 +430,7 @@ class _Run:
             record.state = found.state
             record.left = records.left_by(place)
             # A retry reads the rows that were set aside again.
-            given = () if found.sources_failed else step.frees
+            given = () if found.has_quarantined else step.frees
             record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in given]
             self.marks |= records.marks_in(place.url)
             if self.begun:

@@ -366,3 +366,75 @@ def test_a_report_reads_each_small_file_of_the_run_once(tmp_path: Path, monkeypa
     write_report(str(tmp_path / "run"))
     assert {Path(path).parent.name for path in opened} == {"ledger", "samples", "seen", "sources"}
     assert len(opened) == len(set(opened))
+
+
+@dataclass
+class Halve(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Drops every batch's texts of fewer than ``least`` words, and adds columns of which some have no value."""
+
+    least: int = 6
+
+    shows_kept = True
+
+    def outputs(self) -> list[str]:
+        return ["nothing", "blank", "note", "part"]
+
+    def may_be_empty(self) -> list[str]:
+        return ["note"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        table = task.to_pyarrow()
+        words = np.array([len(text.split()) for text in table["text"].to_pylist()], float)
+        stay = words >= self.least
+        self.record_dropped("short", int((~stay).sum()), which=np.flatnonzero(~stay))
+        self.record_scored("words", "least", words, np.abs(words - self.least))
+        first = table["id"][0].as_py().startswith("3-")
+        for name, values in {
+            "nothing": pa.nulls(len(table), pa.int64()),
+            "blank": pa.array([None if row % 2 else "" for row in range(len(table))], pa.string()),
+            "note": pa.nulls(len(table), pa.string()),
+            "part": pa.array(["x" if first else None] * len(table), pa.string()),
+        }.items():
+            task = task.append_column(name, values)
+        return task.filter(pa.array(stay))
+
+
+def halved(folder: Path, workers: int = 0) -> Seen:
+    tasks = batches()
+    whole = [f"{' '.join(['word'] * (6 + row % 3))}" for row in range(50)]  # a batch that loses no row
+    tasks[1] = tasks[1].with_data(tasks[1].to_pyarrow().set_column(2, "text", pa.array(whole)))
+    run_dir = str(folder / str(workers))
+    Pipeline([Halve()]).run(LocalExecutor(workers=workers), initial_tasks=tasks, run_dir=run_dir)
+    return read_seen(run_dir)
+
+
+def test_a_stage_that_chooses_rows_shows_both_sides_of_its_limit(tmp_path: Path) -> None:
+    stage = halved(tmp_path).stages["Halve"]
+    sides = {(sample.side, sample.near) for sample in stage.samples}
+    assert sides == {("dropped", True), ("dropped", False), ("kept", True), ("kept", False)}
+    near = [sample for sample in stage.samples if sample.near]
+    assert {sample.score for sample in near if sample.side == "kept"} == {6.0}
+    sizes = [
+        len(text.split()) for batch in (0, 2, 3, 4, 5) for text in batches()[batch].to_pyarrow()["text"].to_pylist()
+    ]
+    far = sorted(6.0 - size for size in sizes if size < 6)
+    assert sorted(sample.distance or 0.0 for sample in near if sample.side == "dropped") == far[:20]
+    assert stage.of["kept"] + stage.of["dropped"]["short"] == 300  # with the batch of which all rows stay
+    assert any((sample.id or "").startswith("1-") for sample in stage.samples if sample.side == "kept")
+
+
+def test_columns_of_the_output_without_a_value_cause_an_alarm(tmp_path: Path) -> None:
+    assert halved(tmp_path).stages["Halve"].empty == ["blank", "nothing"]
+    write_report(str(tmp_path / "0"))
+    alarms = json.loads((tmp_path / "0/report.json").read_text())["alarms"]
+    assert [(alarm["kind"], alarm["column"]) for alarm in alarms] == [
+        ("empty column", "blank"),
+        ("empty column", "nothing"),
+    ]
+    assert "'blank' of the output of Halve has no value" in alarms[0]["sentence"]
+
+
+@pytest.mark.slow
+def test_both_sides_and_empty_columns_do_not_depend_on_the_workers(tmp_path: Path) -> None:
+    alone, several = halved(tmp_path).to_json(), halved(tmp_path, 2).to_json()
+    assert json.dumps(several, default=str) == json.dumps(alone, default=str)

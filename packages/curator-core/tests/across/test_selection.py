@@ -16,7 +16,7 @@ from curator_core import DocumentBatch, UsageError, WorkerMetadata
 from curator_core.across import selection
 from curator_core.across.documents import collection_of
 from curator_core.across.grouping import groups_of
-from curator_core.across.scores import MISSING, score_keys, weights_of
+from curator_core.across.scores import MISSING, numbers_of, score_keys, weights_of
 from curator_core.across.selection import MeasureScores, Requests, Totals
 from curator_core.arrow.json_column import JSON
 from curator_core.model.task import EmptyTask
@@ -34,7 +34,10 @@ def worse(value: float | None, highest: bool) -> tuple[bool, float]:
 
 @given(values=st.lists(NUMBERS, max_size=30), highest=st.booleans())
 def test_keys_are_in_the_order_of_the_scores_with_missing_ones_last(values, highest):
-    keys = score_keys(pa.chunked_array([pa.array(values, pa.float64())]), "x", highest=highest).tolist()
+    made = score_keys(pa.chunked_array([pa.array(values, pa.float64())]), "x", highest=highest)
+    numbers = [math.nan if value is None else value for value in values]
+    assert np.array_equal(numbers_of(made, highest=highest), np.array(numbers, float), equal_nan=True)
+    keys = made.tolist()
     ranks = [worse(value, highest) for value in values]
     for one, key in zip(ranks, keys, strict=True):
         assert one[0] == (key == MISSING)
@@ -114,7 +117,7 @@ def test_a_collection_is_the_first_folder_below_the_input_or_a_column_of_that_na
     named = DocumentBatch(data=pa.table({"collection": ["c", "d"]}), _metadata=task._metadata)
     assert group_names(named, "collection", ("in",)) == ["c", "d"]
     several = DocumentBatch(data=task.data, _metadata={"source_files": [("in/a/x", 1), ("in/b/x", 1)]})
-    with pytest.raises(UsageError, match=r"several folders \(a, b\).*files_per_partition=1"):
+    with pytest.raises(UsageError, match=r"files of several \(a, b\).*files_per_partition: 1"):
         group_names(several, "collection", ("in",))
     assert collection_of("in/x.jsonl", ["in"]) == collection_of("elsewhere/x/y", ["in"]) == ""
 

@@ -367,7 +367,9 @@ def test_a_row_that_was_set_aside_has_a_command_that_shows_it() -> None:
         {"source": source, "position": position, "task": "t-1", "message": "odd", "raw": None}
         for source, position in places
     ]
-    found["rejects"] = [{"kind": "reject", "stage": "Read", "reason": "odd", "rows": 4, "examples": examples}]
+    found["rejects"] = [
+        {"kind": "reject", "stage": "Read", "reason": "odd", "rows": 4, "steps": [], "examples": examples}
+    ]
     aside = report_page(found).partition('id="aside"')[2].partition("</section>")[0]
     commands = re.findall("<code>(curate [^<]*)</code><button", aside)
     assert commands == ["curate show &#x27;/in/a b.jsonl:7&#x27;", "curate show /in/c.tar:000009"]

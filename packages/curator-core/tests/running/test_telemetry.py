@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -259,3 +262,56 @@ def test_without_a_collector_spans_are_written_to_the_run_directory(tmp_path: Pa
     assert [span["name"] for span in spans] == ["stage Above", "run p"]
     with pytest.raises(UsageError, match="nowhere to go: give the run a run_dir"):
         Pipeline([Above()]).run(HERE, initial_tasks=batches(), metrics={"spans": True})
+
+
+class Collector:
+    """An OTLP collector on this machine that keeps the spans it is sent."""
+
+    def __init__(self) -> None:
+        self.received: list[Any] = []
+        kept, request_type = (
+            self.received,
+            pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2").ExportTraceServiceRequest,
+        )
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                for resource in request_type.FromString(body).resource_spans:
+                    kept.extend((resource.resource, span) for scope in resource.scope_spans for span in scope.spans)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Print nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.mark.slow
+def test_spans_reach_a_collector_and_are_kept_if_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    collector = Collector()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    pipeline = Pipeline([Above()], name="p")
+    try:
+        pipeline.run(HERE, initial_tasks=batches(), run_dir=str(tmp_path / "there"), metrics={"spans": True})
+        (resource, stage), (_, run) = collector.received
+    finally:
+        collector.close()
+    assert "curator" in {entry.value.string_value for entry in resource.attributes if entry.key == "service.name"}
+    assert (stage.name, run.name, stage.parent_span_id) == ("stage Above", "run p", run.span_id)
+    assert {entry.key: entry.value.int_value for entry in stage.attributes}["curator.rows_dropped"] == 2
+    assert not (tmp_path / "there/spans.jsonl").exists()
+    pipeline.run(HERE, initial_tasks=batches(), run_dir=str(tmp_path / "gone"), metrics={"spans": True})
+    spans = [json.loads(line) for line in (tmp_path / "gone/spans.jsonl").read_text().splitlines()]
+    assert [span["name"] for span in spans] == ["stage Above", "run p"]

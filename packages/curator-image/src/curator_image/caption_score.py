@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.resources import Resources
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
@@ -60,6 +61,7 @@ class CaptionScoreFilter(ColumnFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        paths_as_text(self, "model")
         check_model("CaptionScoreFilter", self.model, self.revision)
         split_model(self.model, self.revision)
         check_choice("CaptionScoreFilter.precision", self.precision, PRECISIONS)

@@ -15,6 +15,7 @@ from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.compiling import check_compile, compile_decisions
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
@@ -73,6 +74,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     follows_rows = True
 
     def __post_init__(self) -> None:
+        paths_as_text(self, "model")
         check_model("ImageEmbedding", self.model, self.revision)
         split_model(self.model, self.revision)
         check_choice("ImageEmbedding.precision", self.precision, PRECISIONS)

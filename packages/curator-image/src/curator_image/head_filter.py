@@ -13,6 +13,7 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_image.embedding import embedding_matrix, embedding_origin
@@ -47,6 +48,7 @@ class EmbeddingHeadFilter(ColumnFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
+        paths_as_text(self, "model")
         check_model(name, self.model, self.revision)
         if "://" not in self.model:
             split_model(self.model, self.revision)

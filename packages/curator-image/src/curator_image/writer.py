@@ -12,6 +12,7 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.arrow.arrays import array
 from curator_core.errors import CuratorError, UsageError, check_whole
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
@@ -59,6 +60,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     compression: str = "zstd"
 
     def __post_init__(self) -> None:
+        paths_as_text(self, "path")
         if not isinstance(self.path, str) or not self.path:
             raise UsageError(f"ImageWriter.path must be a folder or a URL, not {self.path!r}")
         check_whole("ImageWriter.images_per_tar", self.images_per_tar)

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +17,8 @@ from curator_core.arrow.widening import keeps_values
 from curator_core.model.task import FileRecord
 from curator_text.widening import fitted
 
+# This many numbers of vectors, from at most this many rows, show whether compressing vectors is worthwhile.
+_TRIED_NUMBERS, _TRIED_ROWS = 1 << 14, 1 << 10
 # How many file footers are read at a time; most of the time is spent waiting for them.
 _THREADS = 16
 
@@ -27,27 +30,45 @@ def write_table(out: storage.AtomicFile, table: pa.Table, *, compression: str, r
     rows = max(1, table.num_rows)
     per_group = max(1, rows * row_group_bytes // max(1, table.get_total_buffer_size()))
     # The file contains counts and page statistics, but nothing like the time of writing, so it is reproducible.
-    with pq.ParquetWriter(
-        out, table.schema, compression=compression, use_dictionary=_dictionaries(table.schema)
-    ) as writer:
+    with pq.ParquetWriter(out, table.schema, **_encoding(table.schema, table, compression)) as writer:
         if table.num_rows:
             writer.write_table(table, row_group_size=min(rows, per_group))
 
 
-def _dictionaries(schema: pa.Schema) -> bool | list[str]:
-    """The columns of a file that are written as dictionaries if that is shorter: all except vectors. The numbers in
-    vectors are rarely repeated, and looking up each takes as long as writing it.
+def _encoding(schema: pa.Schema, first: pa.Table | None, compression: str) -> dict[str, Any]:
+    """How the columns of a file are written. All except vectors are compressed, and get a dictionary if that is
+    shorter, and statistics.
+
+    The numbers in vectors are rarely repeated and in no order, so a dictionary and statistics cost as much time as the
+    writing, for nothing. Vectors are compressed if that saves a tenth or more of the ``first`` rows.
     """
     vectors = [field.name for field in schema if _is_vector(field.type)]
     if not vectors:
-        return True
+        return {"compression": compression, "use_dictionary": True}
     import pyarrow.parquet as pq
 
     # Parquet has its own names for nested parts of a column, and only a file shows them.
     empty = io.BytesIO()
     pq.ParquetWriter(empty, schema).close()
-    leaves = (part.path for part in pq.read_metadata(empty).schema)
-    return [path for path in leaves if not any(path.startswith(f"{name}.") for name in vectors)]
+    codecs = {name: compression if _compresses(first, name, compression) else "none" for name in vectors}
+    chosen: dict[str, str] = {}
+    others: list[str] = []
+    for part in pq.read_metadata(empty).schema:
+        vector = next((name for name in vectors if part.path.startswith(f"{name}.")), None)
+        chosen[part.path] = compression if vector is None else codecs[vector]
+        if vector is None:
+            others.append(part.path)
+    return {"compression": chosen, "use_dictionary": others, "write_statistics": others}
+
+
+def _compresses(table: pa.Table | None, name: str, compression: str) -> bool:
+    """Whether a codec makes the first vectors of a table at least a tenth smaller."""
+    if table is None or compression == "none":
+        return True
+    values = [chunk.flatten() for chunk in table[name].slice(0, _TRIED_ROWS).chunks]
+    few = pa.chunked_array(values, table.schema.field(name).type.value_type).slice(0, _TRIED_NUMBERS)
+    data = few.to_numpy().tobytes()
+    return len(pa.Codec(compression).compress(data)) <= 0.9 * len(data)
 
 
 def _is_vector(kind: pa.DataType) -> bool:
@@ -63,8 +84,13 @@ def write_packed(
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(out, schema, compression=compression, use_dictionary=_dictionaries(schema)) as writer:
-        for table in _row_groups(parts, schema, row_group_bytes):
+    tables = _row_groups(parts, schema, row_group_bytes)
+    first = next(tables, None)
+    with pq.ParquetWriter(out, schema, **_encoding(schema, first, compression)) as writer:
+        if first is not None:
+            writer.write_table(first, row_group_size=first.num_rows)
+            del first
+        for table in tables:
             writer.write_table(table, row_group_size=table.num_rows)
 
 
@@ -115,7 +141,7 @@ def _keeps(path: str, name: str, kind: pa.DataType) -> bool:
     """Whether a type preserves the values of a column of a file."""
     import pyarrow.parquet as pq
 
-    with storage.open_input(path) as stream, pq.ParquetFile(stream) as file:
+    with storage.open_arrow(path, mapped=False) as stream, pq.ParquetFile(stream) as file:
         groups = (file.read_row_group(number, columns=[name]) for number in range(file.num_row_groups))
         return all(keeps_values(table.column(name), kind) for table in groups)
 
@@ -127,7 +153,7 @@ def _row_groups(parts: Iterable[str], schema: pa.Schema, limit: int) -> Iterator
     held: list[pa.Table] = []
     size = 0
     for part in parts:
-        with storage.open_input(part) as stream, pq.ParquetFile(stream) as file:
+        with storage.open_arrow(part, mapped=False) as stream, pq.ParquetFile(stream) as file:
             for number in range(file.num_row_groups):
                 table = fitted(file.read_row_group(number), schema)
                 if not table.num_rows:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import MissingDependency, UsageError, check_free, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
@@ -50,6 +51,7 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     revision: str | None = None
 
     def __post_init__(self) -> None:
+        paths_as_text(self, "tokenizer")
         if not isinstance(self.tokenizer, str) or not self.tokenizer:
             raise UsageError(
                 f"Tokenize.tokenizer must be a folder, a file or a name on the hub, not {self.tokenizer!r}"
@@ -163,6 +165,7 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     target_size: int | str | None = None
 
     def __post_init__(self) -> None:
+        paths_as_text(self, "path")
         if not isinstance(self.path, str) or not self.path:
             raise UsageError(f"MegatronWriter.path must be a folder or URL to write to, not {self.path!r}")
         size = self.vocab_size

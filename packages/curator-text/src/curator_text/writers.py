@@ -14,6 +14,7 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import values_of, whole_as_integers
 from curator_core.errors import UsageError, nearest
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
@@ -112,7 +113,8 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     ``compression`` is ``zstd``, ``snappy``, ``gzip``, ``brotli``, ``lz4`` or ``none``. ``columns`` names the columns to
     write. ``partition_by`` writes rows to folders ``column=value`` and leaves these columns out of the files, as Hive
-    does. ``row_group_bytes`` limits the data of a row group before compression.
+    does. ``row_group_bytes`` limits the data of a row group before compression. Vectors are compressed only if that
+    makes them a tenth smaller.
 
     With ``target_size`` (such as ``"512MB"``), the files of all tasks are packed at the end of the run into
     ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input, separately in each
@@ -297,6 +299,7 @@ def _done(stage: ProcessingStage[Any, Any], task: DocumentBatch, records: list[F
 
 def _check_path(stage: Any) -> None:
     name = type(stage).__name__
+    paths_as_text(stage, "path")
     if not isinstance(stage.path, str) or not stage.path:
         raise UsageError(f"{name}.path must be a folder or URL to write to, not {stage.path!r}")
     columns = stage.columns

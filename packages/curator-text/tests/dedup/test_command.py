@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from curator_core import DocumentBatch
+from curator_core.across.copies import ExactKeys
 from curator_core.across.decisions import Decisions
 from curator_core.cli import run_command
 
@@ -24,10 +28,11 @@ TEXT = " ".join(f"word{number}" for number in range(60))
 def test_a_folder_is_deduplicated_and_a_removal_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edited = TEXT.replace("word7 ", "changed ")
     data = write(tmp_path / "in" / "web", {"one": TEXT + " the end", "two": edited, "three": edited, "four": "else"})
+    with Path(data, "a.jsonl").open("a") as file:
+        file.write('{"broken"\n')
     run, out = str(tmp_path / "run"), str(tmp_path / "out")
-    assert (
-        run_command(["dedup", "fuzzy", str(tmp_path / "in"), out, "--run-dir", run, "--workers", "0", "--quiet"]) == 0
-    )
+    command = ["dedup", "fuzzy", str(tmp_path / "in"), out, "--run-dir", run, "--workers", "0", "--quiet"]
+    assert run_command(command) == 3  # a fifth of the rows is set aside
     said = capsys.readouterr().out
     assert "near duplicate" in said
     assert "web" in said.splitlines()[-1]
@@ -38,6 +43,17 @@ def test_a_folder_is_deduplicated_and_a_removal_is_shown(tmp_path: Path, capsys:
     assert f"stays:   'one' in {data}/a.jsonl, row 1" in said
     assert "word6 [changed] word8" in said
     assert "word6 [word7] word8" in said
+    # Three steps read the broken line.
+    assert run_command(["rejects", run]) == 0
+    heading, _ = capsys.readouterr().out.splitlines()
+    assert heading.startswith("1 rejected by JsonlRead of steps 'keys', 'texts' and 'apply': ")
+    assert run_command(["rejects", run, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["position"], row["steps"]) == ("line 5", ["keys", "texts", "apply"])
+    assert run_command(["report", run, "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["rejects"]
+    assert (group["rows"], group["steps"], len(group["examples"])) == (1, ["keys", "texts", "apply"], 1)
+    assert "of steps" in Path(run, "report.html").read_text()
     assert run_command(["dedup", "show", run, "three", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["document"]["id"], shown["witness"]["id"]) == ("three", "one")
@@ -60,6 +76,37 @@ def test_a_workflow_that_fails_on_a_batch_does_not_recommend_setting_rows_aside(
     assert "vectors of one length" in said
     assert "fix the cause, and continue with --resume" in said
     assert "quarantine" not in said
+
+
+@pytest.mark.slow
+def test_a_step_that_sets_rows_aside_stops_the_workflow_with_the_ways_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later steps find rows by their places, so they need all of them; after a fix, a retry continues."""
+    write(tmp_path / "in", {"one": "a text", "two": "another", "three": "a text"})
+    run, out = str(tmp_path / "run"), str(tmp_path / "out")
+    command = ["dedup", "exact", str(tmp_path / "in"), out, "--run-dir", run, "--workers", "0", "--quiet"]
+    process = ExactKeys.process
+
+    def fails(self: ExactKeys, task: DocumentBatch) -> Any:
+        if "another" in task.to_pyarrow()["text"].to_pylist():
+            raise ValueError("too little memory")
+        return process(self, task)
+
+    monkeypatch.setattr(ExactKeys, "process", fails)
+    assert run_command([*command, "--on-error", "quarantine"]) == 1
+    said = capsys.readouterr().err
+    assert "step 'keys' has set 1 row aside" in said
+    assert f"curate rejects {run}" in said
+    assert "curate retry" in said
+    assert run_command(["rejects", run]) == 0
+    assert "1 quarantined by ExactKeys of step 'keys': ValueError" in capsys.readouterr().out
+    monkeypatch.setattr(ExactKeys, "process", process)
+    assert run_command(["retry", run]) == 2
+    _, _, again = capsys.readouterr().err.strip().partition("run the missing work by: curate ")
+    assert run_command(shlex.split(again)) == 0
+    found = [json.loads(line)["id"] for path in sorted(Path(out).glob("*.jsonl")) for line in path.open()]
+    assert found == ["one", "two"]
 
 
 @pytest.mark.slow
@@ -165,7 +212,8 @@ def test_the_line_that_resumes_a_run_has_its_options(tmp_path: Path, capsys: pyt
     assert run_command([*command, "--run-dir", run, "--quiet"]) == 0
     capsys.readouterr()
     assert run_command(["retry", run]) == 2
-    assert f"{out} --keep shortest --workers 0 --normalize --resume" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{out} --keep shortest --workers 0 --normalize --run-dir {run} --retry" in said
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import warnings
@@ -161,6 +162,11 @@ def test_a_model_with_one_output_gives_its_number_and_a_level(folders):
         FineWebEduClassifier(model=folders["regression"], keep=["6"]).process(batch())
 
 
+def test_a_model_may_be_given_as_a_pathlib_path():
+    stage = TextClassifier(model=Path("models/mine"))
+    assert stage.params()["model"] == stage.model == "models/mine"
+
+
 @pytest.mark.models
 def test_labels_that_are_not_kept_are_dropped_by_name(folders):
     everything = TextClassifier(model=folders["classes"]).process(batch()).to_pyarrow()
@@ -170,6 +176,13 @@ def test_labels_that_are_not_kept_are_dropped_by_name(folders):
     assert set(out["label"].to_pylist()) == {wanted}
     assert out.num_rows + sum(stage.recorder.dropped.values()) == len(TEXTS)
     assert "label None" in stage.recorder.dropped
+    # The margin is the difference to the best label of the other side: the nearer to 0, the less sure.
+    scored = stage.recorder.scored
+    best = [math.nan if score is None else score for score in everything["score"].to_pylist()]
+    assert np.array_equal(scored.values, best, equal_nan=True)
+    sure = np.array([label == wanted for label in everything["label"].to_pylist()])
+    assert (scored.distances[sure] <= scored.values[sure]).all()
+    assert np.isnan(scored.distances[[label is None for label in everything["label"].to_pylist()]]).all()
     with pytest.raises(UsageError, match="labels are: bad, good, fine"):
         TextClassifier(model=folders["classes"], keep=["nice"]).process(batch())
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from curator_core import LocalExecutor, Pipeline
 from curator_core.errors import UsageError
+from curator_core.model.places import places_of
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers import (
     CsvReader,
@@ -190,6 +191,18 @@ def test_bad_rows_of_csv_are_reported_with_their_number(tmp_path):
         ("wrong number of cells", "row 2"),
         ("wrong number of cells", "row 6"),
     ]
+
+
+def test_a_bad_row_does_not_divide_its_csv_block_into_several_batches(tmp_path):
+    lines = [f"{number},x" for number in range(100)]
+    lines[40] = "40"
+    (tmp_path / "a.csv").write_text("\n".join(["a,b", *lines]) + "\n")
+    got = read_files(CsvRead(), [tmp_path / "a.csv"])
+    assert [batch.num_rows for batch in got.batches] == [99]
+    assert [row["a"] for row in got.rows] == [str(number) for number in range(100) if number != 40]
+    assert got.reasons == [("wrong number of cells", "row 41")]
+    places = places_of(got.batches[0])
+    assert places.of([39, 40]) == [(str(tmp_path / "a.csv"), "row 40"), (str(tmp_path / "a.csv"), "row 42")]
 
 
 def test_csv_of_several_blocks_compressed_with_another_delimiter_and_no_header(tmp_path):

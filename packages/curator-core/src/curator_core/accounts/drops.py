@@ -60,7 +60,7 @@ def _distance(entry: StageSeen, sample: Sample) -> float:
         for limit in score.limits
         if score.name in sample.scores and limit.reason in ("", sample.reason)
     ]
-    return min(limits, default=float("inf"))
+    return min(limits, default=float("inf") if sample.distance is None else sample.distance)
 
 
 def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, near: int) -> Iterator[dict[str, Any]]:

@@ -79,7 +79,8 @@ class ScoreSeen:
 class Sample:
     """A row that was kept as a sample. ``text`` is a part of the whole text: it begins after ``cut`` characters, and
     the whole text has ``length`` characters. ``spans`` mark the passages in ``text`` that the row was dropped for.
-    ``near`` says whether the row was chosen because its score is close to ``limit``. ``picture`` is a small JPEG if the
+    ``near`` says whether the row was chosen because its score is close to ``limit``, and ``distance`` how close.
+    ``picture`` is a small JPEG if the
     row has a picture.
     """
 
@@ -101,6 +102,7 @@ class Sample:
     spans: list[list[int]]
     columns: dict[str, Any]
     picture: bytes | None = None
+    distance: float | None = None
 
     @property
     def marked(self) -> str:
@@ -130,7 +132,8 @@ class StageSeen:
 
     If the overlap of filters was measured, ``alone`` is the number of rows that the filter alone would drop of those
     that reach the first filter of its neighbours; ``first`` is the number that it is the first to drop, and ``anyway``
-    how many of these a later filter would drop as well.
+    how many of these a later filter would drop as well. ``empty`` are the columns of the output of the stage that have no
+    value in any row, apart from those that are often empty.
     """
 
     name: str
@@ -143,6 +146,7 @@ class StageSeen:
     alone: int | None = None
     first: int | None = None
     anyway: int | None = None
+    empty: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -231,6 +235,7 @@ def read_seen(run_dir: str, accounts: Accounts | None = None) -> Seen:
         elif what == "":
             entry = seen.stages.setdefault(stage, StageSeen(stage))
             entry.alone, entry.first, entry.anyway = (numbers[name] for name in ("alone", "first", "anyway"))
+    _put_empty(seen, declared[-1]["stages"], sums)
     _put_samples(seen, run_dir, accounts)
     _put_counts(seen, accounts, sums, [entry["name"] for entry in declared[-1]["stages"]])
     return seen
@@ -287,6 +292,7 @@ class _Sums:
         self.ends: dict[tuple[str, str, str], tuple[float, float]] = {}
         self.sides: dict[tuple[str, str], dict[str, int]] = {}
         self.overlaps: dict[tuple[str, str], dict[str, int]] = {}
+        self.empty: dict[str, dict[str, int]] = {}  # stage: column: rows without a value
         # kind: source: rows, bytes, tokens
         self.sizes: dict[str, dict[str, list[int]]] = {"in": {}, "out": {}}
         self.files: dict[str, str] = {}
@@ -316,6 +322,8 @@ class _Sums:
                 self._size(kind, name, part)
             elif kind == "overlap":
                 _add_values(self.overlaps.setdefault((stage, name), {}), part)
+            elif kind == "empty":
+                _add_values(self.empty.setdefault(stage, {}), part)
             elif kind.startswith("by "):
                 _add_lists(self.values.setdefault((kind, stage, name), {}), part)
 
@@ -476,6 +484,18 @@ def _put_scores(seen: Seen, declared: list[dict[str, Any]], sums: _Sums) -> None
                 stage.scores.append(made)
 
 
+def _put_empty(seen: Seen, declared: list[dict[str, Any]], sums: _Sums) -> None:
+    """The columns that have no value in any row of the output. If one worker has met a value, the counts of the others
+    do not add up to all rows.
+    """
+    often = {name for entry in declared for name in entry.get("may_be_empty", ())}
+    whole = sum(amounts[0] for amounts in sums.sizes["out"].values())
+    for stage, columns in sums.empty.items():
+        found = [name for name, rows in columns.items() if rows == whole and name not in often]
+        if found:
+            seen.stages.setdefault(stage, StageSeen(stage)).empty = sorted(found)
+
+
 def _score_seen(
     entry: dict[str, Any], score: dict[str, Any], sums: list[np.ndarray], ends: tuple[float, float]
 ) -> ScoreSeen:
@@ -608,6 +628,7 @@ def _sample(row: dict[str, Any]) -> Sample:
         spans=[spans[at : at + 2] for at in range(0, len(spans), 2)],
         columns=_decoded(row["columns"]),
         picture=row["picture"],
+        distance=row["distance"] if row["near"] else None,
     )
 
 

@@ -26,7 +26,7 @@ from curator_core.model.task import Task
 # name: kept or dropped), "in" and "out" (rows, their bytes in `kept`, their tokens in `free`; name: the file), "by in",
 # "by out" and "by dropped" (the same for values of the column `name`), "overlap" (name: "": the rows that the filter alone
 # would drop, that it drops first, and that would be dropped anyway; "with": the rows that other filters would drop as well;
-# "unmeasured").
+# "unmeasured"), "empty" (names: the columns without a value, of rows that reach the end at the stage).
 SEEN_SCHEMA = pa.schema(
     [
         ("run_source", WORD),

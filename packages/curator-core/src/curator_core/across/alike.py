@@ -2,13 +2,14 @@
 groups of pairs.
 
 A vector has a *home*, the cluster of the nearest centre, and *visits* the clusters of the next nearest centres. Two
-vectors are compared in a cluster that is the home of one and the home or a visited cluster of the other. Where products
-of whole numbers leave a doubt, the cosine is computed again in float64 in a fixed order, so every decision is the same
-on every machine. Among equal vectors only the preferred one takes part; the others are copies of it.
+vectors are compared in a cluster that is the home of one and the home or a visited cluster of the other. The cosine of
+a pair whose product may reach the limit is computed again in float64 in a fixed order, so every decision is the same on
+every machine. Among equal vectors only the preferred one takes part; the others are copies of it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -45,8 +46,18 @@ from curator_core.across.shuffle import (
     write_partitioned,
 )
 from curator_core.across.stored_vectors import StoredVectors
-from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, unpacked_pieces, vectors_of
-from curator_core.arrow.arrays import array, distinct, to_numpy
+from curator_core.across.vectors import (
+    Memory,
+    Vectors,
+    Whole,
+    cosines,
+    least_product,
+    packed,
+    unpacked,
+    unpacked_pieces,
+    vectors_of,
+)
+from curator_core.arrow.arrays import array, distinct, ranges_within, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 
@@ -61,9 +72,12 @@ ORDER_COLUMN = "prefer_order"
 # Vectors of up to this size in all stay in their first files on a local disk and are looked up there: once read, they
 # fit in the memory of any machine. Larger ones are written again by cluster, so that nothing is read out of order.
 _STAY_BYTES = 1 << 31
-# Rows and columns of a block of products. Half of each block on the diagonal is not needed, but smaller blocks take
-# longer.
-_ROWS, _COLUMNS = 256, 2048
+_FILE_BATCH_BYTES = 1 << 26
+# Rows and columns of a block of products.
+_ROWS, _COLUMNS = 512, 1024
+# The vectors of some clusters are looked up together, about this many bytes of them: each piece of a file is accessed
+# once for all, and the vectors stay in the cache.
+_TOGETHER_BYTES = 1 << 25
 # In a cluster a vector is tied to at most this many preferred vectors at home, and a vector at home to at most this
 # many visitors. It is removed if any of these stays.
 MOST_TIES = 32
@@ -119,7 +133,9 @@ class VectorKeys(DocumentStage):
         columns["collection"] = collections.take(chosen)
         columns[VECTOR] = packed(vectors)
         made = noted(pa.table(columns), task, collections, vectors=lacking.note())
-        record = write_keys(self, self.path, task, EXACT, made, high)
+        # A mapped file needs no small record batches. Vectors are looked up in each batch separately.
+        batch_bytes = _FILE_BATCH_BYTES if storage.is_local(self.path) else None
+        record = write_keys(self, self.path, task, EXACT, made, high, batch_bytes=batch_bytes)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
@@ -295,6 +311,7 @@ class FindPairs(MultipliesVectors, PartitionStage):
         super().setup(worker)
         self._stored = StoredVectors(self.vectors, VECTOR)
         self._products = products_for(self.resources, self.name)
+        self._memory = Memory()
 
     def teardown(self) -> None:
         self._stored.close()  # mapped files would occupy disk after they are removed
@@ -313,19 +330,17 @@ class FindPairs(MultipliesVectors, PartitionStage):
         home = to_numpy(table["home"])
         groups = to_numpy(table["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
         begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
+        members = np.split(order, begins[1:])
         if with_vectors:
-            spread = _Spread(pieces, places[begins])
+            vectors_of_clusters = _Spread(pieces, places[begins]).clusters(members)
         else:
-            files, there = (to_numpy(table[name])[order] for name in (_FILE, _ROW_THERE))
-            together = self._stored.take(files, there)
+            stored = (to_numpy(table[name]) for name in (_FILE, _ROW_THERE))
+            vectors_of_clusters = self._looked_up(members, home, *stored)
         none = np.zeros(0, np.int64)
         found: list[_Ties] = [(none, none, np.zeros(0))]
-        for number, rows in enumerate(np.split(order, begins[1:])):
-            if with_vectors:
-                vectors, at = spread.of(number), np.searchsorted(np.sort(rows), rows)
-            else:
-                vectors, at = together[begins[number] :][: len(rows)], np.arange(len(rows))
-            cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows], self._products)
+        for rows, (vectors, at) in zip(members, vectors_of_clusters, strict=True):
+            group = None if groups is None else groups[rows]
+            cluster = Cluster(vectors, at, home[rows], group, self._products, self._memory)
             lost, best, similarity = cluster.preferred_neighbours(self.least)
             found.append((rows[lost], rows[best], similarity))
             self.record_metric("pairs", cluster.pairs)
@@ -340,6 +355,29 @@ class FindPairs(MultipliesVectors, PartitionStage):
         record = self.write_by_batch(storage.join(self.path, PAIRS, f"{task.task_id}.arrow"), made)
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def _looked_up(
+        self,
+        members: Sequence[NDArray[np.int64]],
+        home: NDArray[np.bool_],
+        files: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> Iterator[tuple[Vectors, NDArray[np.int64]]]:
+        """The vectors of a cluster and the places of its members there, for one cluster after the other; ``files`` and
+        ``rows`` say where each vector is stored.
+        """
+        sizes = np.array([len(some) for some in members])
+        for first, stop in ranges_within(sizes, max(1, _TOGETHER_BYTES // self._stored.bytes_each)):
+            # `Cluster` needs the vectors at home first, and copies them if they are not.
+            orders = [np.argsort(~home[some], kind="stable") for some in members[first:stop]]
+            together = np.concatenate([some[order] for some, order in zip(members[first:stop], orders, strict=True)])
+            vectors = self._stored.take(files[together], rows[together])
+            done = 0
+            for order in orders:
+                at = np.empty(len(order), np.int64)
+                at[order] = np.arange(len(order))
+                yield vectors[done : done + len(order)], at
+                done += len(order)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         storage.make_folder(storage.join(self.path, EDGES))  # without any vectors the folder does not exist yet
@@ -366,15 +404,15 @@ class _Spread:
                 first, stop = (found.tolist() for found in edges)
                 self._parts.append((first, stop, unpacked(pa.chunked_array([batch[VECTOR]]))))
 
-    def of(self, number: int) -> Vectors:
-        """The vectors of a cluster, in the order of the pieces."""
-        return np.concatenate(
-            [
+    def clusters(self, members: Sequence[NDArray[np.int64]]) -> Iterator[tuple[Vectors, NDArray[np.int64]]]:
+        """The vectors of one cluster after the other, in the order of the pieces, and the places of its members there."""
+        for number, rows in enumerate(members):
+            found = [
                 vectors[first[number] : stop[number]]
                 for first, stop, vectors in self._parts
                 if stop[number] > first[number]
             ]
-        )
+            yield np.concatenate(found), np.searchsorted(np.sort(rows), rows)
 
 
 type _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -391,6 +429,7 @@ class Cluster:
     home: NDArray[np.bool_]
     groups: NDArray[Any] | None = None
     products: Products = field(default_factory=NumpyProducts)
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def pairs(self) -> float:
@@ -404,69 +443,81 @@ class Cluster:
         visitors. A member is identified by its place in the order.
         """
         none = np.zeros(0, np.int64)
-        made: list[_Ties] = [(none, none, np.zeros(0))]
-        home, visitors = np.flatnonzero(self.home), np.flatnonzero(~self.home)
-        if len(home):
-            whole = Whole.of(self.vectors, self.rows[home])
-            made += self._at_home(home, whole, least)
-            made += self._visited(home, whole, visitors, Whole.of(self.vectors, self.rows[visitors]), least)
+        made = [(none, none, np.zeros(0)), *self._found(least)]
         lost, best, similarity = (np.concatenate(parts) for parts in zip(*made, strict=True))
         return lost, best, similarity
 
-    def _at_home(self, home: NDArray[np.int64], whole: Whole, least: float) -> Iterator[_Ties]:
-        """Pair the vectors at home with those at home that come before them."""
-        numbers, limit = self.products.put(whole.numbers), whole.least(least, whole)
-        wanted = np.full(len(home), MOST_TIES)
-        for start in range(0, len(home), _ROWS):
-            stop = min(start + _ROWS, len(home))
-            for first in [*range(0, start, _COLUMNS), start]:
-                last = stop if first == start else min(first + _COLUMNS, start)
-                rows = start + np.flatnonzero(wanted[start:stop])
-                if not len(rows):
-                    break
-                mine = numbers[start:stop] if len(rows) == stop - start else numbers[rows]
-                row, column = self.products.at_least(mine, numbers[first:last], limit)
-                row, column = rows[row], first + column
-                before = column < row
-                yield from self._certain(home, row[before], home, column[before], wanted, least)
+    def _found(self, least: float) -> Iterator[_Ties]:
+        """Pair the vectors at home with those at home that come after them, and with all visitors."""
+        home = int(self.home.sum())
+        if not home:
+            return
+        # The members at home come before the visitors, so each vector at home is multiplied with one range of vectors.
+        members = np.argsort(~self.home, kind="stable")
+        vectors = self.products.put(self._in_order(self.rows[members]))
+        limit = least_product(least, self.vectors.shape[1])
+        wanted, wanted_away = np.full(len(members), MOST_TIES), np.full(home, MOST_TIES)
+        for start in range(0, home, _ROWS):
+            stop = min(start + _ROWS, home)
+            for first, last in itertools.pairwise([start, *_edges(stop, len(members), _COLUMNS)]):
+                columns: NDArray[np.int64] | None = None
+                theirs = vectors[first:last]
+                if not (wanted.all() and wanted_away.all()):
+                    tied = self._may_be_tied(members, start, stop, first, last, wanted, wanted_away)
+                    if not tied.any():
+                        continue
+                    if not tied.all():
+                        columns = first + np.flatnonzero(tied)
+                        theirs = vectors[columns]
+                row, column = self.products.at_least(vectors[start:stop], theirs, limit)
+                row, column = start + row, first + column if columns is None else columns[column]
+                # The member in the column is removed for the one in the row, unless it is a preferred visitor.
+                loses = members[column] > members[row]
+                order = np.flatnonzero(loses)
+                order = order[np.argsort(column[order], kind="stable")]
+                yield from self._certain(members, column[order], row[order], wanted, least)
+                wins = ~loses & (column >= home)
+                yield from self._certain(members, row[wins], column[wins], wanted_away, least)
 
-    def _visited(
-        self, home: NDArray[np.int64], whole: Whole, visitors: NDArray[np.int64], theirs: Whole, least: float
-    ) -> Iterator[_Ties]:
-        """Pair the vectors at home with the visitors; either of the two may be the preferred one."""
-        limit = whole.least(least, theirs)
-        at_home, away = self.products.put(whole.numbers), self.products.put(theirs.numbers)
-        wanted, wanted_there = np.full(len(home), MOST_TIES), np.full(len(visitors), MOST_TIES)
-        for low in range(0, len(home), _ROWS):
-            block = home[low : low + _ROWS]
-            for first in range(0, len(visitors), _COLUMNS):
-                others = visitors[first : first + _COLUMNS]
-                is_open = wanted[low : low + _ROWS].any() and others[0] < block[-1]
-                if not is_open and not (wanted_there[first : first + _COLUMNS].any() and block[0] < others[-1]):
-                    continue
-                mine, others_there = at_home[low : low + _ROWS], away[first : first + _COLUMNS]
-                row, column = self.products.at_least(mine, others_there, limit)
-                row, column = low + row, first + column
-                loses = visitors[column] < home[row]
-                yield from self._certain(home, row[loses], visitors, column[loses], wanted, least)
-                row, column = row[~loses], column[~loses]
-                order = np.argsort(column, kind="stable")
-                yield from self._certain(visitors, column[order], home, row[order], wanted_there, least)
+    def _in_order(self, rows: NDArray[np.int64]) -> Vectors:
+        """These vectors; they are copied unless they follow one another."""
+        if (np.diff(rows) == 1).all():
+            return self.vectors[rows[0] : rows[-1] + 1]
+        # Other modes than "clip" write to a buffer first.
+        made = self.memory.matrix(len(rows), self.vectors.shape[1])
+        return np.take(self.vectors, rows, axis=0, out=made, mode="clip")
+
+    def _may_be_tied(
+        self,
+        members: NDArray[np.int64],
+        start: int,
+        stop: int,
+        first: int,
+        last: int,
+        wanted: NDArray[np.int64],
+        wanted_away: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Which of the columns from ``first`` to ``last`` may have a tie with a row from ``start`` to ``stop`` that is
+        still wanted.
+        """
+        tied: NDArray[np.bool_] = (wanted[first:last] > 0) & (members[first:last] >= members[start])
+        if last > len(wanted_away) and wanted_away[start:stop].any():
+            tied |= members[first:last] < members[stop - 1]
+        return tied
 
     def _certain(
         self,
-        losers: NDArray[np.int64],
+        members: NDArray[np.int64],
         loser: NDArray[np.int64],
-        winners: NDArray[np.int64],
         winner: NDArray[np.int64],
         wanted: NDArray[np.int64],
         least: float,
     ) -> Iterator[_Ties]:
-        """Check candidate pairs exactly; ``loser`` and ``winner`` are their places in ``losers`` and ``winners``, with
-        the pairs of a loser together. Yields up to ``wanted`` pairs of each loser, the first ones.
+        """Check candidate pairs exactly; ``loser`` and ``winner`` are their places in ``members``, with the pairs of a
+        loser together. Yields up to ``wanted`` pairs of each loser, the first ones.
         """
         if self.groups is not None:
-            same = self.groups[losers[loser]] == self.groups[winners[winner]]
+            same = self.groups[members[loser]] == self.groups[members[winner]]
             loser, winner = loser[same], winner[same]
         while len(loser):
             begins = np.flatnonzero(np.append(True, loser[1:] != loser[:-1]))
@@ -474,12 +525,18 @@ class Cluster:
             turn = ranks < wanted[loser]
             if not turn.any():
                 return
-            one, other = losers[loser[turn]], winners[winner[turn]]
+            one, other = members[loser[turn]], members[winner[turn]]
             cosine = cosines(self.vectors, self.vectors, self.rows[one], self.rows[other])
             sure = cosine >= least
             np.subtract.at(wanted, loser[turn][sure], 1)
             yield one[sure], other[sure], cosine[sure]
             loser, winner = loser[~turn], winner[~turn]
+
+
+def _edges(first: int, stop: int, most: int) -> list[int]:
+    """The edges of ranges from ``first`` to ``stop`` that are about equally long, and not longer than ``most``."""
+    ranges = -(-(stop - first) // most)
+    return [first + number * (stop - first) // max(1, ranges) for number in range(ranges + 1)]
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------

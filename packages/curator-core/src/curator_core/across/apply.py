@@ -100,6 +100,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
                 raise UsageError(f"ApplyDecisions.columns may hold {known}, not {name!r}{nearest(str(name), NOTES)}")
         check_whole("ApplyDecisions.seed", self.seed, least=0)
         self.creates_rows = self.mode == "rehydrate" and self.repeat
+        self.shows_kept = self.mode == "remove"
 
     def _check_weight(self) -> None:
         most = self.max_weight
@@ -113,6 +114,9 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.mode in ("annotate", "removed"):
             return [f"{self.prefix}{name}" for name in self._notes]
         return [self.weight_column] if self.mode == "rehydrate" and not self.repeat else []
+
+    def may_be_empty(self) -> list[str]:
+        return self.outputs() if self.mode in ("annotate", "removed") else []
 
     def describe(self) -> str:
         if self.mode == "annotate":

@@ -81,26 +81,44 @@ def train(
     whole = Whole.of(sample)
     centres = sample[: min(clusters, len(sample))].copy()
     labels = np.full(len(sample), -1, np.int64)
+    sums = np.zeros(centres.shape, np.float64)
     turns = 0
     for _ in range(iterations):
         turns += 1
         found, best = nearest(whole, Whole.of(centres), products=products)
-        if np.array_equal(found[:, 0], labels):
+        moved = np.flatnonzero(found[:, 0] != labels)
+        if not len(moved):
             break
+        # After the first turns few vectors move. The sums are whole numbers, so they do not depend on the turns.
+        _add(sums, whole, moved, found[moved, 0])
+        if turns > 1:
+            _add(sums, whole, moved, labels[moved], -1)
         labels = found[:, 0]
-        centres = _means(whole, labels, best[:, 0], centres)
+        centres = _directions(sums, whole, labels, best[:, 0], centres)
     return centres, np.bincount(labels, minlength=len(centres)), turns
 
 
-def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32], before: Vectors) -> Vectors:
-    """The direction of the sum of each cluster; an empty cluster starts again at a vector that is far from its centre."""
-    sums = np.zeros(before.shape, np.float64)
+def _add(
+    sums: NDArray[np.float64], whole: Whole, rows: NDArray[np.int64], labels: NDArray[np.int64], sign: int = 1
+) -> None:
+    """Add these rows to the sums of their clusters, or subtract them."""
     order = np.argsort(labels, kind="stable")
-    edges = np.searchsorted(labels[order], np.arange(len(before) + 1)).tolist()
+    edges = np.searchsorted(labels[order], np.arange(len(sums) + 1)).tolist()
     for cluster, (first, stop) in enumerate(itertools.pairwise(edges)):
         for start in range(first, stop, _SUMMED):
             # Sums of whole numbers below 2²⁴ are exact in any order.
-            sums[cluster] += whole.numbers[order[start : min(start + _SUMMED, stop)]].sum(axis=0)
+            sums[cluster] += sign * whole.numbers[rows[order[start : min(start + _SUMMED, stop)]]].sum(axis=0)
+
+
+def _directions(
+    totals: NDArray[np.float64],
+    whole: Whole,
+    labels: NDArray[np.int64],
+    products: NDArray[np.float32],
+    before: Vectors,
+) -> Vectors:
+    """The direction of the sum of each cluster; an empty cluster starts again at a vector that is far from its centre."""
+    sums = totals.copy()
     empty = np.setdiff1d(np.arange(len(before)), labels)
     if len(empty):
         far = np.lexsort((np.arange(len(products)), products))[: len(empty)]

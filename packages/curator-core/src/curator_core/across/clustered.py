@@ -116,6 +116,7 @@ class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def __post_init__(self) -> None:
         check_whole("AddClusters.most", self.most, optional=True)
+        self.shows_kept = self.most is not None
 
     def outputs(self) -> list[str]:
         return [self.cluster_column, self.distance_column]

@@ -101,12 +101,13 @@ def write_keys(
     places: NDArray[np.uint64],
     *,
     durable: bool = False,
+    batch_bytes: int | None = None,
 ) -> FileRecord:
     """Write the keys of a batch to its file of this ``kind``. The record counts the rows of the batch, because the roll
     needs them.
     """
     path = storage.join(folder, kind, f"{task.task_id or 'batch'}.arrow")
-    written = write_partitioned(path, table, places, stage.partitions, durable=durable)
+    written = write_partitioned(path, table, places, stage.partitions, durable=durable, batch_bytes=batch_bytes)
     record = FileRecord(written.path, task.num_rows, written.bytes, written.sha256)
     stage.record_output(record)
     return record

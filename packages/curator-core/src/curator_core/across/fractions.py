@@ -15,6 +15,7 @@ from curator_core.across.batch_decisions import write_batch_decisions
 from curator_core.across.decisions import REMOVED
 from curator_core.across.grouping import groups_of
 from curator_core.across.roll import Roll, first_number
+from curator_core.across.scores import numbers_of
 from curator_core.across.selection import ROLL, Requests, Totals, keys_of, read_table, write_table
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.json_column import as_text
@@ -78,6 +79,8 @@ class KeepTop(_Limited):
     decided: str
     id_column: str | None = "id"
 
+    shows_kept = True
+
     def inputs(self) -> list[str]:
         return [self.column]
 
@@ -97,6 +100,10 @@ class KeepTop(_Limited):
         keep = endless | (keys < high) | ((keys == high) & (numbers < low))
         gone = np.flatnonzero(~keep)
         self.record_dropped(self.reason, len(gone), which=gone)
+        highest = self.order == "highest"
+        values = numbers_of(keys, highest=highest)
+        limits = np.where(endless, np.nan, numbers_of(high, highest=highest))
+        self.record_scored(self.column, "fraction", values, np.abs(values - limits))
         columns = {
             "decision": pa.repeat(REMOVED, len(gone)),
             "rule": pa.repeat(RULE, len(gone)),

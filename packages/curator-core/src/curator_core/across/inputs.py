@@ -44,7 +44,8 @@ class Inputs:
     def require_same(self, task: Task[Any]) -> None:
         """Raise if the source files of a batch have changed; this is checked if both states are known."""
         files, state = self.sources.get(source_of(task.task_id), ([], ""))
-        if state and task._generation and task._generation != state:
+        # After "+" comes the number of the attempt that read the source again, which says nothing about its content.
+        if state and task._generation and task._generation.partition("+")[0] != state.partition("+")[0]:
             raise RunRefused(
                 f"{', '.join(files)} has changed since its documents were compared: the decisions about them may no "
                 "longer be valid. Begin the work across rows again (fresh=True, --fresh)"

@@ -64,6 +64,7 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
             raise UsageError(f"Lookup: how='anti' adds no columns, so leave out columns={self.columns!r}")
         self._columns = [] if self.how == "anti" else None if self.columns is None else list(self.columns)
         self._memory = parse_bytes(self.memory, "Lookup.memory")
+        self.shows_kept = self.how != "left"
 
     def inputs(self) -> list[str]:
         return list(self._on)

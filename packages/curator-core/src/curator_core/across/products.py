@@ -1,10 +1,12 @@
 """Where are the products of vectors computed? By numpy and BLAS on the CPU, or by torch on the GPU of the stage, with
 the same result to the byte.
 
-All factors are whole numbers whose products and sums are exact in float32 (see `curator_core.across.vectors`), so the
-order of sums does not change a result. Core does not import torch: a package that uses it registers a module under
-``curator.products`` with two functions, ``installed()``, which imports nothing, and ``make(device)``, which returns a
-`TorchProducts`.
+The factors are whole numbers whose products and sums are exact in float32 (see `curator_core.across.vectors`), so the
+order of sums does not change a result. `Products.at_least` also takes vectors of length one: its caller leaves room for
+the errors of sums, and checks all pairs that are found.
+
+Core does not import torch: a package that uses it registers a module under ``curator.products`` with two functions,
+``installed()``, which imports nothing, and ``make(device)``, which returns a `TorchProducts`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from curator_core.across.vectors import Vectors
+from curator_core.across.vectors import Memory, Vectors
 from curator_core.errors import UsageError
 from curator_core.model.machine import Machine
 from curator_core.model.resources import Resources
@@ -29,7 +31,7 @@ type Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class Products(Protocol):
-    """Products of the rows of two matrices of whole numbers. A matrix that `put` returns can be sliced and indexed by
+    """Products of the rows of two matrices. A matrix that `put` returns can be sliced and indexed by
     rows.
     """
 
@@ -60,14 +62,14 @@ class NumpyProducts:
     block = 1 << 19
 
     def __init__(self) -> None:
-        self._products = np.empty(0, np.float32)
+        self._memory = Memory()
         self._large = np.empty(0, np.bool_)
 
     def put(self, numbers: Vectors) -> Vectors:
         return numbers
 
     def nearest(self, vectors: Vectors, across: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        made = self._memory((len(vectors), across.shape[1]))
+        made = self._memory.matrix(len(vectors), across.shape[1])
         np.matmul(vectors, across, out=made)
         at = np.arange(len(made))
         found, products = np.empty((len(made), count), np.int64), np.empty((len(made), count), np.float32)
@@ -81,7 +83,9 @@ class NumpyProducts:
     def at_least(self, mine: Any, theirs: Any, limit: float) -> Pairs:
         products, large = self._multiplied(mine, theirs)
         np.greater_equal(products, limit, out=large)
-        return _places(large)
+        rows = np.flatnonzero(large.any(axis=1))
+        row, column = _places(large[rows])
+        return rows[row], column
 
     def near(self, mine: Any, theirs: Any, limits: NDArray[np.float64], enough: int, wrong: float) -> Pairs:
         products, large = self._multiplied(mine, theirs)
@@ -93,18 +97,11 @@ class NumpyProducts:
 
     def _multiplied(self, mine: Any, theirs: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The products of a block, and memory for the mask of large ones."""
-        products = self._memory((len(mine), len(theirs)))
+        products = self._memory.matrix(len(mine), len(theirs))
         np.matmul(mine, theirs.T, out=products)
         if products.size > len(self._large):
             self._large = np.empty(products.size, np.bool_)
         return products, self._large[: products.size].reshape(products.shape)
-
-    def _memory(self, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """Memory for the products of a block, which the next one uses again."""
-        size = shape[0] * shape[1]
-        if size > len(self._products):
-            self._products = np.empty(size, np.float32)
-        return self._products[:size].reshape(shape)
 
 
 def _places(large: NDArray[np.bool_]) -> Pairs:

@@ -39,6 +39,13 @@ def score_keys(values: pa.ChunkedArray, what: str, *, highest: bool = True) -> N
     return np.where(np.isnan(real), MISSING, ~ordered if highest else ordered)
 
 
+def numbers_of(keys: NDArray[np.uint64], *, highest: bool = True) -> NDArray[np.float64]:
+    """The numbers that `score_keys` gave these keys for; NaN for the key of a missing score."""
+    ordered = ~keys if highest else keys
+    numbers = np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered).view(np.float64)
+    return np.where(keys == MISSING, np.nan, numbers)
+
+
 def weights_of(table: pa.Table, weight: str, what: str) -> NDArray[np.int64] | None:
     """The weight of each row: the value of the column ``weight``, a whole number; None if every row has a weight of
     1.

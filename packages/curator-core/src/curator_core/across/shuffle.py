@@ -51,8 +51,8 @@ _END = 1 << 64
 # A record batch costs some hundred bytes and some hundred microseconds, so smaller ones than this are not worthwhile.
 _LEAST_BATCH_BYTES = 1 << 16
 _MOST_BATCH_BYTES = 1 << 22
-_MOST_OPEN = 128
-_MOST_OPEN_BYTES = 1 << 30
+_MOST_OPEN = 256
+_MOST_OPEN_BYTES = 1 << 31
 
 # A function that returns a table with the columns and types of a schema.
 type Fit = Callable[[pa.Table, pa.Schema], pa.Table]
@@ -70,11 +70,15 @@ def write_partitioned(
     column: str = PLACE,
     notes: Mapping[str, int] | None = None,
     durable: bool = False,
+    batch_bytes: int | None = None,
 ) -> FileRecord:
     """Write a table to one file with its rows in the order of their ``places``, which are stored in ``column``.
 
     Partition *p* of ``partitions`` holds the places in [p·2⁶⁴/partitions, (p+1)·2⁶⁴/partitions). If the table has a
     column of that name, it must hold these places. ``notes`` are numbers about the file, which `notes_of` returns.
+
+    ``batch_bytes`` is the size of record batches for a file from which single rows are looked up; it should be large,
+    since each batch is accessed separately.
 
     Without ``durable``, the function does not wait until the file is on disk. After a crash of the whole machine the
     file may be damaged; its reader detects that.
@@ -95,7 +99,7 @@ def write_partitioned(
     table = table.append_column(column, array(places))
     edges = np.append(np.searchsorted(places, _starts(partitions)), len(places)).astype(np.int64)
     with storage.write_atomic(path, durable=durable) as out:
-        _write(out, table, edges, column, notes or {})
+        _write(out, table, edges, column, notes or {}, batch_bytes=batch_bytes)
     return out.record(rows=table.num_rows)
 
 
@@ -150,6 +154,7 @@ def _write(
     column: str,
     notes: Mapping[str, int],
     runs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    batch_bytes: int | None = None,
 ) -> None:
     """Write rows; those of partition *p* are ``edges[p]`` to ``edges[p + 1]``.
 
@@ -157,7 +162,8 @@ def _write(
     file.
     """
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
-    cuts = _cuts(edges, max(1, _LEAST_BATCH_BYTES // row_bytes), max(1, _MOST_BATCH_BYTES // row_bytes))
+    least, most = batch_bytes or _LEAST_BATCH_BYTES, batch_bytes or _MOST_BATCH_BYTES
+    cuts = _cuts(edges, max(1, least // row_bytes), max(1, most // row_bytes))
     parts = [table.slice(start, stop - start).to_batches() for start, stop in itertools.pairwise(cuts)]
     batches = [batch for part in parts for batch in part if batch.num_rows]
     starts = np.cumsum([0, *(batch.num_rows for batch in batches)])[:-1]

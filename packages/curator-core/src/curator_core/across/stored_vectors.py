@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core.across.shuffle import batches_in_file, read_manifest
-from curator_core.across.vectors import Vectors, unpacked
+from curator_core.across.vectors import Memory, Vectors, unpacked
 
 # The number of files that stay mapped from one call to the next.
 _MOST_OPEN = 256
@@ -23,12 +23,18 @@ class StoredVectors:
     def __init__(self, folder: str, column: str) -> None:
         self._folder, self._column = folder, column
         self._open: dict[int, tuple[NDArray[np.int64], list[Vectors]]] = {}
-        self._memory = np.empty(0, np.float32)
+        self._memory, self._found = Memory(), Memory()
+
+    @property
+    def bytes_each(self) -> int:
+        """About the size of a vector."""
+        manifest = read_manifest(self._folder)
+        return max(1, int(manifest.bytes.sum()) // max(1, int(manifest.rows.sum())))
 
     def close(self) -> None:
         """Close the files."""
         self._open.clear()
-        self._memory = np.empty(0, np.float32)
+        self._memory, self._found = Memory(), Memory()
 
     def take(self, files: NDArray[np.int64], rows: NDArray[np.int64]) -> Vectors:
         """The vectors at these rows of these files, in this order. The next call overwrites them."""
@@ -41,20 +47,17 @@ class StoredVectors:
         for first, stop in itertools.pairwise(edges):
             starts, batches = self._batches(int(files[first]))
             if made is None:
-                made = self._matrix(len(files), batches[0].shape[1])
+                made = self._memory.matrix(len(files), batches[0].shape[1])
             at = np.searchsorted(starts, rows[first:stop], "right") - 1
             inner = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), stop - first]
             for low, high in itertools.pairwise(inner):
-                batch = int(at[low])
-                some = slice(first + low, first + high)
-                made[order[some]] = batches[batch][rows[some] - starts[batch]]
+                batch, some = int(at[low]), slice(first + low, first + high)
+                found = self._found.matrix(high - low, made.shape[1])
+                # Other modes than "clip" write to a buffer first.
+                np.take(batches[batch], rows[some] - starts[batch], axis=0, out=found, mode="clip")
+                made[order[some]] = found
         assert made is not None  # there is at least one row, so there is a file
         return made
-
-    def _matrix(self, rows: int, columns: int) -> Vectors:
-        if rows * columns > len(self._memory):
-            self._memory = np.empty(rows * columns, np.float32)
-        return self._memory[: rows * columns].reshape(rows, columns)
 
     def _batches(self, number: int) -> tuple[NDArray[np.int64], list[Vectors]]:
         if number not in self._open:

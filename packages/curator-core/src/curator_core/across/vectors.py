@@ -97,9 +97,10 @@ def _unit(block: Vectors, made: Vectors, memory: NDArray[np.float64]) -> NDArray
     wide, squares = memory[0, : len(block)], memory[1, : len(block)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         # In float64, the squares of float32 numbers are neither infinite nor zero, unless the number itself is.
-        np.multiply(block, block, out=squares, dtype=np.float64)
+        wide[:] = block
+        np.multiply(wide, wide, out=squares)
         lengths = np.sqrt(_added(squares))
-        np.divide(block, lengths[:, None], out=wide, dtype=np.float64)
+        wide /= lengths[:, None]
         # 0 is added so that -0 becomes 0 and equal vectors have the same bytes.
         wide += 0.0
         made[:] = wide
@@ -136,15 +137,27 @@ def cosines(
     ``other_rows`` select rows; these are gathered one block at a time to stay in the cache.
     """
     found = np.empty(len(one) if rows is None else len(rows))
-    memory = np.empty((min(_BLOCK, len(found)), one.shape[1]))
     for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
-        mine = one[part] if rows is None else one[rows[part]]
-        theirs = other[part] if other_rows is None else other[other_rows[part]]
-        products = memory[: len(mine)]
-        np.multiply(mine, theirs, out=products, dtype=np.float64)
+        products = (one[part] if rows is None else one[rows[part]]).astype(np.float64)
+        products *= (other[part] if other_rows is None else other[other_rows[part]]).astype(np.float64)
         found[part] = _added(products)
     return found
+
+
+class Memory:
+    """Memory for one matrix after the other. The system clears new memory page by page, which takes longer than most
+    uses of it.
+    """
+
+    def __init__(self) -> None:
+        self._held = np.empty(0, np.float32)
+
+    def matrix(self, rows: int, columns: int) -> Vectors:
+        """A matrix whose numbers are not set. It is valid until the next call."""
+        if rows * columns > len(self._held):
+            self._held = np.empty(rows * columns, np.float32)
+        return self._held[: rows * columns].reshape(rows, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +174,27 @@ class Whole:
     error: float
 
     @classmethod
-    def of(cls, vectors: Vectors, rows: NDArray[np.int64] | None = None) -> Whole:
-        """The whole numbers of vectors of length one, or of some ``rows`` of them."""
+    def of(cls, vectors: Vectors) -> Whole:
+        """The whole numbers of vectors of length one."""
         size = vectors.shape[1]
         scale = scale_of(size)
-        numbers = np.empty((len(vectors) if rows is None else len(rows), size), np.float32)
+        numbers = np.empty((len(vectors), size), np.float32)
         for start in range(0, len(numbers), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            np.multiply(vectors[part] if rows is None else vectors[rows[part]], np.float32(scale), out=numbers[part])
-            np.rint(numbers[part], out=numbers[part])
+            part = numbers[start : start + _BLOCK]
+            np.multiply(vectors[start : start + _BLOCK], np.float32(scale), out=part)
+            np.rint(part, out=part)
         # The error is up to 0.5 in each place, and a little more: float32 rounds before that, and the length of vectors
         # is one only to within 1e-6.
         return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
 
-    def least(self, cosine: float, other: Whole) -> float:
-        """The lowest possible product of whole numbers for a pair of vectors from these two with a cosine of ``cosine``
-        or more.
-        """
-        wrong = self.error + other.error + self.error * other.error
-        return float(np.floor((cosine - wrong) * self.scale * other.scale))
+
+def least_product(cosine: float, size: int) -> float:
+    """The lowest product in float32 of two vectors of length one and of ``size`` numbers that have a cosine of
+    ``cosine`` or more, whatever the order of its sums.
+    """
+    # Each of the sums and products adds an error of up to 2⁻²⁴. 1e-6 is for the lengths and for this limit in float32.
+    wrong = size * 2.0**-24
+    return cosine - wrong / (1 - wrong) - 1e-6 if wrong < 0.5 else -np.inf
 
 
 def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:

@@ -66,6 +66,7 @@ _RUN = [
     click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
     click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process."),
     click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
+    click.option("--retry", is_flag=True, help="Run the sources with quarantined work again."),
     click.option("--fresh", is_flag=True, help="Discard the run in the run directory and start over."),
     click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
@@ -454,7 +455,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
         click.echo(json.dumps(asdict(found), indent=1) if given["as_json"] else found.describe())
         return DONE
     words = ["dedup", name, *inputs, output, *_flags()]
-    keys = ("run_dir", "executor", "workers", "resume", "fresh", "on_error")
+    keys = ("run_dir", "executor", "workers", "resume", "retry", "fresh", "on_error")
     flags = {key: given[key] for key in keys}
     flags["run_dir"] = flags["run_dir"] or f"runs/dedup-{name}"
     return run_and_report(
@@ -471,7 +472,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
 
 
 # Options that the command for resuming always contains, or must not contain.
-_NOT_AGAIN = ("run_dir", "executor", "resume", "fresh", "as_json", "quiet", "dry_run")
+_NOT_AGAIN = ("run_dir", "executor", "resume", "retry", "fresh", "as_json", "quiet", "dry_run")
 
 
 def _flags() -> list[str]:

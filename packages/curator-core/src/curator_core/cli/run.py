@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from curator_core.cli import FAILED, INTERRUPTED, as_options, exit_code_of, show_error
-from curator_core.errors import CuratorError, StageError, UsageError
+from curator_core.errors import CuratorError, StageError, TooManyErrors, UsageError
 from curator_core.lazy import without_collection
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
             raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
         raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
     if "arguments" in command:
-        again = shlex.join(["curate", *command["arguments"], "--resume"])
+        again = _resume_line(command["arguments"], run_dir, command["flags"], "--retry")
         raise UsageError(f"{run_dir!r} was not made from a pipeline file; run the missing work by: {again}")
     flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
     flags |= {"run_dir": run_dir, "retry": True, "resume": False, "fresh": False}
@@ -319,16 +319,17 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         if not RunDirectory(run_dir).exists():
             return
         write_report(run_dir)
-    click.echo(f"complete work is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
+    if not isinstance(error, TooManyErrors):  # this one names the ways out
+        click.echo(f"complete work is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
     # A later step of a workflow may read the same rows again, and would refuse to work without those that failed.
     if isinstance(error, StageError) and error.task_id is not None and not step_folders(run_dir):
         click.echo("or set the failing rows aside and keep the others: --resume --on-error quarantine", err=True)
 
 
-def _resume_line(words: Sequence[str], run_dir: str | None, flags: Mapping[str, Any]) -> str:
+def _resume_line(words: Sequence[str], run_dir: str | None, flags: Mapping[str, Any], how: str = "--resume") -> str:
     given = [("run-dir", run_dir), ("executor", flags.get("executor"))]
     more = [word for name, value in given if value for word in (f"--{name}", value)]
-    return shlex.join(["curate", *words, *more, "--resume"])
+    return shlex.join(["curate", *words, *more, how])
 
 
 def _set(settings: Sequence[str]) -> list[str]:

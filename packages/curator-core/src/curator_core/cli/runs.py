@@ -9,7 +9,7 @@ import click
 
 from curator_core.cli import DONE, FAILED
 from curator_core.errors import RunRefused, UsageError
-from curator_core.formatting import beginning, count, is_binary
+from curator_core.formatting import beginning, count, is_binary, of_steps
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
@@ -60,29 +60,34 @@ def report_command(run_dir: str, as_json: bool) -> None:
 @click.option("--reason", help="Only rows with this reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of these rows, each as a line of JSON.")
 def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str | None, as_json: bool) -> None:
-    """Show the rows that the run in RUN_DIR could not read, and those on which a stage failed, by reason."""
-    from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
+    """Show the rows that the run in RUN_DIR could not read, and those on which a stage failed, by reason.
+
+    A row that several steps of a workflow have read and set aside is shown once, with these steps.
+    """
+    from curator_core.accounts.rejects import (  # imports pyarrow
+        group_rejects,
+        group_rejects_of_steps,
+        rejects_of,
+        rejects_of_steps,
+    )
 
     places = runs_in(run_dir)
+    workflow = "" not in places
     if as_json:
-        for step, place in places.items():
-            for row in rejects_of(place):
-                if step:
-                    row["step"] = step
-                if stage in (None, row["stage"]) and reason in (None, row["reason"]):
-                    raw = row.pop("raw")
-                    row["raw"] = None if raw is None else raw.decode("utf-8", "backslashreplace")
-                    click.echo(json.dumps(row, ensure_ascii=False))
+        for row in rejects_of_steps(places) if workflow else rejects_of(places[""]):
+            if stage in (None, row["stage"]) and reason in (None, row["reason"]):
+                raw = row.pop("raw")
+                row["raw"] = None if raw is None else raw.decode("utf-8", "backslashreplace")
+                click.echo(json.dumps(row, ensure_ascii=False))
         return
-    groups = [(step, group) for step, place in places.items() for group in group_rejects(place, examples)]
-    groups = [(step, g) for step, g in groups if stage in (None, g.stage) and reason in (None, g.reason)]
+    groups = group_rejects_of_steps(places, examples) if workflow else group_rejects(places[""], examples)
+    groups = [group for group in groups if stage in (None, group.stage) and reason in (None, group.reason)]
     if not groups:
         click.echo("nothing was set aside" if stage is reason is None else "nothing was set aside for that reason")
         return
-    for step, group in groups:
-        of = f" of step {step!r}" if step else ""
+    for group in groups:
         word = "quarantined" if group.kind == "quarantine" else "rejected"
-        click.echo(f"{group.rows:,} {word} by {group.stage}{of}: {group.reason}")
+        click.echo(f"{group.rows:,} {word} by {group.stage}{of_steps(group.steps)}: {group.reason}")
         for example in group.examples:
             click.echo(f"    {example_line(example)}")
 

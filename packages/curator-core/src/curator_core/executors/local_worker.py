@@ -115,6 +115,7 @@ class _Worker:
         import cloudpickle
         import pyarrow as pa
 
+        from curator_core.executors.blas_threads import limit_blas_threads
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
         from curator_core.model.machine import gpu_numbers
@@ -122,6 +123,7 @@ class _Worker:
 
         pa.set_cpu_count(order.threads)
         stages, context, ending, folder = cloudpickle.loads(order.packed)
+        limit_blas_threads(order.threads)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         runner = self._runner = GroupRunner(stages, context, ending=ending, folder=folder, calls=self._calls)
         if order.owned:
@@ -154,6 +156,7 @@ class _Worker:
         import cloudpickle
         import pyarrow as pa
 
+        from curator_core.executors.blas_threads import limit_blas_threads
         from curator_core.executors.local_gpu import Server
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import WorkerMetadata
@@ -162,6 +165,7 @@ class _Worker:
         assert self._inbox is not None
         pa.set_cpu_count(order.threads)
         groups, context = cloudpickle.loads(order.packed)
+        limit_blas_threads(order.threads)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         server = self._server = Server(groups, context, self._calls, self._answer)
         if order.node_first:

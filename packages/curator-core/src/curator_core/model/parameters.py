@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import re
 import reprlib
 import sys
@@ -58,6 +59,17 @@ def bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return dict(signature.bind_partial(*args, **kwargs).arguments)
     except TypeError as error:
         raise UsageError(f"{cls.__name__}: {error}") from None
+
+
+def paths_as_text(owner: Any, *names: str) -> None:
+    """Turn parameters whose value is a `pathlib.Path` into text, as in a pipeline file."""
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, os.PathLike):
+            text = os.fspath(value)
+            object.__setattr__(owner, name, text)
+            if name in owner._given:
+                owner._given[name] = text
 
 
 def values_of(owner: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,19 @@ class Judged:
     reasons: pa.Array | str
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The numbers by which a stage that is no filter chooses rows, as floats; NaN for a row without one.
+
+    ``distances`` say how far each row is from the limit, and ``limit`` names the parameter that sets it.
+    """
+
+    name: str
+    limit: str
+    values: Any
+    distances: Any
+
+
 @dataclass(slots=True)
 class Recorder:
     """The records about one task, or about a whole call if a stage is tried by hand."""
@@ -84,6 +97,7 @@ class Recorder:
     which: dict[str, list[Any]] = field(default_factory=dict)
     of: Any = None  # the batch that these places refer to, if it is not the task itself
     judged: Judged | None = None
+    scored: Scored | None = None
     rejects: Rejects = field(default_factory=Rejects)
     read: int | None = None
     outputs: list[FileRecord] = field(default_factory=list)
@@ -91,7 +105,7 @@ class Recorder:
 
     def __bool__(self) -> bool:
         left = self.dropped or self.rejects or self.outputs or self.metrics or self.read is not None
-        return bool(left or self.judged is not None)
+        return bool(left or self.judged is not None or self.scored is not None)
 
 
 class CallRecorder:

@@ -44,7 +44,7 @@ from curator_core.model.parameters import (
     same_value,
     values_of,
 )
-from curator_core.model.recorder import CallRecorder, Judged, Recorder, Reject
+from curator_core.model.recorder import CallRecorder, Judged, Recorder, Reject, Scored
 from curator_core.model.resources import Resources
 from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord, Task
 
@@ -127,6 +127,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # True for a stage that changes tasks only by `filter` and `append_column`: columns that it does not read may then
     # stay beside the table.
     follows_rows: bool = False
+    # True for a stage that is no filter, chooses rows by their content, and says which rows it drops (`record_dropped`
+    # with ``which``): the run then keeps samples of the rows that stay, too.
+    shows_kept: bool = False
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
     task_in: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]
@@ -168,6 +171,12 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def outputs(self) -> Sequence[str]:
         """Columns the stage adds; `ANY_COLUMNS` is among them if they depend on the data."""
+        return []
+
+    def may_be_empty(self) -> Sequence[str]:
+        """The columns of `outputs()` that often have no value in any row, which is then no reason for an alarm: an
+        optional field of the input, or a note on a few rows.
+        """
         return []
 
     def replaces(self) -> Sequence[str]:
@@ -358,6 +367,19 @@ class ProcessingStage(ABC, Generic[X, Y]):
             if which is not None:
                 recorder.which.setdefault(reason, []).append(which)
                 recorder.of = of if of is not None else recorder.of
+
+    def record_scored(
+        self, name: str, limit: str, values: Any, distances: Any, *, of: Any = None, task: Task[Any] | None = None
+    ) -> None:
+        """Record the number by which each row of the task is chosen, and its distance from the limit that the parameter
+        ``limit`` sets, as two arrays of floats.
+
+        The run then keeps the rows nearest to the limit as samples. It is for stages with ``shows_kept``; ``of`` is as
+        in `record_dropped`.
+        """
+        recorder = self._recorder_of(task, "record_scored")
+        recorder.scored = Scored(name, limit, values, distances)
+        recorder.of = of if of is not None else recorder.of
 
     def record_judged(self, judged: Judged, *, task: Task[Any] | None = None) -> None:
         """For filters: record the score of every row, which rows stay, and why the others leave. The report of scores

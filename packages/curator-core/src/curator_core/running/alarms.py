@@ -95,16 +95,30 @@ def _rejects(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _columns(numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    named = set()
     for stage in numbers["stages"]:
         for score in stage["scores"]:
             if score["rows"] and score["nulls"] + score["nans"] == score["rows"]:
                 column, name = printable(score["column"] or score["name"]), printable(stage["name"])
+                named.add(score["column"] or score["name"])
                 yield _alarm(
                     "empty column",
                     f"{name} found no value of {column!r} in any of {score['rows']:,} rows.",
                     "Check whether the input has a column of this name; `curate inspect` on the input shows its columns.",
                     stage=stage["name"],
                     column=score["column"] or score["name"],
+                )
+        for column in stage["empty"]:
+            # A filter may be named after a score, which is a column of the output too.
+            if column not in named:
+                yield _alarm(
+                    "empty column",
+                    f"Column {printable(column)!r} of the output of {printable(stage['name'])} has no value in any of "
+                    f"{stage['rows_in']:,} rows.",
+                    "Check the stage that makes it, or remove the column; `curate inspect` on the input shows whether it "
+                    "is empty there.",
+                    stage=stage["name"],
+                    column=column,
                 )
 
 

@@ -24,6 +24,8 @@ def write_declared(run_dir: str, plan: Plan, options: SeenOptions | None, attemp
     for planned in plan.stages:
         stage = planned.stage
         entry: dict[str, Any] = {"name": planned.name, "describe": stage.describe(), "settings": stage.params()}
+        if often := list(stage.may_be_empty()):
+            entry["may_be_empty"] = often
         if isinstance(stage, ColumnFilter):
             entry["mode"] = stage.mode
             entry["column"] = stage.column

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
-from curator_core.accounts.rejects import RejectGroup, group_rejects
+from curator_core.accounts.rejects import RejectGroup, group_rejects, group_rejects_of_steps
 from curator_core.accounts.seen import Seen, data_uri, read_seen
 from curator_core.accounts.work_times import read_times
 from curator_core.errors import CuratorError, UsageError
@@ -62,9 +61,7 @@ def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]
     record = settled(record, directory.url)
     plan = directory.read_json("plan.json") or {}
     steps = {name: place for name, place in pipelines_in(directory.url).items() if RunDirectory(place).exists()}
-    groups = group_rejects(directory.url, _EXAMPLES, accounts)
-    for step, place in steps.items():
-        groups += [replace(group, stage=f"{group.stage} of step {step!r}") for group in group_rejects(place, _EXAMPLES)]
+    groups = group_rejects_of_steps(steps, _EXAMPLES) if steps else group_rejects(directory.url, _EXAMPLES, accounts)
     step, place = _counting(directory.url, steps)
     seen, problem = _seen(place, accounts)
     # The tables of a workflow within a workflow are in its own folder; the last one is shown.
@@ -225,6 +222,7 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         part["settings"] = entry.settings if entry else {}
         part["mode"] = entry.mode if entry else "filter"
         part["samples_of"] = entry.of if entry else {"dropped": {}, "kept": 0}
+        part["empty"] = entry.empty if entry else []
         if entry is not None:
             # `dataclasses.asdict` would copy every number of every histogram separately.
             part["scores"] = [
@@ -235,7 +233,7 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
                 {**vars(sample), "marked": sample.marked, "picture": data_uri(sample.picture)}
                 for sample in entry.samples
             ]
-        filters = bool(part["scores"] or part["samples"] or stage["dropped"])
+        filters = bool(part["scores"] or stage["dropped"]) or any(one["side"] == "dropped" for one in part["samples"])
         part["kind"] = (
             "writer" if stage["name"] in outputs else "filter" if filters else "reader" if not place else "map"
         )
@@ -321,7 +319,8 @@ def _reject(group: RejectGroup) -> dict[str, Any]:
                 "raw_bytes": None if raw is None else len(raw),
             }
         )
-    return {"kind": group.kind, "stage": group.stage, "reason": group.reason, "rows": group.rows, "examples": examples}
+    named = {name: getattr(group, name) for name in ("kind", "stage", "reason", "rows")}
+    return {**named, "steps": list(group.steps), "examples": examples}
 
 
 def _models(plan: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -84,6 +84,11 @@ class RunSummary:
         return {"done": 0, "failed": 1, "quarantined": 3}[self.state]
 
     @property
+    def has_quarantined(self) -> bool:
+        """Whether there are tasks or rows that a retry would run again."""
+        return bool(self.sources_failed or self.rows_quarantined)
+
+    @property
     def rows_in(self) -> int:
         """Rows that were read: the input of the stage with the largest input."""
         return max((stage.rows_in for stage in self.stages), default=0)

@@ -1,22 +1,24 @@
 """Which OpenTelemetry spans does a run have? The run, its steps, and their stages with their counts.
 
-They go to the tracer provider of the program if it has one, or else to the OTLP endpoint that the environment names, if
-its exporter is installed. Otherwise they are written to ``spans.jsonl`` in the run directory, so that no collector is
-needed.
+They go to the tracer provider of the program if it has one, or else to the OTLP endpoint that the environment names.
+Otherwise, or if the collector at the endpoint does not take them, they are written to ``spans.jsonl`` in the run
+directory.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from typing import Any
 
-from curator_core import storage
+from curator_core import formatting, storage
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.running.progress import RunProgress
 
 SPANS = "spans.jsonl"
+_LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.25
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -32,6 +34,7 @@ class Spans:
         self._trace = trace
         self._own: Any = None  # the provider, if it ends with the run
         self._kept: Any = None  # finished spans, if they are written to a file
+        self._refused: list[Any] = []  # spans that the collector did not take
         self._run_dir = run_dir
         provider = trace.get_tracer_provider()
         if isinstance(provider, trace.ProxyTracerProvider):
@@ -55,6 +58,7 @@ class Spans:
         provider = TracerProvider(resource=Resource.create({"service.name": "curator"}), shutdown_on_exit=False)
         exporter = _otlp()
         if exporter is not None:
+            self._refused = _keeping_refused(exporter)
             provider.add_span_processor(BatchSpanProcessor(exporter))
             return provider
         if self._run_dir is None:
@@ -133,10 +137,34 @@ class Spans:
         self._finish(self._run, state, error)
         if self._own is not None:
             self._own.shutdown()
-        if self._kept is not None and self._run_dir is not None and storage.is_folder(self._run_dir):
-            spans = [json.loads(span.to_json()) for span in self._kept.get_finished_spans()]
-            text = "".join(json.dumps(span, ensure_ascii=False) + "\n" for span in spans)
-            storage.write_bytes_atomic(storage.join(self._run_dir, SPANS), text.encode("utf-8", "backslashreplace"))
+        finished = self._refused if self._kept is None else self._kept.get_finished_spans()
+        place = None
+        if finished and self._run_dir is not None and storage.is_folder(self._run_dir):
+            place = storage.join(self._run_dir, SPANS)
+            text = "".join(json.dumps(json.loads(span.to_json()), ensure_ascii=False) + "\n" for span in finished)
+            storage.write_bytes_atomic(place, text.encode("utf-8", "backslashreplace"))
+        if self._refused:
+            where = f"they are in {place}" if place is not None else "they are lost, since the run has no run_dir"
+            _LOG.warning(
+                "the collector did not take %s of the run: %s", formatting.count(len(self._refused), "span"), where
+            )
+
+
+def _keeping_refused(exporter: Any) -> list[Any]:
+    """The spans that an exporter fails to deliver, as it runs."""
+    from opentelemetry.sdk.trace.export import SpanExportResult
+
+    refused: list[Any] = []
+    export = exporter.export
+
+    def keeping(spans: Any) -> Any:
+        result = export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            refused.extend(spans)
+        return result
+
+    exporter.export = keeping
+    return refused
 
 
 def _otlp() -> Any:
@@ -147,6 +175,6 @@ def _otlp() -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise MissingDependency(
-            "the environment names an OTLP endpoint for spans: pip install opentelemetry-exporter-otlp-proto-http"
+            "the environment names an OTLP endpoint for spans: pip install 'curator-core[otel]'"
         ) from error
     return OTLPSpanExporter()

@@ -209,7 +209,7 @@ def stands(
             "(--fresh), or keep the finished work and run only the rest with the changed step, with "
             "allow_changed=True (--allow-changed)"
         )
-    if options.retry and record["summary"].get("sources_failed"):
+    if options.retry and RunSummary.from_dict(record["summary"]).has_quarantined:
         return False
     if outside and not _same_sources(plan, directory, options, int(record["summary"]["sources"])):
         return False

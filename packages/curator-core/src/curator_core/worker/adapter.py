@@ -77,6 +77,7 @@ class BaseStageAdapter:
         self._seer = (
             StageSeer(planned, seen, context.attempt, sink.seen) if seen and isinstance(sink, LedgerWriter) else None
         )
+        self._shows_kept = self._seer is not None and self.stage.shows_kept
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         self._hook("setup_on_node", lambda: self.stage.setup_on_node(node, worker))
@@ -252,6 +253,7 @@ class BaseStageAdapter:
             and result.unit == ROWS
             and result.num_items == rows
             and self.stage.__dict__.get("_recorder") is None
+            and not self._shows_kept
         ):
             # In the usual case there is nothing to balance: as many rows came out as went in, and nothing was recorded.
             yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
@@ -304,6 +306,9 @@ class BaseStageAdapter:
             amounts = None if result is None else [amount_of(child) for child in made]
             self._balance(task, perf, amount, amounts, recorder.read, quarantined, reason)
             outputs = self._outputs_of(task, recorder, whole=reason if result is None else "")
+            if self._shows_kept and result is not None and not recorder.which:
+                assert self._seer is not None
+                self._seer.saw(task, recorder)  # all rows stay
             if isinstance(result, Task):
                 survivors.append(self._continue_as(task, result, perf, outputs))
             elif several:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core import storage
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, null
 from curator_core.errors import check_free
-from curator_core.model.recorder import Judged, Recorder
+from curator_core.model.recorder import Judged, Recorder, Scored
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileRecord, Task
 from curator_core.planning.plan import PlannedStage
@@ -49,7 +49,7 @@ def write_dropped(
         table = _of_judged(planned, judged)
     else:
         which = {whole: [np.arange(task.num_rows)]} if whole else recorder.which
-        table = _of_places((task if recorder.of is None else recorder.of).to_pyarrow(), which)
+        table = _of_places((task if recorder.of is None else recorder.of).to_pyarrow(), which, recorder.scored)
     if not table.num_rows:
         return None
     # Tensors are made for a later stage from other columns, such as the pixels of an image from its bytes, and are larger.
@@ -84,7 +84,7 @@ def _of_judged(planned: PlannedStage, judged: Judged) -> pa.Table:
     return table.append_column(REASON, words).append_column(SCORE, scores)
 
 
-def _of_places(table: pa.Table, which: Mapping[str, Sequence[Any]]) -> pa.Table:
+def _of_places(table: pa.Table, which: Mapping[str, Sequence[Any]], scored: Scored | None = None) -> pa.Table:
     _check("", table)
     rows, words = [np.zeros(0, np.int64)], []
     for reason, pieces in which.items():
@@ -95,7 +95,10 @@ def _of_places(table: pa.Table, which: Mapping[str, Sequence[Any]]) -> pa.Table:
     order = np.argsort(places, kind="stable")
     table = table.take(array(places[order]))
     table = table.append_column(REASON, array([words[at] for at in order.tolist()], pa.string()))
-    return table.append_column(SCORE, pa.nulls(table.num_rows, pa.float64()))
+    if scored is None:
+        return table.append_column(SCORE, pa.nulls(table.num_rows, pa.float64()))
+    values = np.asarray(scored.values, float)[places[order]]
+    return table.append_column(SCORE, pc.if_else(array(np.isnan(values)), null(pa.float64()), array(values)))
 
 
 def _check(stage: str, table: pa.Table) -> None:

@@ -24,9 +24,10 @@ import pyarrow.compute as pc
 
 from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, Measured, SeenRows, TaskKey, as_json
 from curator_core.arrow.arrays import array, scalar, to_numpy
+from curator_core.arrow.json_column import whole_as_integers
 from curator_core.arrow.row_hash import lineage_numbers
 from curator_core.model.places import places_of
-from curator_core.model.recorder import Judged, Recorder
+from curator_core.model.recorder import Judged, Recorder, Scored
 from curator_core.model.scores import Score
 from curator_core.model.seen_options import SeenOptions
 from curator_core.model.task import DocumentBatch, FileGroupTask, Task
@@ -126,6 +127,8 @@ class StageSeer:
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
         self._schema: pa.Schema | None = None  # the schema of the table measured last; `_columns` is the result for it
         self._columns: tuple[str | None, bool] = (None, False)
+        self._filled: set[str] = set()  # the columns that have had a value in this worker
+        self._unfilled: list[tuple[int, str]] = []  # the other columns of `_schema`, with their places
         self._shown: tuple[pa.Schema, _Shown] | None = None
         self._taken: list[_Taken] = []
         self._waiting = 0
@@ -141,6 +144,8 @@ class StageSeer:
     def left(self, task: Task[Any]) -> None:
         """Record the rows of a task that reach the end."""
         self._size("out", task)
+        if self._unfilled and isinstance(task, DocumentBatch):
+            self._count_empty(task)
         if not isinstance(task, DocumentBatch) or not self.options.map or not isinstance(task.data, pa.Table):
             return
         if self._columns_of(task.data)[1] and task.num_rows:
@@ -185,6 +190,21 @@ class StageSeer:
             names = [name for name in self.options.by if name in table.column_names]
             self._by(TaskKey.of(task, self._attempt), f"by {kind}", table, names, measured.tokens)
 
+    def _count_empty(self, task: DocumentBatch) -> None:
+        """Count the rows of each column that has no value in this task or in any task before. These counts add up to
+        all rows only if no worker has met a value, so a worker stops counting a column at its first value.
+        """
+        table = task.to_pyarrow()
+        self._columns_of(table)
+        if not table.num_rows:
+            return
+        self._unfilled = [(at, name) for at, name in self._unfilled if _is_empty(table.column(at))]
+        empty = [name for _, name in self._unfilled]
+        self._filled.update(set(table.column_names).difference(empty))
+        if empty:
+            key = TaskKey.of(task, self._attempt)
+            self._rows.count(key, self.name, "empty", "", empty, [table.num_rows] * len(empty))
+
     def _columns_of(self, table: pa.Table) -> tuple[str | None, bool]:
         """The column that measures the size of rows, and whether there are embeddings; cached, since most tables have
         the same schema.
@@ -193,6 +213,7 @@ class StageSeer:
         if self._schema is None or not schema.equals(self._schema):
             self._schema = schema
             self._columns = (sized_column(table, self.options.text), any(_is_vector(field.type) for field in schema))
+            self._unfilled = [(at, name) for at, name in enumerate(schema.names) if name not in self._filled]
         return self._columns
 
     def _by(
@@ -242,8 +263,8 @@ class StageSeer:
         key = TaskKey.of(task, self._attempt)
         if recorder.judged is not None:
             self._judged(key, task, recorder.judged)
-        elif recorder.which and isinstance(task, DocumentBatch):
-            self._named(key, task if recorder.of is None else recorder.of, recorder.which)
+        elif isinstance(task, DocumentBatch) and (recorder.which or recorder.of is not None or not recorder.rejects):
+            self._named(key, task if recorder.of is None else recorder.of, recorder.which, recorder.scored)
 
     def dropped_whole(self, task: Task[Any], reason: str) -> None:
         """Record that the stage has dropped a task with all its rows."""
@@ -434,24 +455,43 @@ class StageSeer:
             pictures[key] = made if whole else None
         return pictures[key]
 
-    def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
-        """Record the drops of a stage that is not a filter but says which rows it drops."""
-        if self.options.by:
-            every = [np.atleast_1d(np.asarray(piece, np.int64)) for pieces in which.values() for piece in pieces]
-            self._by_dropped(key, task.to_pyarrow().take(array(np.concatenate(every))))
-        numbers = lineage_numbers(f"{self.name}\0{task.task_id}", task.num_rows, self.options.seed)
-        take = _Taken(self, key, task, {})
-        counts = {}
-        for reason, pieces in which.items():
-            rows = np.concatenate([np.atleast_1d(np.asarray(piece, np.int64)) for piece in pieces])
-            counts[reason] = len(rows)
+    def _named(
+        self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]], scored: Scored | None = None
+    ) -> None:
+        """Record the verdict of a stage that is not a filter but says which rows it drops."""
+        groups = {
+            reason: np.concatenate([np.atleast_1d(np.asarray(piece, np.int64)) for piece in pieces])
+            for reason, pieces in which.items()
+        }
+        if self.options.by and groups:
+            self._by_dropped(key, task.to_pyarrow().take(array(np.concatenate(list(groups.values())))))
+        sides: list[tuple[str, str, np.ndarray[Any, Any]]] = []
+        kept = np.ones(task.num_rows, bool)
+        for reason, rows in groups.items():
             among = np.zeros(task.num_rows, bool)
             among[rows] = True
+            kept &= ~among
+            sides.append(("dropped", reason, among))
+        shows_kept = self.stage.shows_kept
+        if shows_kept:
+            sides.append(("kept", "", kept))
+        numbers = lineage_numbers(f"{self.name}\0{task.task_id}", task.num_rows, self.options.seed)
+        take = _Taken(
+            self, key, task, {} if scored is None else {scored.name: (np.asarray(scored.values, float), None)}
+        )
+        for side, reason, among in sides:
             if self.options.samples:
-                self._choose(take, "dropped", reason, "", among, None, numbers, None)
-            self._map(take, "dropped", reason, among)
+                name = None if scored is None else scored.name
+                self._choose(take, side, reason, "", among, None, numbers, name)
+                if scored is not None:
+                    near = f"{scored.name}\0{scored.limit}"
+                    usable = among & np.isfinite(scored.distances)
+                    self._choose(take, side, reason, near, usable, scored.distances, numbers, name)
+            if side == "dropped":
+                self._map(take, side, reason, among)
         self._keep(take)
-        self._sides(key, 0, counts)
+        counts = {reason: len(rows) for reason, rows in groups.items()}
+        self._sides(key, int(kept.sum()) if shows_kept else 0, counts)
 
     def _score_of(self, reason: str) -> str | None:
         assert self._declared is not None
@@ -562,7 +602,7 @@ class _Taken:
             encoded = as_json(scores)
             text = columns[text_name][place] if text_name else None
             name = columns[identity][place] if identity else None
-            name = None if name is None else str(name)
+            name = None if name is None else str(whole_as_integers(name))
             brief: str | None = None
             picture: bytes | None = None
             parts: dict[str, tuple[int, int, str | None, list[int]]] = {}
@@ -729,6 +769,13 @@ def _column_bytes(column: pa.ChunkedArray) -> int:
             (end,) = unpack_from(code, buffer, (first + len(chunk)) * width)
             total += end - start
     return total
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    """Whether every value of a column is null, or a text or bytes of length 0. Only counts and lengths are read."""
+    if column.null_count == len(column):
+        return True
+    return (_is_text(column.type) or _is_binary(column.type)) and not _column_bytes(column)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -70,7 +70,8 @@ class Clusters(Ends):
         count = self.partitions or pieces_of(self._input_bytes())
         pieces: dict[str, Any] = {"keys": keys, "keep": ("first",), "parts": count}
         make = VectorKeys(column=self.column, keep=("first",), path=keys, partitions=count)
-        yield Pipeline([self._reader(), make], name="vectors")
+        outcome = yield Pipeline([self._reader(), make], name="vectors")
+        self.require_whole("vectors", outcome, work_dir)
         vectors = storage.join(keys, EXACT)
         how: dict[str, Any] = {"clusters": self.clusters, "sample": self.sample, "iterations": self.iterations}
         yield Pipeline([AllVectors(path=vectors), TrainCentres(path=centres, **how)], name="centres")

@@ -6,14 +6,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from curator_core import storage
+from curator_core import formatting, storage
 from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.index import AGAINST, Against, IndexUse, check_index
 from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
-from curator_core.errors import UsageError, check_whole
+from curator_core.errors import TooManyErrors, UsageError, check_whole
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
 from curator_core.running.steps import WORK
@@ -58,6 +59,7 @@ class Dedup(DocumentParameters, Ends):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
+        paths_as_text(self, "decisions", "removed", "index")
         self.check_documents()
         check_whole(f"{owner}.partitions", self.partitions, optional=True)
         self.check_ends()
@@ -230,7 +232,14 @@ class Dedup(DocumentParameters, Ends):
         steps[-1] = replace(steps[-1], frees=[work_dir])
         inputs = Inputs.read(keys)
         for step in steps:
-            yield step
+            outcome = yield step
+            if step.counts and step is not steps[-1] and outcome is not None and outcome.rows_quarantined:
+                raise TooManyErrors(
+                    f"step {step.name!r} has set {formatting.count(outcome.rows_quarantined, 'row')} aside, which are not in the output "
+                    "and must not be in the index: later documents would be removed as copies of them. "
+                    f"`curate rejects {storage.parent(work_dir)}` shows them. Fix the cause and continue with "
+                    "`curate retry`, or begin again with index_add=False"
+                )
             # Each of the next steps reads the documents again, and the last has then read them.
             if inputs is not None:
                 inputs.require_there()

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 from curator_core import formatting, storage
 from curator_core.across.compact import MANY_PIECES, compact
 from curator_core.across.documents import bases_of
-from curator_core.errors import UsageError
+from curator_core.errors import TooManyErrors, UsageError
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.stage import CompositeStage, ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask
 from curator_core.pipeline import Pipeline
 from curator_core.running.preview import Preview, survey
+from curator_core.running.result import RunSummary
 from curator_core.workflow import Workflow
 from curator_core.workflows.estimate import free_bytes
 from curator_core.workflows.formats import format_of, reader_of, writer_of
@@ -48,6 +50,7 @@ class Ends(Workflow):
     def check_ends(self) -> None:
         """Raise `UsageError` unless there is one input and at most one output."""
         owner = type(self).__name__
+        paths_as_text(self, "paths", "path")
         if (self.paths is None) == (self.reader is None):
             raise UsageError(f"{owner} reads paths, or uses a reader: give one of the two")
         if self.path is not None and self.writer is not None:
@@ -99,6 +102,22 @@ class Ends(Workflow):
         into = f"{path}-together"
         yield compact(path, into, name=f"gather {storage.file_name(path)}")
         return into
+
+    def require_whole(self, step: str, outcome: RunSummary | None, work_dir: str) -> None:
+        """Raise if the last stage of ``step`` has set rows aside, although later steps read them again.
+
+        Rows that the reader sets aside are missing in every step, so they do not matter. ``outcome`` is None while the
+        steps are only planned.
+        """
+        aside = outcome.stages[-1].quarantined if outcome is not None and outcome.stages else 0
+        if aside:
+            raise TooManyErrors(
+                f"step {step!r} has set {formatting.count(aside, 'row')} aside, and later steps, which find rows by their "
+                "places in the input, cannot work without them. "
+                f"`curate rejects {storage.parent(work_dir)}` shows what failed. If the cause lies outside the input, such as too "
+                "little memory, remove it and continue with `curate retry`; otherwise remove these rows from the input, "
+                "or drop them in a reader of your own, and begin again (fresh=True, --fresh)"
+            )
 
     def _input_bytes(self) -> int:
         """The size of the input files; 0 if there are none yet, as in a plan made before the step that writes them."""

@@ -105,6 +105,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
 
     def __post_init__(self) -> None:
         self.check_overlaps()
+        self.shows_kept = self.mode == "drop"
         if self.counts_path is not None and (not isinstance(self.counts_path, str) or not self.counts_path):
             raise UsageError(
                 f"Decontaminate.counts_path must be the folder of CountTestNgrams, not {self.counts_path!r}"
@@ -168,9 +169,12 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
 
     def _dropped(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:
         index = self.index()
+        shares = np.full(task.num_rows, np.nan)
         for overlap in overlaps:
             test_set = index.test_sets[index.set_of[overlap.found[0].item]]
             self.record_dropped(f"test set {test_set}", which=overlap.row, of=task)
+            shares[overlap.row] = overlap.found[0].share
+        self.record_scored("overlap_share", "min_share", shares, shares - self.min_share)
         return task.filter(_all_but(task, [overlap.row for overlap in overlaps]))
 
     def _cut(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:

@@ -15,6 +15,7 @@ import xxhash
 from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_text._exact import power
 from curator_text.features.batch import TextFeatures
 from curator_text.filters.base import TextFilter, check_number, optional, share
@@ -40,6 +41,7 @@ class FastTextQualityFilter(TextFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        paths_as_text(self, "model_path")
         check_number(self, "alpha")
         check_whole("FastTextQualityFilter.seed", self.seed, least=0)
         if self.min_score is not None:
@@ -97,6 +99,7 @@ class FastTextLangId(TextFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        paths_as_text(self, "model_path")
         check_number(self, "min_langid_score")
 
     def setup(self, worker: WorkerMetadata) -> None:

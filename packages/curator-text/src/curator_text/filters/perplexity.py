@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_text._exact import power_of_ten
 from curator_text.filters.base import DocumentFilter, between, check_range, optional, spread
 
@@ -32,6 +33,7 @@ class KenLMPerplexityFilter(DocumentFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        paths_as_text(self, "model_path", "sentencepiece_model")
         check_range(self, "min_perplexity", "max_perplexity")
 
     def setup(self, worker: WorkerMetadata) -> None:

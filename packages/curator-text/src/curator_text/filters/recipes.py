@@ -355,6 +355,7 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         if not isinstance(self.column, str) or not self.column:
             raise UsageError(f"{type(self).__name__}.column must be the name of a column, not {self.column!r}")
         _check_limits(self)
+        self.shows_kept = self.mode == "filter"
 
     def inputs(self) -> list[str]:
         return [self.column]

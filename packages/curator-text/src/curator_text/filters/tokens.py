@@ -14,6 +14,7 @@ import pyarrow as pa
 from curator_core.errors import UsageError
 from curator_core.formatting import number
 from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_text.features.batch import TextFeatures
 from curator_text.features.block import Block
 from curator_text.filters.base import TextFilter, at_least, between, check_number, check_range, optional, spread
@@ -39,6 +40,7 @@ class TokenCountFilter(TextFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        paths_as_text(self, "tokenizer")
         check_range(self, "min_tokens", "max_tokens")
         if (self.tokenizer is None) == (self.hf_model_name is None):
             raise UsageError("TokenCountFilter needs either tokenizer=… or hf_model_name=…")
@@ -77,6 +79,7 @@ class TokenizerFertilityFilter(TextFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        paths_as_text(self, "path_to_tokenizer")
         check_number(self, "min_char_to_token_ratio")
 
     def setup(self, worker: WorkerMetadata) -> None:

@@ -22,6 +22,7 @@ from curator_core.errors import CuratorError, MissingDependency, UsageError, che
 from curator_core.model.compiling import MaybeCompiled, check_compile, compile_decisions
 from curator_core.model.cuda import fetch, free_memory, is_out_of_memory
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.parameters import paths_as_text
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
@@ -100,6 +101,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
+        paths_as_text(self, "model")
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"{name}.model must be a folder or the name of a model on the hub, not {self.model!r}")
         for parameter in ("max_tokens", "max_chars", "batch_tokens"):

@@ -42,6 +42,7 @@ class TextClassifier(TextModel):
         if self.keep is not None and not self.keep:
             raise UsageError(f"{name}.keep is empty, so every text would be dropped: name labels, or leave it out")
         check_whole(f"{name}.top_score", self.top_score)
+        self.shows_kept = self.keep is not None
         check_different(self, self.column, self.label_column, self.score_column, self.scores_column)
 
     def describe(self) -> str:
@@ -99,7 +100,24 @@ class TextClassifier(TextModel):
         for row, label in enumerate(labels):
             if label not in self.keep:
                 self.record_dropped(f"label {label}", which=row, of=task)
+        values = np.array([np.nan if score is None else score for score in scores], float)
+        self.record_scored(self.score_column or "score", "keep", values, self._margins(rows), of=task)
         return task.filter(array([label in self.keep for label in labels], pa.bool_()))
+
+    def _margins(self, rows: list[Any]) -> np.ndarray[Any, Any]:
+        """How far each row is from the other verdict: the difference between the highest probabilities of a kept and of
+        a dropped label, or between a score and the nearest limit of the kept ones.
+        """
+        assert self.keep is not None
+        if self._width() == 1:
+            stays = [str(level) in self.keep for level in range(self.top_score + 1)]
+            limits = np.array([level + 0.5 for level in range(self.top_score) if stays[level] != stays[level + 1]])
+            far = [np.nan if row is None else np.min(np.abs(limits - float(row[0])), initial=np.inf) for row in rows]
+            return np.array(far, float)
+        stay = np.array([label in self.keep for label in self._labels])
+        if stay.all():
+            return np.full(len(rows), np.nan)
+        return np.array([np.nan if row is None else abs(row[stay].max() - row[~stay].max()) for row in rows], float)
 
     def _width(self) -> int:
         return len(self._labels) if self._loaded is not None else 2

@@ -123,7 +123,8 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
                 if isinstance(found, Rows):
                     count = int(_filled(found).sum())
                     if count:
-                        yield from self._parsed(found, file, number)
+                        # One batch for a block, since each batch becomes a file.
+                        yield from _joined(list(self._parsed(found, file, number)))
                 else:
                     count = len(found)
                     yield from self._one_by_one(found, file, number)
@@ -282,6 +283,13 @@ class CsvReader(CsvParameters, PartitionedReader[DocumentBatch]):
 
     read = CsvRead
     suffixes = SUFFIXES
+
+
+def _joined(parts: list[_Numbered]) -> list[_Numbered]:
+    """The parts of a block as one."""
+    if len(parts) < 2:
+        return parts
+    return [(pa.concat_tables([table for table, _ in parts]), [row for _, rows in parts for row in rows])]
 
 
 _SHOWN = {"utf-8": "UTF-8"}

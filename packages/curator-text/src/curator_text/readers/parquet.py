@@ -19,7 +19,7 @@ from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.stages.files import FilePartitioning, parse_bytes
 from curator_core.stages.partitioned_reader import PartitionedReader
-from curator_core.storage import file_name, info, open_input, parent
+from curator_core.storage import file_name, info, open_arrow, open_input, parent
 from curator_text.readers._arguments import bounded_bytes, checked_columns, twice_named, with_path
 
 SUFFIXES = (".parquet", ".pq")
@@ -119,7 +119,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         """The rows of a file, batch by batch, with the number of each row in the file, counted from 1."""
         import pyarrow.parquet as pq
 
-        with open_input(path) as raw:
+        with open_arrow(path, mapped=False) as raw:
             try:
                 file = pq.ParquetFile(raw, pre_buffer=False)
             except _DAMAGE as error:

@@ -63,6 +63,9 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
     def outputs(self) -> list[str]:
         return [*_SCHEMA.names, *([self.path_column] if self.path_column else [])]
 
+    def may_be_empty(self) -> list[str]:
+        return ["status", "content_type", "charset"]  # depending on the type of record, and on the server
+
     def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
         given = False
         for path in task.data:

@@ -351,6 +351,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
 
     def __post_init__(self) -> None:
         self.check_repeats()
+        self.shows_kept = self.mode != "annotate"
 
     def inputs(self) -> list[str]:
         return [self.column]
@@ -391,6 +392,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         keep = np.ones(task.num_rows, np.bool_)
         if self.max_share is not None:
             beyond = shares > self.max_share
+            self.record_scored("repeated_share", "max_share", shares, np.abs(shares - self.max_share))
             self.record_dropped("repeats too much", int(beyond.sum()), which=np.flatnonzero(beyond))
             keep &= ~beyond
         if self.mode == "cut" and found:

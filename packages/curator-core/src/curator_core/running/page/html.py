@@ -374,7 +374,9 @@ def _far(sample: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -
     """
     value, unit = limits.get(sample["limit"], (None, 1.0))
     score = sample["scores"].get(sample["score_name"], sample["score"])
-    return math.inf if value is None or score is None else abs(score - value) / unit
+    if value is None:  # the limit of a stage that is no filter: its rows may have different limits
+        return math.inf if sample["distance"] is None else sample["distance"]
+    return math.inf if score is None else abs(score - value) / unit
 
 
 def _sides(stage: Mapping[str, Any]) -> str:
@@ -611,7 +613,8 @@ def _rejects(groups: Sequence[Mapping[str, Any]]) -> str:
         examples = "".join(f"<li>{_reject(example)}</li>" for example in group["examples"])
         said = f"{len(group['examples']):,} of {group['rows']:,}"
         parts.append(
-            f"<details><summary><b>{group['rows']:,}</b> {word} by {escape(group['stage'])}: {escape(group['reason'])}</summary>"
+            f"<details><summary><b>{group['rows']:,}</b> {word} by {escape(group['stage'] + formatting.of_steps(group['steps']))}: "
+            f"{escape(group['reason'])}</summary>"
             f'<p class="soft">{said}</p><ul>{examples}</ul></details>'
         )
     return "".join(parts)
