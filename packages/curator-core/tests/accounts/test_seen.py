@@ -229,6 +229,7 @@ def test_bins_are_the_same_for_small_and_for_large_tasks(
             assert row[name] == counted
 
 
+@pytest.mark.slow
 def test_a_table_that_no_stage_changes_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
     size = seeing._column_bytes
