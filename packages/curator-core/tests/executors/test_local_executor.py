@@ -37,10 +37,11 @@ from curator_core import (
     stage,
 )
 from curator_core.accounts.rejects import rejects_of
+from curator_core.arrow import threads
 from curator_core.executors import local_worker
 from curator_core.executors.base import SegmentRun
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_core.model.machine import Machine
+from curator_core.model.machine import Machine, available_cpus
 from curator_core.testing import stages as s
 from curator_core.testing.stages import leave_trace, traces
 from curator_core.testing.waiting import wait_for
@@ -56,6 +57,18 @@ class AddPid(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         s.spin()
         return task.append_column("pid", pa.array([os.getpid()] * task.num_rows))
+
+
+@dataclass
+class AddThreads(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Adds the number of threads that BLAS uses; 0 if it is not OpenBLAS."""
+
+    def outputs(self) -> list[str]:
+        return ["threads"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        getter = threads.openblas(tuple(name.replace("_set_", "_get_") for name in threads._SETTERS))
+        return task.append_column("threads", pa.array([0 if getter is None else getter()] * task.num_rows))
 
 
 @dataclass
@@ -162,10 +175,16 @@ def test_without_workers_everything_runs_in_this_process() -> None:
 
 
 @pytest.mark.slow
-def test_with_workers_everything_runs_in_worker_processes(tmp_path: Path) -> None:
-    pids = set(column(run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(40)), "pid"))
+def test_with_workers_everything_runs_in_worker_processes_that_share_the_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in threads._VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    result = run(2, s.AddProcess(meet=str(tmp_path)), AddThreads(), tasks=batches(40))
+    pids = set(column(result, "pid"))
     assert os.getpid() not in pids
     assert len(pids) == 2
+    assert set(column(result, "threads")) <= {0, max(1, int(available_cpus()) // 2)}
 
 
 @pytest.mark.slow

@@ -113,14 +113,14 @@ class _Worker:
 
     def _set_up(self, order: protocol.SetUp) -> None:
         import cloudpickle
-        import pyarrow as pa
 
+        from curator_core.arrow.threads import use_threads
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
         from curator_core.model.machine import gpu_numbers
         from curator_core.worker.group import GroupRunner
 
-        pa.set_cpu_count(order.threads)
+        use_threads(order.threads)
         stages, context, ending, folder = cloudpickle.loads(order.packed)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         runner = self._runner = GroupRunner(stages, context, ending=ending, folder=folder, calls=self._calls)
@@ -152,15 +152,15 @@ class _Worker:
     def _serve(self, order: protocol.SetUpOwner) -> None:
         """Own the GPU: run the tasks that workers send, until the driver sends another message."""
         import cloudpickle
-        import pyarrow as pa
 
+        from curator_core.arrow.threads import use_threads
         from curator_core.executors.local_gpu import Server
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import WorkerMetadata
         from curator_core.model.machine import gpu_numbers
 
         assert self._inbox is not None
-        pa.set_cpu_count(order.threads)
+        use_threads(order.threads)
         groups, context = cloudpickle.loads(order.packed)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         server = self._server = Server(groups, context, self._calls, self._answer)
