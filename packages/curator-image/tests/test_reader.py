@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -21,6 +22,7 @@ from curator_core.model.task import EmptyTask, FileGroupTask
 from curator_image import ImageReader
 from curator_image.batch import ImageBatch
 from curator_image.decode import ImageDecode
+from curator_image.decode.probe import probe
 from curator_image.reading.read import ImageRead
 from curator_image.reading.sources import ImageSources
 
@@ -522,3 +524,36 @@ def test_wrong_parameters_are_refused_when_the_stage_is_made() -> None:
             ImageReader("x.tar", **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="imags_per_batch"):
         ImageReader("x.tar", imags_per_batch=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_an_image_is_found_by_its_key_without_reading_the_bytes_of_others(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [
+        ("a.jpg", picture(1)),
+        ("a.txt", b"the first"),
+        ("broken.jpg", b"no picture"),
+        ("b.1.jpg", picture(2)),
+        ("b.2.jpg", picture(3)),
+        ("b.txt", b"of both"),
+        ("a.png", picture(4, kind="PNG")),  # its key is taken
+        ("c.jpg", picture(5)),
+    ]
+    path = write_tar(tmp_path / "x.tar", entries)
+    if ending != ".tar":
+        (tmp_path / f"x{ending}").write_bytes(gzip.compress(Path(path).read_bytes()))
+        path = str(tmp_path / f"x{ending}")
+    stage = ImageRead()
+    whole = [row for batch in stage.process(FileGroupTask(data=[path])) for row in batch.to_pyarrow().to_pylist()]
+    assert len(whole) == 4
+    probed = []
+    monkeypatch.setattr(ImageRead, "_probe", lambda _, data: probed.append(data) or probe(data))
+    for number, row in enumerate(whole):
+        found = stage.row_of_key(path, row["key"])
+        assert found is not None
+        assert found[0] >= number
+        assert found[1].to_pyarrow().to_pylist() == [row]
+    assert probed == [row["bytes"] for row in whole]
+    assert stage.row_of_key(path, "broken") is None
+    assert stage.row_of_key(path, "nowhere") is None

@@ -62,6 +62,29 @@ def test_members_of_every_common_format_have_their_name_and_bytes(kind: int) -> 
     assert read(archive(entries, kind)) == (entries, [])
 
 
+def test_members_that_are_not_wanted_are_not_read() -> None:
+    entries = [("a.jpg", b"x" * 513), ("b.jpg", b"y" * 70_000), ("c.jpg", b"z" * 10)]
+
+    class Counted(io.BytesIO):
+        given = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            found = super().read(size)
+            Counted.given += len(found)
+            return found
+
+    found = list(read_tar(Counted(archive(entries)), wanted=lambda name: name == "c.jpg"))
+    assert [(item.name, item.data) for item in found if isinstance(item, Member)] == [
+        ("a.jpg", b""),
+        ("b.jpg", b""),
+        ("c.jpg", b"z" * 10),
+    ]
+    assert Counted.given < 20_000
+    assert [item.data_at for item in found if isinstance(item, Member)] == [
+        item.data_at for item in read_tar(io.BytesIO(archive(entries))) if isinstance(item, Member)
+    ]
+
+
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_and_non_ascii_names_are_read(kind: int) -> None:
     entries = [("ü" * 120 + ".jpg", b"1"), ("short.jpg", b"2"), ("n" * 300 + ".txt", b"3")]

@@ -37,7 +37,6 @@ from curator_core import (
     stage,
 )
 from curator_core.accounts.rejects import rejects_of
-from curator_core.arrow import threads
 from curator_core.executors import local_worker
 from curator_core.executors.base import SegmentRun
 from curator_core.model.engine_facts import WorkerMetadata
@@ -60,15 +59,22 @@ class AddPid(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
-class AddThreads(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds the number of threads that BLAS uses; 0 if it is not OpenBLAS."""
+class CountsThreads(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Counts the threads with which numpy multiplies matrices in this process."""
 
     def outputs(self) -> list[str]:
         return ["threads"]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        getter = threads.openblas(tuple(name.replace("_set_", "_get_") for name in threads._SETTERS))
-        return task.append_column("threads", pa.array([0 if getter is None else getter()] * task.num_rows))
+        return task.append_column("threads", pa.array([blas_threads()] * task.num_rows))
+
+
+def blas_threads() -> int | None:
+    """The number of threads of numpy's own OpenBLAS; None for another library."""
+    from numpy._core import _multiarray_umath
+
+    count = getattr(ctypes.CDLL(_multiarray_umath.__file__), "scipy_openblas_get_num_threads64_", None)
+    return None if count is None else count()
 
 
 @dataclass
@@ -175,16 +181,26 @@ def test_without_workers_everything_runs_in_this_process() -> None:
 
 
 @pytest.mark.slow
-def test_with_workers_everything_runs_in_worker_processes_that_share_the_cpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in threads._VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    result = run(2, s.AddProcess(meet=str(tmp_path)), AddThreads(), tasks=batches(40))
-    pids = set(column(result, "pid"))
+def test_with_workers_everything_runs_in_worker_processes(tmp_path: Path) -> None:
+    pids = set(column(run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(40)), "pid"))
     assert os.getpid() not in pids
     assert len(pids) == 2
-    assert set(column(result, "threads")) <= {0, max(1, int(available_cpus()) // 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(blas_threads() is None, reason="numpy uses another library than its own OpenBLAS")
+def test_workers_share_the_cores_when_they_multiply_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each of two workers had a thread for each core, these would wait for one another."""
+    for name in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    cores = int(available_cpus())
+    alone = Pipeline([CountsThreads()]).run(LocalExecutor(workers=1), initial_tasks=batches(2))
+    assert set(column(alone, "threads")) == {cores}
+    together = Pipeline([CountsThreads()]).run(LocalExecutor(workers=cores), initial_tasks=batches(4 * cores))
+    assert set(column(together, "threads")) == {1}
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    own = Pipeline([CountsThreads()]).run(LocalExecutor(workers=cores), initial_tasks=batches(4 * cores))
+    assert set(column(own, "threads")) == {min(2, cores)}
 
 
 @pytest.mark.slow

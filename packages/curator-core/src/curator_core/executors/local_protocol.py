@@ -29,7 +29,7 @@ from curator_core.worker.calls import CallObserver, Care
 class SetUp:
     """The stages and their context (see `curator_core.worker.sending`). ``node_first``: also set up the machine.
 
-    ``threads`` is the number of threads that Arrow and BLAS may use.
+    ``threads`` is the number of threads that Arrow and numpy may use.
     """
 
     packed: bytes

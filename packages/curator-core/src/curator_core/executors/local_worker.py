@@ -113,15 +113,17 @@ class _Worker:
 
     def _set_up(self, order: protocol.SetUp) -> None:
         import cloudpickle
+        import pyarrow as pa
 
-        from curator_core.arrow.threads import use_threads
+        from curator_core.executors.blas_threads import limit_blas_threads
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
         from curator_core.model.machine import gpu_numbers
         from curator_core.worker.group import GroupRunner
 
-        use_threads(order.threads)
+        pa.set_cpu_count(order.threads)
         stages, context, ending, folder = cloudpickle.loads(order.packed)
+        limit_blas_threads(order.threads)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         runner = self._runner = GroupRunner(stages, context, ending=ending, folder=folder, calls=self._calls)
         if order.owned:
@@ -152,16 +154,18 @@ class _Worker:
     def _serve(self, order: protocol.SetUpOwner) -> None:
         """Own the GPU: run the tasks that workers send, until the driver sends another message."""
         import cloudpickle
+        import pyarrow as pa
 
-        from curator_core.arrow.threads import use_threads
+        from curator_core.executors.blas_threads import limit_blas_threads
         from curator_core.executors.local_gpu import Server
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import WorkerMetadata
         from curator_core.model.machine import gpu_numbers
 
         assert self._inbox is not None
-        use_threads(order.threads)
+        pa.set_cpu_count(order.threads)
         groups, context = cloudpickle.loads(order.packed)
+        limit_blas_threads(order.threads)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         server = self._server = Server(groups, context, self._calls, self._answer)
         if order.node_first:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SeenRows, TaskKey, as_json
 from curator_core.arrow.arrays import array, scalar, to_numpy
+from curator_core.arrow.json_column import whole_as_integers
 from curator_core.arrow.row_hash import lineage_numbers
 from curator_core.model.places import places_of
 from curator_core.model.recorder import Judged, Recorder, Scored
@@ -595,7 +596,7 @@ class _Taken:
             encoded = as_json(scores)
             text = columns[text_name][place] if text_name else None
             name = columns[identity][place] if identity else None
-            name = None if name is None else str(name)
+            name = None if name is None else str(whole_as_integers(name))
             brief: str | None = None
             picture: bytes | None = None
             parts: dict[str, tuple[int, int, str | None, list[int]]] = {}

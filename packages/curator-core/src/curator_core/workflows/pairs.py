@@ -185,7 +185,7 @@ class _Documents:
                 f"the source {place.source!r} does not exist: run this in the folder where the deduplication ran, "
                 "since its paths may be relative"
             )
-        found = self._by_line(task, place)
+        found = self._by_line(task, place) or self._by_key(task, place)
         if found is not None:
             return found
         first = 0
@@ -224,11 +224,27 @@ class _Documents:
                 return (document, picture) if named else None
         return None
 
+    def _by_key(self, task: FileGroupTask, place: Place) -> tuple[dict[str, Any], bytes | None] | None:
+        """The document, if the reader can find the id of the document as a key of its file."""
+        row_of_key = getattr(self._reading, "row_of_key", None)
+        if place.id is None or row_of_key is None or len(task.data) != 1:
+            return None
+        found = row_of_key(task.data[0], place.id)
+        # Not every entry of a file is a row, so a row is never after the entry with its number.
+        if found is None or found[0] < place.row:
+            return None
+        batch = self._finished(found[1])
+        return _document(batch, 0) if batch.num_rows == 1 else None
+
     def _batches(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
         for made in self._reading.process(task) or ():
-            batch = functools.reduce(lambda so_far, stage: stage.process(so_far), self._more, made)
-            assert isinstance(batch, DocumentBatch)
-            yield batch
+            yield self._finished(made)
+
+    def _finished(self, made: Any) -> DocumentBatch:
+        """A batch of the reader after the stages that follow it."""
+        batch = functools.reduce(lambda so_far, stage: stage.process(so_far), self._more, made)
+        assert isinstance(batch, DocumentBatch)
+        return batch
 
 
 def _row_of(batch: DocumentBatch, number: int) -> int | None:

@@ -150,7 +150,10 @@ class CpuDecoder:
                 if self._by_turbo(header):
                     pixels = _turbo(data, header, wanted.dct_scale(header.width, header.height), "GRAY")[:, :, 0]
                     pixels = upright(pixels, header.orientation)
-                    draw(pixels, wanted, made[row], resize, (header.width, header.height))
+                    if wanted.mode == "squash":  # the whole image is resized, so there is nothing to cut out or place
+                        made[row] = resize(pixels, wanted.width, wanted.height, wanted.resample)
+                    else:
+                        draw(pixels, wanted, made[row], resize, (header.width, header.height))
                 else:
                     self._one(data, [wanted], [coloured], resize)
                     made[row] = grey(coloured)

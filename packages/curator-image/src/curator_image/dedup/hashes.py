@@ -32,7 +32,8 @@ _SCALE = 1 << 12
 _LEAST_CONTRAST = 6.0
 _EVEN = 12
 _MOST_BORDER = 0.4
-_AT_ONCE = 256
+# How many pictures are transformed together, so that their numbers stay in the cache.
+_AT_ONCE = 32
 
 
 def boxes_of(pictures: Grey) -> Boxes:
@@ -58,10 +59,14 @@ def _border(lows: NDArray[np.int64], highs: NDArray[np.int64]) -> NDArray[np.int
 
 def is_plain(pictures: Grey) -> NDArray[np.bool_]:
     """Which pictures have hardly any contrast, so that their hashes would be meaningless."""
-    wide = pictures.reshape(len(pictures), SIDE * SIDE).astype(np.int64)
-    count = wide.shape[1]
-    spread = count * (wide * wide).sum(axis=1) - wide.sum(axis=1) ** 2
-    return spread < (_LEAST_CONTRAST * count) ** 2
+    count = SIDE * SIDE
+    plain = np.empty(len(pictures), np.bool_)
+    for first in range(0, len(pictures), _AT_ONCE):
+        # All sums are whole numbers below 2^53, so they are exact.
+        wide = pictures[first : first + _AT_ONCE].reshape(-1, count).astype(np.float64)
+        spread = count * np.einsum("ij,ij->i", wide, wide) - wide.sum(axis=1) ** 2
+        plain[first : first + _AT_ONCE] = spread < (_LEAST_CONTRAST * count) ** 2
+    return plain
 
 
 def hashes_of(pictures: Grey, boxes: Boxes, *, crops: bool = True, mirror: bool = False) -> NDArray[np.uint64]:

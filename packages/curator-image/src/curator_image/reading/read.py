@@ -4,7 +4,7 @@ aside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from curator_core import storage
@@ -25,6 +25,7 @@ from curator_image.reading.samples import (
     group_members,
     names_picture,
     split_last,
+    split_name,
 )
 from curator_image.reading.sources import PARQUETS, TARS
 from curator_image.tar.read import ARCHIVES, BLOCK, MEMBER_TOO_LARGE, looks_like_tar, read_tar
@@ -87,6 +88,27 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
                     yield from self._flush(rows, task)
         yield from self._flush(rows, task)
 
+    def row_of_key(self, path: str, key: str) -> tuple[int, ImageBatch] | None:
+        """The image with this key in a tar, and the number of samples and problems before it; None if there is none.
+
+        The bytes of other samples are not read, so this takes a small part of the time of reading the tar.
+        """
+        if _kind(path) != "tar":
+            return None
+        stem = split_name(f"{key}.")[0]
+        for number, item in enumerate(self._tar(path, lambda name: split_name(name)[0] == stem)):
+            if isinstance(item, Bad) or item.key != key:
+                continue
+            ext, rows = item.image(), Rows(self._fields)
+            if ext is None:
+                return None
+            try:
+                rows.add(key, path, ext, self._probe(item.members[ext]), item.members)
+            except BadImage:
+                return None
+            return number, place_rows(ImageBatch(data=rows.table()), Places([path], "", [key]))
+        return None
+
     def _flush(self, rows: Rows, task: FileGroupTask) -> Iterator[ImageBatch]:
         if len(rows):
             table = rows.table()
@@ -124,10 +146,10 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
 
     # Kinds of files ---------------------------------------------------------------------------------------------
 
-    def _tar(self, path: str) -> Iterator[Sample | Bad]:
+    def _tar(self, path: str, wanted: Callable[[str], bool] | None = None) -> Iterator[Sample | Bad]:
         limits = Limits(self.max_members, self.max_sample_bytes)
         with storage.open_input(path) as stream:
-            members = read_tar(stream, max_member_bytes=self.max_member_bytes)
+            members = read_tar(stream, max_member_bytes=self.max_member_bytes, wanted=wanted)
             yield from group_members(members, grouping=self.grouping, limits=limits)
 
     def _file(self, path: str) -> Iterator[Sample | Bad]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
@@ -70,8 +70,13 @@ class _BadField(ValueError):
     pass
 
 
-def read_tar(stream: BinaryIO, *, max_member_bytes: int = 256 << 20) -> Iterator[Member | Problem]:
-    """The members of an archive in order. ``stream`` need not seek; at most one member is in memory."""
+def read_tar(
+    stream: BinaryIO, *, max_member_bytes: int = 256 << 20, wanted: Callable[[str], bool] | None = None
+) -> Iterator[Member | Problem]:
+    """The members of an archive in order. ``stream`` need not seek; at most one member is in memory.
+
+    With ``wanted``, members with other names have no data; a stream that can seek does not read them.
+    """
     source = _Source(_plain(stream))
     pending = _Pending()
     while True:
@@ -83,7 +88,7 @@ def read_tar(stream: BinaryIO, *, max_member_bytes: int = 256 << 20) -> Iterator
             if block[156:157] in _EXTENDED:
                 yield from _extended(source, block, size, pending)
             else:
-                yield from _member(source, block, size, pending, max_member_bytes)
+                yield from _member(source, block, size, pending, max_member_bytes, wanted)
         except _BadField as error:
             yield Problem(BAD_HEADER, _raw_name(block or b""), pending.at, str(error))
             pending.reset()
@@ -165,7 +170,12 @@ def _extended(source: _Source, block: bytes, size: int, pending: _Pending) -> It
 
 
 def _member(
-    source: _Source, block: bytes, size: int, pending: _Pending, max_member_bytes: int
+    source: _Source,
+    block: bytes,
+    size: int,
+    pending: _Pending,
+    max_member_bytes: int,
+    wanted: Callable[[str], bool] | None,
 ) -> Iterator[Member | Problem]:
     """The member after a header, if it can be used."""
     raw = (pending.pax.get("path") or pending.long_name or pending.every.get("path") or _name(block)).rstrip(b"\0")
@@ -180,8 +190,13 @@ def _member(
     problem = _unusable(raw, kind, size, sparse, max_member_bytes)
     if problem is None:
         data_at = source.at
-        data = source.data(size)
-        yield Member(clean_name(raw.decode("utf-8")), data, header_at, data_at)
+        name = clean_name(raw.decode("utf-8"))
+        if wanted is None or wanted(name):
+            data = source.data(size)
+        else:
+            source.pass_over(size)
+            data = b""
+        yield Member(name, data, header_at, data_at)
         return
     if kind not in (*_LINKS, *_DEVICES):  # these have no data, whatever their size field says
         source.skip(size)
@@ -340,6 +355,14 @@ class _Source:
                 raise _Truncated(f"{left:,} bytes are missing")
             left -= len(part)
 
+    def pass_over(self, size: int) -> None:
+        """Like `skip`, but without reading if the stream can seek; the end of a truncated archive is not noticed then."""
+        left = size + -size % BLOCK
+        if isinstance(self._stream, _Joined) and self._stream.pass_over(left):
+            self.at += left
+        else:
+            self.skip(size)
+
     def _read(self, size: int) -> bytes:
         # Never read more than a buffer at once: a header may claim a size that is larger than the archive.
         if size <= _SKIP_BYTES:
@@ -384,3 +407,10 @@ class _Joined:
         if len(part) == size:
             return part
         return part + self._rest.read(size - len(part) if size < 1 << 62 else -1)
+
+    def pass_over(self, size: int) -> bool:
+        """Move on without reading; return False if the stream cannot seek."""
+        if self._head or not self._rest.seekable():
+            return False
+        self._rest.seek(size, 1)
+        return True
