@@ -392,6 +392,7 @@ def test_shares_add_up_to_one_in_any_order_and_however_often_recorded(
     accounts = Accounts(recorded)
     settled = accounts.settle("s")
     assert accounts.is_complete("s")
+    assert accounts.incomplete(["s", "t"]) == ["t"]
     assert settled.total == 1
     assert {kind: getattr(settled, kind) for kind in ends} == ends
 

@@ -27,6 +27,7 @@ from curator_core.accounts.seen import Seen, read_seen
 from curator_core.errors import CuratorError, UsageError
 from curator_core.model.scores import Limit, bin_at
 from curator_core.running.report import write_report
+from curator_core.worker import seeing
 from curator_core.worker.seeing import Best
 
 # Limits up to which things are held or merged.
@@ -226,6 +227,18 @@ def test_bins_are_the_same_for_small_and_for_large_tasks(
             counted = [sum(c == code and (place is None or row_[place]) for c, row_ in zip(codes, task, strict=True))
                        for code in row["keys"]]  # fmt: skip
             assert row[name] == counted
+
+
+def test_a_table_that_no_stage_changes_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    size = seeing._column_bytes
+    monkeypatch.setattr(seeing, "_column_bytes", lambda column: measured.append(column) or size(column))
+    task = DocumentBatch(data=pa.table({"text": ["a b c d e f", "a b c d e"]}), task_id="s")
+    Pipeline([MinWords(), MinWords()]).run(
+        LocalExecutor(workers=0), initial_tasks=[task], run_dir=str(tmp_path), seen=True
+    )
+    seen = read_seen(str(tmp_path))
+    assert (seen.bytes_in, seen.bytes_out, len(measured)) == (20, 20, 1)
 
 
 def test_columns_tokens_and_overlap_are_counted_if_requested(tmp_path: Path) -> None:

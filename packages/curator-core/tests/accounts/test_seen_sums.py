@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core import ColumnFilter, DocumentBatch, FanOut, LocalExecutor, Pipeline, storage
-from curator_core.accounts import ledger
+from curator_core.accounts import ledger, seen_sums
 from curator_core.accounts import seen as seen_module
 from curator_core.accounts.parquet import read_folder
 from curator_core.accounts.seen import read_seen
@@ -89,16 +89,17 @@ def by_task(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_has_a_whole_source_keeps_only_its_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen_sums, "WORTH_SUMMING", 0)
     run(tmp_path / "sums")
     run(tmp_path / "workers", workers=2)
     by_task(monkeypatch)
     run(tmp_path / "tasks")
     many = rows(tmp_path / "tasks")
     kinds = len(set(zip(*(many[name].to_pylist() for name in ("kind", "stage", "name")), strict=True)))
+    few = rows(tmp_path / "sums")
+    assert len(few) <= 6 * kinds < len(many)
+    assert WHOLE in few["path"].to_pylist()
     for folder in ("sums", "workers"):
-        few = rows(tmp_path / folder)
-        assert len(few) <= 6 * kinds < len(many)
-        assert WHOLE in few["path"].to_pylist()
         assert plain(tmp_path / folder) == plain(tmp_path / "tasks")
 
 

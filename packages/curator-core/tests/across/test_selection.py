@@ -117,7 +117,7 @@ def test_a_collection_is_the_first_folder_below_the_input_or_a_column_of_that_na
     named = DocumentBatch(data=pa.table({"collection": ["c", "d"]}), _metadata=task._metadata)
     assert group_names(named, "collection", ("in",)) == ["c", "d"]
     several = DocumentBatch(data=task.data, _metadata={"source_files": [("in/a/x", 1), ("in/b/x", 1)]})
-    with pytest.raises(UsageError, match=r"several folders \(a, b\).*files_per_partition=1"):
+    with pytest.raises(UsageError, match=r"files of several \(a, b\).*files_per_partition: 1"):
         group_names(several, "collection", ("in",))
     assert collection_of("in/x.jsonl", ["in"]) == collection_of("elsewhere/x/y", ["in"]) == ""
 

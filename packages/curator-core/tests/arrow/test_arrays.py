@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core.arrow.arrays import array, distinct, ranges_within, scalar, to_numpy
+from curator_core.arrow.arrays import array, distinct, grouped, ranges_within, scalar, to_numpy
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -132,6 +132,13 @@ def test_pandas_is_not_imported() -> None:
 def test_distinct_numbers_equal_those_of_numpy(numbers: list[int]) -> None:
     values = np.array(numbers, np.uint64)
     np.testing.assert_array_equal(distinct(values), np.unique(values))
+
+
+@given(st.lists(st.integers(-5, 5)))
+def test_grouped_numbers_equal_those_of_numpy(numbers: list[int]) -> None:
+    values = np.array(numbers, np.int64)
+    for mine, theirs in zip(grouped(values), np.unique(values, return_index=True, return_inverse=True), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 20))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,18 @@ class Mirror:
 
 def batch(**columns: object) -> DocumentBatch:
     return DocumentBatch(data=pa.table(columns), task_id="s-1")
+
+
+@dataclass(kw_only=True, slots=True)
+class Numbered(DocumentBatch):
+    """A task with an attribute outside of its dictionary."""
+
+    number: int = 0
+
+
+def test_a_copy_has_all_attributes_even_those_in_slots() -> None:
+    task = Numbered(data=pa.table({"x": [1]}), number=7)
+    assert [twin.number for twin in (copy.copy(task), task.with_data(task.data))] == [7, 7]
 
 
 def test_an_arrow_table_is_returned_as_it_is() -> None:

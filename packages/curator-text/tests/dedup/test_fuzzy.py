@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator_core import LocalExecutor, RunRefused, StageError, UsageError
+from curator_core import EmptyTask, LocalExecutor, RunRefused, StageError, UsageError
+from curator_core.across.copies import ExactKeys
 from curator_core.across.decisions import Decisions
 from curator_core.across.rethreshold import rethreshold
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.workflows.exact import ExactDedup
 from curator_core.workflows.pairs import removed_pair
-from curator_text import JsonlReader, JsonlWriter
+from curator_text import JsonlReader, JsonlWriter, TextFilesReader
 from curator_text.dedup import verdicts
 from curator_text.dedup.fuzzy import FuzzyDedup
 
@@ -421,6 +422,21 @@ def test_with_scope_per_collection_only_documents_of_one_collection_are_compared
             ("2", "0", "part0"),
             ("3", "1", "part1"),
         }
+
+
+def test_the_collection_of_a_row_is_the_folder_of_its_file_whatever_else_its_task_holds(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text("x")
+    source, read = TextFilesReader(paths=str(tmp_path), files_per_partition=9).decompose()
+    (task,) = source.process(EmptyTask())
+    (found,) = read.process(task)
+    found._metadata = task._metadata
+    keys = ExactKeys(path="keys", bases=[str(tmp_path)])
+    assert keys.collections(found).to_pylist() == ["a", "b"]
+    assert keys.collections(found.filter(pa.array([False, True]))).to_pylist() == ["b"]
+    with pytest.raises(UsageError, match=r"files of several \(a, b\).*files_per_partition: 1"):
+        keys.collections(found.with_data(found.to_pyarrow().take([1, 0])))
 
 
 @pytest.mark.slow

@@ -207,6 +207,13 @@ class Accounts:
         code = self._sources.codes.get(source)
         return code is not None and source not in self._stale and bool(verdict.complete[code])
 
+    def incomplete(self, sources: Iterable[str]) -> list[str]:
+        """Those of the ``sources`` that are not complete; faster than one question for each."""
+        complete, codes, stale = self._verdict().complete.tolist(), self._sources.codes, self._stale
+        return [
+            source for source in sources if (code := codes.get(source)) is None or source in stale or not complete[code]
+        ]
+
     def has_failures(self, source: str) -> bool:
         """Whether a task of the source, or rows of one, were set aside."""
         verdict = self._verdict()

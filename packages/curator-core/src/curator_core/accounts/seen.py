@@ -24,7 +24,7 @@ from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.parquet import read_folder, size_of, write_parquet
 from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
 from curator_core.accounts.seen_sums import WHOLE, summed
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, grouped, to_numpy
 from curator_core.errors import RunRefused
 from curator_core.model.scores import Limit
 
@@ -307,7 +307,7 @@ class _Sums:
         codes = np.zeros(len(table), np.int64)
         for found, codes_of in (kinds, stages, names, scales):
             codes = codes * (len(found) + 1) + codes_of
-        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        _, first, inverse = grouped(codes)
         order = np.argsort(inverse, kind="stable")
         bounds = np.r_[0, np.cumsum(np.bincount(inverse))]
         for number, at in enumerate(first.tolist()):
@@ -414,7 +414,7 @@ def _judged(run_dir: str, accounts: Accounts) -> Iterator[tuple[pa.Table, np.nda
         local = np.zeros(len(table), np.int64)
         for texts, codes in kinds:
             local = local * (len(texts) + 1) + codes
-        _, first, inverse = np.unique(local, return_index=True, return_inverse=True)
+        _, first, inverse = grouped(local)
         named = (tuple(texts[codes[at]] for texts, codes in kinds) for at in first.tolist())
         what = np.array([words.setdefault(name, len(words)) for name in named], np.int64)[inverse]
         # The task is in the upper half of the key and the kind of count in the lower half. The name of an input file is
@@ -426,14 +426,16 @@ def _judged(run_dir: str, accounts: Accounts) -> Iterator[tuple[pa.Table, np.nda
     if not paths:
         return
     every = np.concatenate(keys)
-    _, first = np.unique(every, return_index=True)
+    _, first, _ = grouped(every)
     chosen = np.zeros(len(every), bool)
     chosen[first] = True
     chosen &= every >= 0
     sums_of = every[(every & _SUM > 0) & (every >= 0)] & ~_SUM
     if len(sums_of):
         # The counts of tasks are left out if a sum contains them.
-        chosen &= (every & _SUM > 0) | ~np.isin(np.concatenate(of), sums_of)
+        every_of, whole_of = np.concatenate(of), distinct(sums_of)
+        place = np.minimum(np.searchsorted(whole_of, every_of), len(whole_of) - 1)
+        chosen &= (every & _SUM > 0) | (whole_of[place] != every_of)
     start = 0
     pieces = {}
     for path, mine, whole in zip(paths, keys, finished, strict=True):
@@ -584,7 +586,7 @@ def _ranks(columns: Sequence[tuple[list[str], np.ndarray]], key: Callable[[tuple
     codes = np.zeros(len(columns[0][1]), np.int64)
     for texts, column in columns:
         codes = codes * (len(texts) + 1) + column
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    _, first, inverse = grouped(codes)
     named = [tuple(texts[column[at]] for texts, column in columns) for at in first.tolist()]
     places = {texts: place for place, texts in enumerate(sorted(set(named), key=lambda texts: (key(texts), texts)))}
     return np.array([places[texts] for texts in named], np.int64)[inverse]
@@ -647,11 +649,14 @@ def data_uri(picture: bytes | None) -> str | None:
 def _put_counts(seen: Seen, accounts: Accounts, sums: _Sums, stages: list[str]) -> None:
     by_source = _by_source(accounts, stages)
     estimated = seen.options.get("tokens", "bytes") == "bytes"
-    for kind, size_name, tokens_name in (("in", "bytes_in", "tokens_in"), ("out", "bytes_out", "tokens_out")):
-        for source, amounts in sums.sizes[kind].items():
-            entry = by_source.get(source) or by_source.setdefault(source, Counted(source))
-            setattr(entry, size_name, getattr(entry, size_name) + amounts[1])
-            setattr(entry, tokens_name, getattr(entry, tokens_name) + amounts[2])
+    for source, (_, size, tokens) in sums.sizes["in"].items():
+        entry = by_source.get(source) or by_source.setdefault(source, Counted(source))
+        entry.bytes_in += size
+        entry.tokens_in += tokens
+    for source, (_, size, tokens) in sums.sizes["out"].items():
+        entry = by_source.get(source) or by_source.setdefault(source, Counted(source))
+        entry.bytes_out += size
+        entry.tokens_out += tokens
     merged = {source for source in by_source if source in accounts.merges}
     files = {source: sums.files.get(source, "") for source in by_source if source not in merged}
     root = _common_root([file for file in files.values() if file])
@@ -686,7 +691,7 @@ def _put_counts(seen: Seen, accounts: Accounts, sums: _Sums, stages: list[str]) 
         if column not in ("collection", "source"):
             seen.by[column] = _largest({entry.value: entry for entry in seen.by[column]})
     for name in ("bytes_in", "bytes_out", "tokens_in", "tokens_out"):
-        setattr(seen, name, sum(getattr(entry, name) for entry in places.values()))
+        setattr(seen, name, sum(getattr(entry, name) for entry in folders.values()))
     if estimated:
         everything: list[Any] = [seen, *(entry for listed in seen.by.values() for entry in listed)]
         for one in everything:
@@ -696,7 +701,8 @@ def _put_counts(seen: Seen, accounts: Accounts, sums: _Sums, stages: list[str]) 
 def _largest(found: dict[str, Counted]) -> list[Counted]:
     ordered = sorted(found.values(), key=lambda entry: (-entry.rows_in, entry.value))
     for entry in ordered:
-        entry.dropped = {stage: rows for stage, rows in entry.dropped.items() if rows}
+        if entry.dropped:
+            entry.dropped = {stage: rows for stage, rows in entry.dropped.items() if rows}
     if len(ordered) <= MOST_VALUES:
         return ordered
     others = Counted(OTHERS)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.accounts.events import WORD
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, grouped
 from curator_core.formatting import plain
 from curator_core.model.scores import bins_of
 from curator_core.model.task import Task
@@ -76,8 +76,8 @@ SAMPLE_SCHEMA = pa.schema(
 # At most this many sources, folders and values of a column are listed; all others share one entry.
 MOST_VALUES = 1_000
 OTHERS = "(others)"
-# The scores of at most this many rows wait before they are put into bins.
-WAITING = 200_000
+# The scores of at most this many rows wait before they are put into bins: 10 MB, and four times as much for a moment.
+WAITING = 1_000_000
 # With up to this many bins per row, over all tasks, counting bins is faster than sorting rows.
 _SPARSE = 4
 
@@ -95,6 +95,15 @@ class TaskKey(NamedTuple):
         return cls(task._source, task._generation, attempt, task.task_id[len(task._source) :])
 
 
+class Measured(NamedTuple):
+    """The size of a table: its rows, its bytes, and the tokens of each row if they are counted."""
+
+    table: Callable[[], pa.Table | None]  # None once the table is released
+    rows: int
+    bytes: int
+    tokens: np.ndarray[Any, Any] | None
+
+
 @dataclass(slots=True)
 class _Waiting:
     edges: np.ndarray[Any, Any]
@@ -106,6 +115,23 @@ class _Waiting:
     free: list[np.ndarray[Any, Any] | None] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Sizes:
+    """The sizes of tasks as columns: a tuple for each task would cost as much as the measurement, since the garbage
+    collector visits it again and again.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    generations: list[str] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
+    tokens: list[int | None] = field(default_factory=list)
+
+
 class SeenRows:
     """The counts and samples that wait for the next flush."""
 
@@ -114,9 +140,10 @@ class SeenRows:
         self._waiting = 0
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
-        # Sizes of tasks: the task, the kind, the file, rows, bytes, and tokens if they are counted.
-        self._sizes: list[tuple[TaskKey, str, str, int, int, int | None]] = []
+        self._sizes = _Sizes()
         self._samples: list[tuple[Any, ...]] = []
+        # The size of the table that was measured last.
+        self.measured: Measured | None = None
         # Chooses the rows of a map from those of all stages.
         self.map: Any = None
         # The small pictures that were made last, by the hash of the full picture.
@@ -125,7 +152,7 @@ class SeenRows:
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._scores or self._made or self._others or self._sizes)
+        return bool(self._scores or self._made or self._others or self._sizes.sources)
 
     def score(
         self,
@@ -170,9 +197,18 @@ class SeenRows:
         """Add other counts of a task; see `SEEN_SCHEMA`."""
         self._others.append((task, stage, kind, name, names, rows, sizes, tokens))
 
-    def size(self, task: TaskKey, kind: str, file: str, rows: int, size: int, tokens: int | None) -> None:
+    def size(self, task: Task[Any], attempt: int, kind: str, file: str, measured: Measured) -> None:
         """Add the size of a task in rows, bytes and tokens."""
-        self._sizes.append((task, kind, file, rows, size, tokens))
+        sizes, source = self._sizes, task._source
+        sizes.sources.append(source)
+        sizes.generations.append(task._generation)
+        sizes.attempts.append(attempt)
+        sizes.paths.append(task.task_id[len(source) :])
+        sizes.kinds.append(kind)
+        sizes.files.append(file)
+        sizes.rows.append(measured.rows)
+        sizes.bytes.append(measured.bytes)
+        sizes.tokens.append(None if measured.tokens is None else int(measured.tokens.sum()))
 
     def sample(self, task: TaskKey, values: tuple[Any, ...]) -> None:
         """Add a row of the data as a sample: the columns of `SAMPLE_SCHEMA` from ``stage`` on."""
@@ -186,9 +222,9 @@ class SeenRows:
         if self._others:
             self._made.append(_others_table(self._others))
             self._others = []
-        if self._sizes:
+        if self._sizes.sources:
             self._made.append(_sizes_table(self._sizes))
-            self._sizes = []
+            self._sizes = _Sizes()
         return pa.concat_tables(self._made).unify_dictionaries() if self._made else None
 
     def clear_counts(self) -> None:
@@ -235,7 +271,7 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     place, size = cells, len(lengths) * width
     sparse = size > _SPARSE * len(cells)  # many small tasks: there are more bins than rows
     if sparse:
-        found, place = np.unique(cells, return_inverse=True)
+        found, _, place = grouped(cells)
         size = len(found)
     rows = kept = free = np.bincount(place, minlength=size)
     stays = np.concatenate(waiting.kept)
@@ -271,22 +307,24 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
     return _table(columns, SEEN_SCHEMA)
 
 
-def _sizes_table(waiting: list[tuple[TaskKey, str, str, int, int, int | None]]) -> pa.Table:
-    tasks, kinds, files, rows, sizes, tokens = (list(column) for column in zip(*waiting, strict=True))
-    size = len(tasks)
+def _sizes_table(waiting: _Sizes) -> pa.Table:
+    size = len(waiting.sources)
     ones = array(np.arange(size + 1, dtype=np.int32))
-    counted = tokens[0] is not None  # all tasks have tokens or none has: counting them is an option of the run
+    counted = waiting.tokens[0] is not None  # all tasks have tokens or none has: counting them is an option of the run
     columns = [
-        *_task_columns(tasks),
+        waiting.sources,
+        waiting.generations,
+        waiting.attempts,
+        waiting.paths,
         _one_word("", size),
-        kinds,
-        files,
+        waiting.kinds,
+        waiting.files,
         _one_word("", size),
         pa.nulls(size, pa.list_(pa.int32())),
         pa.ListArray.from_arrays(ones, array([""] * size, pa.string())),
-        pa.ListArray.from_arrays(ones, array(rows, pa.int64())),
-        pa.ListArray.from_arrays(ones, array(sizes, pa.int64())),
-        pa.ListArray.from_arrays(ones, array(tokens, pa.int64())) if counted else [None] * size,
+        pa.ListArray.from_arrays(ones, array(waiting.rows, pa.int64())),
+        pa.ListArray.from_arrays(ones, array(waiting.bytes, pa.int64())),
+        pa.ListArray.from_arrays(ones, array(waiting.tokens, pa.int64())) if counted else [None] * size,
         pa.nulls(size, pa.float64()),
         pa.nulls(size, pa.float64()),
     ]

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.accounts.seen_rows import SEEN_SCHEMA
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, grouped, to_numpy
 
 # The path of a sum; no task has this path.
 WHOLE = "*"
+# Fewer rows than this are read faster than they are added up.
+WORTH_SUMMING = 1_000
 _OF = ("run_source", "generation", "attempt", "stage", "kind", "name", "scale")
 _LISTS = ("rows", "kept", "free")
 
@@ -45,7 +47,7 @@ def summed(table: pa.Table) -> pa.Table:
             parts.append(_added(table.take(array(rows)), group[rows], values, words))
     made = pa.concat_tables(parts)
     # Groups keep the order in which they first appear, so that the table is always the same.
-    numbers = np.concatenate([np.unique(group[mine]) for mine in (scores, ~scores) if mine.any()])
+    numbers = np.concatenate([distinct(group[mine]) for mine in (scores, ~scores) if mine.any()])
     return made.take(array(np.argsort(first[numbers], kind="stable"))).unify_dictionaries()
 
 
@@ -57,14 +59,14 @@ def sources_in(table: pa.Table) -> set[tuple[str, str]]:
 
 def sums_of(table: pa.Table, wanted: Set[tuple[str, str]]) -> pa.Table:
     """The same counts, with one row per kind for each of the ``wanted`` sources (name and generation). Sources that
-    have only one row of each kind stay as they are.
+    have only one row of each kind stay as they are, and so does a small table.
     """
-    if not wanted:
+    if not wanted or len(table) < WORTH_SUMMING:
         return table
     table = table.unify_dictionaries().combine_chunks()
     sources, generations = _dictionary(table["run_source"]), _dictionary(table["generation"])
     codes = _codes(table["run_source"]) * len(generations) + _codes(table["generation"])
-    named, at = np.unique(codes, return_inverse=True)
+    named, _, at = grouped(codes)
     pairs = [(sources[code // len(generations)], generations[code % len(generations)]) for code in named.tolist()]
     group, _ = _groups(table)
     several = np.zeros(len(named), bool)
@@ -82,8 +84,8 @@ def _groups(table: pa.Table) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]
     for name in _OF:
         column = to_numpy(table[name]) if name == "attempt" else _codes(table[name])
         # Groups are renumbered after each column, since the product of all codes would overflow.
-        _, codes = np.unique(codes * (int(column.max(initial=0)) + 1) + column, return_inverse=True)
-    _, first = np.unique(codes, return_index=True)
+        _, _, codes = grouped(codes * (int(column.max(initial=0)) + 1) + column)
+    _, first, _ = grouped(codes)
     return codes, first
 
 
@@ -91,12 +93,12 @@ def _added(
     table: pa.Table, group: np.ndarray[Any, Any], values: np.ndarray[Any, Any], words: pa.Array | None
 ) -> pa.Table:
     """One row for each group of ``table``, with the numbers of each value (a bin, or a word) added up."""
-    numbers, first, group = np.unique(group, return_index=True, return_inverse=True)
+    numbers, first, group = grouped(group)
     lists = {name: table[name].combine_chunks() for name in (*_LISTS, "keys" if words is None else "names")}
     lengths = np.diff(to_numpy(lists["keys" if words is None else "names"].offsets))
     width = int(values.max(initial=0)) + 1
     cells = np.repeat(group, lengths) * width + values
-    found, place = np.unique(cells, return_inverse=True)
+    found, _, place = grouped(cells)
     offsets = np.searchsorted(found, np.arange(len(numbers) + 1) * width).astype(np.int32)
     columns: dict[str, Any] = {name: table[name].combine_chunks().take(array(first)) for name in SEEN_SCHEMA.names}
     columns["path"] = array([WHOLE] * len(numbers), SEEN_SCHEMA.field("path").type)

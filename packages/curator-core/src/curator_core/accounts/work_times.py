@@ -37,6 +37,8 @@ class WorkTimes:
         self._begun = time.time()
         self._width = _FIRST_SLOT
         self._busy: dict[str, list[float]] = {}
+        # The slot of the last call, and its begin and end: most calls begin and end in the slot of the call before.
+        self._slot, self._from, self._until = 0, 0.0, 0.0
         self._tables: dict[str, list[int]] = {}  # by stage: calls, and rows and bytes of those that were measured
         self._last = self._zero
         self._written = float("-inf")
@@ -51,6 +53,11 @@ class WorkTimes:
     def add(self, stage: str, started: float, ended: float) -> None:
         """Record that a stage worked from one reading of `time.perf_counter` to another."""
         self._last = ended
+        if started >= self._from and ended < self._until:
+            busy = self._busy.get(stage)
+            if busy is not None and len(busy) > self._slot:
+                busy[self._slot] += ended - started
+                return
         first, last = started - self._zero, ended - self._zero
         while last >= SLOTS * self._width:
             self._width *= 2
@@ -66,6 +73,9 @@ class WorkTimes:
             busy[slot] += edge - first
             first, slot = edge, slot + 1
         busy[end] += last - max(first, 0.0)
+        self._slot = end
+        self._from = self._zero + end * self._width
+        self._until = self._from + self._width
 
     def measure(self, stage: str, table: pa.Table) -> None:
         """Measure an input table of a stage, or a table that a reader has made: the first few tables, and then a few of

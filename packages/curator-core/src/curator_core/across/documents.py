@@ -20,6 +20,7 @@ from curator_core.arrow.arrays import array, scalar
 from curator_core.arrow.json_column import as_text, only_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
+from curator_core.model.places import places_of
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.files import is_pattern
 
@@ -75,15 +76,7 @@ class DocumentParameters:
         if self.collection_column is not None:
             values = as_text(column_of(table, self.collection_column).combine_chunks())
             return pc.fill_null(values, scalar("")).dictionary_encode().cast(_NAMES)
-        found = {collection_of(path, self.bases) for path, _ in task._metadata.get("source_files", ())} or {""}
-        if len(found) > 1:
-            raise UsageError(
-                f"{type(self).__name__} distinguishes collections by folder, but one task holds files of several "
-                f"({', '.join(sorted(found)[:3])}): read each file in a task of its own (files_per_partition: 1), or give "
-                "collection_column"
-            )
-        index = np.zeros(table.num_rows, np.int32)
-        return pa.DictionaryArray.from_arrays(array(index), array([found.pop()], pa.string()))
+        return folders_of(task, self.bases, f"{type(self).__name__} distinguishes collections by folder")
 
     def scoped(self, found: Digests, collections: pa.Array) -> Digests:
         """The digests; with ``scope="per_collection"``, equal values in different collections get different digests."""
@@ -123,6 +116,27 @@ def collection_of(path: str, bases: Sequence[str]) -> str:
     below = path[len(best.rstrip("/")) + 1 :] if best else path
     first, slash, _ = below.partition("/")
     return first if slash and best else ""
+
+
+def folders_of(task: DocumentBatch, bases: Sequence[str], what: str) -> pa.DictionaryArray:
+    """The collection of each row by the folder of its file, as a dictionary of names.
+
+    ``what`` begins the error for a task with files of several folders whose rows no longer have their places.
+    """
+    found = {collection_of(path, bases) for path, _ in task._metadata.get("source_files", ())} or {""}
+    if len(found) == 1:
+        index = np.zeros(task.num_rows, np.int32)
+        return pa.DictionaryArray.from_arrays(array(index), array([found.pop()], pa.string()))
+    places = places_of(task)
+    if places is None:
+        raise UsageError(
+            f"{what}, but one task holds files of several ({', '.join(sorted(found)[:3])}), and a stage after the reader has "
+            "made new tables, so its rows have no places: read each file in a task of its own (files_per_partition: 1), or "
+            "give a column with the collection"
+        )
+    files = [file for file, _ in places.of(range(task.num_rows))]
+    names = {file: collection_of(file, bases) for file in set(files)}
+    return array([names[file] for file in files], pa.string()).dictionary_encode().cast(_NAMES)
 
 
 def bases_of(paths: Sequence[str]) -> list[str]:

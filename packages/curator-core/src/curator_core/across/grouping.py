@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
-from curator_core.across.documents import collection_of
-from curator_core.arrow.arrays import array
+from curator_core.across.documents import folders_of
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
@@ -25,14 +23,7 @@ def groups_of(task: DocumentBatch, by: str | None, bases: Sequence[str], what: s
         return None
     table = task.to_pyarrow()
     if by == COLLECTION and by not in table.column_names:
-        names = {collection_of(path, bases) for path, _ in task._metadata.get("source_files", ())} or {""}
-        if len(names) > 1:
-            raise UsageError(
-                f"{what} {by!r}: one task holds files of several folders ({', '.join(sorted(names)[:3])}): read each file in a "
-                "task of its own, with files_per_partition=1"
-            )
-        codes = array(np.zeros(table.num_rows, np.int32))
-        return pa.DictionaryArray.from_arrays(codes, array([names.pop()], pa.string()))
+        return folders_of(task, bases, f"{what} {by!r} is the folder of a row's file")
     values = column_of(table, by)
     if pa.types.is_nested(values.type):
         raise UsageError(f"{what} {by!r} must hold text or other plain values, not {values.type}")

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, null, scalar
 
 JSON = pa.json_(pa.utf8())
 # A larger float may stand for several integers.
@@ -51,10 +52,29 @@ def only_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def as_text(values: pa.Array) -> pa.Array:
-    """Values as text. In a column of JSON, texts lose their quotation marks and other values stay JSON."""
-    if values.type != JSON:
-        return values if pa.types.is_string(values.type) else values.cast(_TEXT)
-    return array([json.loads(v) if v is not None and v[0] == '"' else v for v in values.to_pylist()], _TEXT)
+    """Values as text. In a column of JSON, texts lose their quotation marks and other values stay JSON.
+
+    A whole number has the same text in a column of integers, of floats and of JSON, since the other values of a block
+    decide about the type of the column.
+    """
+    kind = values.type
+    if kind == JSON:
+        return array([None if v is None else _plain_text(v) for v in values.to_pylist()], _TEXT)
+    if not pa.types.is_floating(kind):
+        return values if pa.types.is_string(kind) else values.cast(_TEXT)
+    if pa.types.is_float16(kind):
+        values, kind = values.cast(pa.float32()), pa.float32()
+    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less_equal(pc.abs(values), scalar(float(_EXACT))))
+    integers = pc.if_else(whole, values, null(kind)).cast(pa.int64())
+    return pc.coalesce(integers.cast(_TEXT), values.cast(_TEXT))
+
+
+def _plain_text(value: str) -> str:
+    """The text of a value of a column of JSON."""
+    if value[0] in "{[tfn":
+        return value
+    plain = whole_as_integers(json.loads(value))
+    return plain if isinstance(plain, str) else str(plain) if isinstance(plain, int) else value
 
 
 def compared(column: pa.Array | pa.ChunkedArray, test: Callable[[Any], bool | None]) -> pa.Array:

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -115,8 +116,8 @@ def magnitudes() -> tuple[float, ...]:
 
 def merged(edges: Iterable[float], more: Iterable[float]) -> tuple[float, ...]:
     """All finite edges of both, in order and without repeats."""
-    found = np.array([*edges, *more], np.float64) + 0.0  # no negative zero
-    return tuple(np.unique(found[np.isfinite(found)]).tolist())
+    # Adding zero leaves no negative zero.
+    return tuple(sorted({float(edge) + 0.0 for edge in chain(edges, more) if math.isfinite(edge)}))
 
 
 def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:

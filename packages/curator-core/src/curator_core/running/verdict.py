@@ -16,7 +16,7 @@ from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import DONE, FAILED, MERGED
 from curator_core.accounts.ledger import read_results
 from curator_core.accounts.tally import StageTotals, Tally
-from curator_core.arrow.arrays import to_numpy
+from curator_core.arrow.arrays import grouped, to_numpy
 from curator_core.errors import AccountingError
 from curator_core.formatting import count
 from curator_core.model.codec import decode_task
@@ -51,7 +51,7 @@ class Totals:
 
 def require_complete(accounts: Accounts, sources: Iterable[str]) -> None:
     """Raise `AccountingError` if a part of a source is not accounted for."""
-    short = [accounts.settle(source) for source in sources if not accounts.is_complete(source)]
+    short = [accounts.settle(source) for source in accounts.incomplete(sources)]
     short = [settlement for settlement in short if settlement.missing]
     if not short:
         return
@@ -111,7 +111,7 @@ def source_rejects(accounts: Accounts, rejected: Mapping[str, int], stages: Sequ
         names, codes, values = _counts_by_source(table)
         stage = values.field("stage").dictionary_encode()
         kinds = stage.dictionary.to_pylist()
-        keys, place = np.unique(codes * len(kinds) + to_numpy(stage.indices), return_inverse=True)
+        keys, _, place = grouped(codes * len(kinds) + to_numpy(stage.indices))
         sums = np.bincount(place, weights=to_numpy(values.field("rows_in")), minlength=len(keys))
         for key, rows in zip(keys.tolist(), sums.tolist(), strict=True):
             name = (names[key // len(kinds)], kinds[key % len(kinds)])

@@ -403,7 +403,7 @@ class BaseStageAdapter:
         if self._seer is not None:
             if parent.unit != result.unit:
                 self._see_change(parent, result)
-            elif result is not parent:
+            elif self._seer.options.by and result is not parent:
                 self._seer.changed(parent, result)
         result._stage_perf = [*parent._stage_perf, perf]
         result._pending = [*parent._pending, perf]

@@ -65,14 +65,18 @@ def balance(
         # remaining rows are lost.
         rest = given.items - left if made is None or not left else 0
         return Balance(given.items, 0, max(0, rest), left + max(0, rest) - given.items)
-    rows_out = sum(amount.items for amount in made)
-    if all(amount.unit == given.unit for amount in made):
+    if len(made) == 1:  # the usual case
+        (only,) = made
+        rows_out, units = only.items, {only.unit}
+    else:
+        rows_out, units = sum([amount.items for amount in made]), {amount.unit for amount in made}
+    if units == {given.unit}:
         # A fan-out may group or split items other than rows in any way.
         rows_in = given.items if given.unit == ROWS or not fans_out else rows_out + left
-    elif given.unit == ROWS and all(amount.unit != ROWS for amount in made):  # a writer writes rows to files
+    elif given.unit == ROWS and ROWS not in units:  # a writer writes rows to files
         rows_in = given.items
         written = [amount.rows_in_files for amount in made]
-        rows_out = rows_in - left if None in written else sum(rows or 0 for rows in written)
+        rows_out = rows_in - left if None in written else sum([rows or 0 for rows in written])
     else:  # a reader makes rows
         rows_in = read if read is not None else rows_out + left
     return Balance(rows_in, rows_out, created=rows_out + left - rows_in)

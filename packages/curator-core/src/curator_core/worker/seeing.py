@@ -12,6 +12,7 @@ import bisect
 import hashlib
 import json
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from struct import unpack_from
@@ -21,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SeenRows, TaskKey, as_json
+from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, Measured, SeenRows, TaskKey, as_json
 from curator_core.arrow.arrays import array, scalar, to_numpy
+from curator_core.arrow.json_column import whole_as_integers
 from curator_core.arrow.row_hash import lineage_numbers
 from curator_core.model.places import places_of
 from curator_core.model.recorder import Judged, Recorder, Scored
@@ -173,15 +175,20 @@ class StageSeer:
     def _size(self, kind: str, task: Task[Any]) -> None:
         if not isinstance(task, DocumentBatch):
             return
-        key, table = TaskKey.of(task, self._attempt), task.to_pyarrow()
-        name = self._columns_of(table)[0]
-        size = 0 if name is None else _column_bytes(table[name])
-        tokens = self._tokens(table, name)
-        total = None if tokens is None else int(tokens.sum())
-        self._rows.size(key, kind, _file_of(task), table.num_rows, size, total)
+        # If no stage changes a task, the table that leaves is the one that entered.
+        measured = self._rows.measured
+        if measured is None or measured.table() is not task.data:
+            table = task.to_pyarrow()
+            name = self._columns_of(table)[0]
+            size = 0 if name is None else _column_bytes(table[name])
+            measured = self._rows.measured = Measured(
+                weakref.ref(table), table.num_rows, size, self._tokens(table, name)
+            )
+        self._rows.size(task, self._attempt, kind, _file_of(task), measured)
         if self.options.by:
+            table = task.to_pyarrow()
             names = [name for name in self.options.by if name in table.column_names]
-            self._by(key, f"by {kind}", table, names, tokens)
+            self._by(TaskKey.of(task, self._attempt), f"by {kind}", table, names, measured.tokens)
 
     def _count_empty(self, task: DocumentBatch) -> None:
         """Count the rows of each column that has no value in this task or in any task before. These counts add up to
@@ -595,7 +602,7 @@ class _Taken:
             encoded = as_json(scores)
             text = columns[text_name][place] if text_name else None
             name = columns[identity][place] if identity else None
-            name = None if name is None else str(name)
+            name = None if name is None else str(whole_as_integers(name))
             brief: str | None = None
             picture: bytes | None = None
             parts: dict[str, tuple[int, int, str | None, list[int]]] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curator_core.arrow.arrays import distinct
 from curator_text.features.block import ODD, Block, Bools, Ints, numbered, once
 from curator_text.features.words import BEYOND, ELLIPSES, stripped_of, words_of
 
@@ -241,7 +242,7 @@ def boilerplate_paragraphs(block: Block) -> Ints:
     if not block.is_ascii:
         suspects.append(block.find("\u212a".encode()))  # the Kelvin sign, whose lower case is k
     counts = np.zeros(block.rows, np.int64)
-    for row in np.unique(block.rows_of(np.concatenate(suspects))).tolist():
+    for row in distinct(block.rows_of(np.concatenate(suspects))).tolist():
         text = block.document(row).lower()
         if "lorem ipsum" in text:
             counts[row] = -1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from curator_core.arrow.arrays import distinct
 from curator_text import _unicode
 from curator_text.features.block import SPACE, Block, Bools, Ints, once
 
@@ -137,7 +138,7 @@ def distinct_known_words(block: Block, known: tuple[str, ...]) -> Ints:
     long = sorted({word for word in known if len(word.encode()) >= 8})
     short = sorted(set(known).difference(long))
     at = np.flatnonzero(words_among(block, short))
-    keys = np.unique(np.array([_key(word.encode()) for word in short], np.uint64))
+    keys = distinct(np.array([_key(word.encode()) for word in short], np.uint64))
     pairs = word_rows(block)[at] * len(keys) + np.searchsorted(keys, word_keys(block)[at])
     table = np.bincount(pairs, minlength=block.rows * len(keys)).reshape(block.rows, len(keys)) > 0
     counts: Ints = table.sum(axis=1)
