@@ -17,6 +17,7 @@ from curator_core.across.shuffle import (
     first_place,
     partition_pieces,
     partition_sorted,
+    range_tables,
     read_manifest,
     sorted_order,
     write_partitioned,
@@ -71,6 +72,16 @@ def test_rows_are_read_in_the_order_of_place_file_and_row(tmp_path_factory, batc
             assert set(table["file"].to_pylist()) == {at}
             assert places == sorted(places)
             assert first_place(number, partitions) <= places[0] <= places[-1] < first_place(number + 1, partitions)
+    manifest = read_manifest(str(folder))
+    for first in (0, manifest.partitions // 2):
+        ranged = [
+            (int(number), row["place"], row["text"])
+            for numbers, table in range_tables(manifest, first, manifest.partitions)
+            for number, row in zip(numbers, table.to_pylist(), strict=True)
+        ]
+        low = first_place(first, manifest.partitions)
+        in_order = sorted(rows, key=lambda row: (row[1], row[0]))
+        assert ranged == [(number, place, text) for place, number, text in in_order if place >= low]
 
 
 @settings(max_examples=100, deadline=None)

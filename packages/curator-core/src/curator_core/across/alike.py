@@ -457,8 +457,7 @@ class Cluster:
         vectors = self.products.put(self._in_order(self.rows[members]))
         limit = least_product(least, self.vectors.shape[1])
         wanted, wanted_away = np.full(len(members), MOST_TIES), np.full(home, MOST_TIES)
-        for start in range(0, home, _ROWS):
-            stop = min(start + _ROWS, home)
+        for start, stop in itertools.pairwise(_edges(0, home, _ROWS)):
             for first, last in itertools.pairwise([start, *_edges(stop, len(members), _COLUMNS)]):
                 columns: NDArray[np.int64] | None = None
                 theirs = vectors[first:last]

@@ -59,7 +59,7 @@ class NumpyProducts:
     """Products by numpy. The memory of blocks is used again: allocating it for each block takes a tenth of the time."""
 
     # The products of a block stay in the cache until the nearest are found.
-    block = 1 << 19
+    block = 1 << 20
 
     def __init__(self) -> None:
         self._memory = Memory()

@@ -613,6 +613,18 @@ def partition_tables(
     yield from _tables(read_manifest(place), task._metadata["partition"], low, high, fit)
 
 
+def range_tables(
+    manifest: Manifest, first: int, stop: int, *, fit: Fit = fitted
+) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+    """The rows of the partitions ``first`` to ``stop`` - 1 together, as `partition_tables` yields those of one. If the
+    partitions are small, this takes much less time than reading each.
+    """
+    schema = manifest.schema_with_places
+    for at in range(len(manifest.files)):
+        for numbers, batch in _batches(manifest, at, first, stop):
+            yield numbers, fit(_unmarked(batch), schema)
+
+
 def rows_between(
     manifest: Manifest, low: int, high: int, *, fit: Fit = fitted
 ) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
@@ -631,7 +643,7 @@ def _tables(
     )
     schema = manifest.schema_with_places
     for at in range(len(manifest.files)):
-        for numbers, batch in _batches(manifest, at, partition):
+        for numbers, batch in _batches(manifest, at, partition, partition + 1):
             if whole:
                 yield numbers, fit(_unmarked(batch), schema)
                 continue
@@ -736,11 +748,13 @@ def _spans(task: FileGroupTask, low: int, high: int, memory: int, fit: Fit) -> I
     yield from _spans(task, middle, high, memory, fit)
 
 
-def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
-    """The rows of a partition in one file, and for each row the number of its original file."""
+def _batches(
+    manifest: Manifest, number: int, first_partition: int, stop_partition: int
+) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+    """The rows of a range of partitions in one file, and for each row the number of its original file."""
     file = manifest.files[number]
     with manifest.opened(number) as (source, layout):
-        low, high = layout.edges[partition : partition + 2].tolist()
+        low, high = layout.edges[[first_partition, stop_partition]].tolist()
         if low == high:
             return
         first, last = (np.searchsorted(layout.starts, [low, high - 1], "right") - 1).tolist()

@@ -30,7 +30,7 @@ from curator_core.across.shuffle import (
     PLACE,
     finish_partitioned,
     partition_pieces,
-    partition_tables,
+    range_tables,
     read_manifest,
     require_complete,
     write_partitioned,
@@ -164,10 +164,7 @@ class SearchPictures(PartitionStage):
         """The hashes in a range of partitions."""
         manifest = read_manifest(place)
         pieces = [pa.Table.from_batches([], manifest.schema)]
-        for partition in range(first, stop):
-            if manifest.rows[partition]:
-                part = FileGroupTask(data=[place], _metadata={"partition": partition})
-                pieces += [table.drop_columns([PLACE]) for _, table in partition_tables(part)]
+        pieces += [table.drop_columns([PLACE]) for _, table in range_tables(manifest, first, stop)]
         return pa.concat_tables(pieces, promote_options="default")
 
     def _ranked(self, tables: list[pa.Table]) -> tuple[NDArray[np.uint64], list[NDArray[np.int64]]]:
