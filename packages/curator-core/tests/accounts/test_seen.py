@@ -234,12 +234,14 @@ def test_a_table_that_no_stage_changes_is_measured_once(tmp_path: Path, monkeypa
     measured = []
     size = seeing._column_bytes
     monkeypatch.setattr(seeing, "_column_bytes", lambda column: measured.append(column) or size(column))
-    task = DocumentBatch(data=pa.table({"text": ["a b c d e f", "a b c d e"]}), task_id="s")
+    task = DocumentBatch(data=pa.table({"text": ["a b c d e f", "a b c d e"], "n": pa.nulls(2)}), task_id="s")
     Pipeline([MinWords(), MinWords()]).run(
         LocalExecutor(workers=0), initial_tasks=[task], run_dir=str(tmp_path), seen=True
     )
     seen = read_seen(str(tmp_path))
-    assert (seen.bytes_in, seen.bytes_out, len(measured)) == (20, 20, 1)
+    # The second look finds that the column of texts is not empty.
+    assert (seen.bytes_in, seen.bytes_out, len(measured)) == (20, 20, 2)
+    assert seen.stages["MinWords#2"].empty == ["n"]
 
 
 def test_columns_tokens_and_overlap_are_counted_if_requested(tmp_path: Path) -> None:

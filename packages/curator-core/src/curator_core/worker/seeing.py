@@ -144,7 +144,7 @@ class StageSeer:
     def left(self, task: Task[Any]) -> None:
         """Record the rows of a task that reach the end."""
         self._size("out", task)
-        if self._unfilled and isinstance(task, DocumentBatch):
+        if isinstance(task, DocumentBatch):
             self._count_empty(task)
         if not isinstance(task, DocumentBatch) or not self.options.map or not isinstance(task.data, pa.Table):
             return
@@ -196,7 +196,7 @@ class StageSeer:
         """
         table = task.to_pyarrow()
         self._columns_of(table)
-        if not table.num_rows:
+        if not table.num_rows or not self._unfilled:
             return
         self._unfilled = [(at, name) for at, name in self._unfilled if _is_empty(table.column(at))]
         empty = [name for _, name in self._unfilled]
