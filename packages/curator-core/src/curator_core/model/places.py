@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 _PLACES = "places"
 
 
+class Mask:
+    """A filter's mask. The rows that it keeps are found once, since several later filters may look up places."""
+
+    __slots__ = ("_kept", "_rows")
+
+    def __init__(self, kept: pa.BooleanArray) -> None:
+        self._kept = kept
+        self._rows: npt.NDArray[np.int64] | None = None
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        if self._rows is None:
+            self._rows = np.flatnonzero(to_numpy(self._kept))
+        return self._rows
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """The place of each row of a batch, named as in the rejects of a run.
@@ -35,10 +51,10 @@ class Places:
     unit: str
     found: Sequence[int] | Sequence[str] | npt.NDArray[np.int64]
     # The masks of filters, the newest last; they are applied when a place is read.
-    masks: tuple[pa.BooleanArray, ...] = ()
+    masks: tuple[Mask, ...] = ()
 
     def filter(self, mask: pa.BooleanArray) -> Places:
-        return Places(self.sources, self.unit, self.found, (*self.masks, mask))
+        return Places(self.sources, self.unit, self.found, (*self.masks, Mask(mask)))
 
     def packed(self) -> list[Any]:
         """The places as JSON values, after all filters."""
@@ -46,7 +62,7 @@ class Places:
         if self.masks:
             rows = np.arange(len(found))
             for mask in self.masks:
-                rows = rows[to_numpy(mask)]
+                rows = rows[mask.rows]
             if not isinstance(sources, str):
                 sources = [sources[row] for row in rows.tolist()]
             found = [str(found[row]) for row in rows.tolist()] if not self.unit else np.asarray(found, np.int64)[rows]
@@ -76,7 +92,7 @@ class Places:
         """The files and the places of several rows."""
         found = np.asarray(rows, np.int64)
         for mask in reversed(self.masks):
-            found = np.flatnonzero(to_numpy(mask))[found]
+            found = mask.rows[found]
         places = []
         for row in found.tolist():
             source = self.sources if isinstance(self.sources, str) else self.sources[row]

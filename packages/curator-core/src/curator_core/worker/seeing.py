@@ -216,6 +216,10 @@ class StageSeer:
             self._unfilled = [(at, name) for at, name in enumerate(schema.names) if name not in self._filled]
         return self._columns
 
+    def has_vectors(self, batch: DocumentBatch) -> bool:
+        """Whether a batch has embeddings in a table; a frame has no lists of fixed length."""
+        return isinstance(batch.data, pa.Table) and self._columns_of(batch.data)[1]
+
     def _by(
         self,
         key: TaskKey,
@@ -549,7 +553,8 @@ class _Taken:
 
     def vectors(self) -> pa.ChunkedArray | None:
         """The embeddings of the batch, until it is released."""
-        return None if self._batch is None else _vectors_of(self._batch)
+        batch = self._batch
+        return _vectors_of(batch) if batch is not None and self._seer.has_vectors(batch) else None
 
     def add(
         self,
