@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from curator_core.accounts.seen import read_seen
+from curator_core.accounts.seen_rows import MOST_PICTURES
 from curator_core.arrow.arrays import to_numpy
 from curator_core.cli import DONE, run_command
 from curator_core.executors.local import LocalExecutor
@@ -62,16 +63,35 @@ def images(folder: Path, tars: int = 3, each: int = 30) -> str:
     return f"{folder}/*.tar"
 
 
-def run(paths: str, folder: Path, workers: int) -> dict[str, Any]:
+def run(paths: str, folder: Path, workers: int, samples: int = 6) -> dict[str, Any]:
     stages = [
         ImageReader(paths=paths),
         Measured(),
         ResolutionFilter(min_width=100),
         ImageWriter(path=str(folder / "out")),
     ]
-    Pipeline(stages).run(LocalExecutor(workers=workers), run_dir=str(folder / "run"), seen={"samples": 6, "map": 40})
+    Pipeline(stages).run(
+        LocalExecutor(workers=workers), run_dir=str(folder / "run"), seen={"samples": samples, "map": 40}
+    )
     found: dict[str, Any] = json.loads((folder / "run" / "report.json").read_text())
     return found
+
+
+@pytest.mark.slow
+def test_the_first_samples_of_each_kind_have_a_picture_whatever_worker_made_it(tmp_path: Path) -> None:
+    paths = images(tmp_path / "in")
+    found = []
+    for workers in (0, 2):
+        run(paths, tmp_path / str(workers), workers, samples=20)
+        samples = read_seen(str(tmp_path / str(workers) / "run")).stages["ResolutionFilter"].samples
+        found.append([(s.side, s.near, s.limit, s.id, s.picture) for s in samples])
+    assert found[0] == found[1]
+    kinds: dict[tuple[str, bool, str], list[bool]] = {}
+    for side, near, limit, _, picture in found[0]:
+        kinds.setdefault((side, near, limit), []).append(picture is not None)
+    assert {len(pictured) for pictured in kinds.values()} == {20}
+    for pictured in kinds.values():
+        assert pictured == [True] * MOST_PICTURES + [False] * 10
 
 
 @pytest.mark.slow

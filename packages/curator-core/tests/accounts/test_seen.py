@@ -189,7 +189,7 @@ def test_a_row_that_a_worker_discards_is_not_among_the_first_of_all(
         best = Best(most)
         mine = [task for place, task in enumerate(order) if place % workers == worker]
         chosen = [row for task in [*mine, *mine[:1]] for row in best.choose(rows[task], far[task], numbers[task])]
-        handed_over += [(distance, number) for _, distance, number in chosen if best.has(distance, number)]
+        handed_over += [(distance, number) for _, distance, number in chosen if best.rank(distance, number) is not None]
     assert sorted(set(handed_over))[:most] == sorted(set(every))[:most]
 
 

@@ -20,6 +20,7 @@ VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.string(): st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     pa.large_string(): st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     pa.binary(): st.binary(max_size=20),
+    pa.large_binary(): st.binary(max_size=20) | st.binary(max_size=20).map(memoryview),
     pa.int64(): INT64,
     pa.int32(): st.integers(-(1 << 31), (1 << 31) - 1),
     pa.uint64(): st.integers(0, (1 << 64) - 1),

@@ -22,9 +22,9 @@ from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.parquet import read_folder, size_of, write_parquet
-from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
+from curator_core.accounts.seen_rows import MOST_PICTURES, MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
 from curator_core.accounts.seen_sums import WHOLE, summed
-from curator_core.arrow.arrays import array, distinct, grouped, to_numpy
+from curator_core.arrow.arrays import array, distinct, grouped, null, to_numpy
 from curator_core.errors import RunRefused
 from curator_core.model.scores import Limit
 
@@ -569,7 +569,15 @@ def _first_rows(table: pa.Table, samples: int, mapped: int) -> pa.Table:
     order = order[~alike]
     begins = np.flatnonzero(np.diff(groups[order], prepend=-2))
     at = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
-    return table.take(array(order[at < np.where(of_map[order], mapped, samples)]))
+    first = at < np.where(of_map[order], mapped, samples)
+    found = table.take(array(order[first]))
+    pictures = found["picture"]
+    if pictures.null_count < len(found):
+        # Each worker has made pictures of its own first rows, of which those of all workers are the first.
+        few = array(at[first] < MOST_PICTURES)
+        place = found.schema.get_field_index("picture")
+        found = found.set_column(place, found.schema.field(place), pc.if_else(few, pictures, null(pa.binary())))
+    return found
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -75,6 +75,9 @@ SAMPLE_SCHEMA = pa.schema(
 )
 # At most this many sources, folders and values of a column are listed; all others share one entry.
 MOST_VALUES = 1_000
+# A small picture takes longer to make than all else that is kept of a row, and a page has room for some hundred. So the
+# first rows of each stage, side, reason and limit have one, up to this many.
+MOST_PICTURES = 10
 OTHERS = "(others)"
 # The scores of at most this many rows wait before they are put into bins: 10 MB, and four times as much for a moment.
 WAITING = 1_000_000

@@ -134,6 +134,8 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
         return None if made is None else made.cast(kind)
     if kind == pa.binary() and types <= {bytes}:
         return _binary(values, nulls)
+    if kind == pa.large_binary() and types <= {bytes, memoryview}:
+        return _large_binary(values, nulls)
     number = _NUMBERS.get(kind)
     if number is None or not types <= {number[0]}:
         return None
@@ -178,6 +180,14 @@ def _binary(values: Sequence[bytes | None], nulls: bool) -> pa.Array | None:
     if sum(map(len, pieces)) > _MOST_BYTES:
         return None
     return _pieces(pa.binary(), values, b"".join(pieces), map(len, pieces), nulls)
+
+
+def _large_binary(values: Sequence[bytes | memoryview | None], nulls: bool) -> pa.Array:
+    pieces = [b"" if value is None else value for value in values]
+    offsets = np.zeros(len(values) + 1, np.int64)
+    np.cumsum([memoryview(piece).nbytes for piece in pieces], out=offsets[1:])
+    buffers = [_bits(_valid(values, nulls)), pa.py_buffer(offsets), pa.py_buffer(b"".join(pieces))]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
 def _pieces(kind: pa.DataType, values: Sequence[Any], data: bytes, lengths: Iterable[int], nulls: bool) -> pa.Array:

@@ -256,7 +256,9 @@ class BaseStageAdapter:
             and not self._shows_kept
         ):
             # In the usual case there is nothing to balance: as many rows came out as went in, and nothing was recorded.
-            yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
+            # The empty dictionaries are shared, as those of `_NOTHING` are: nothing ever adds to them.
+            perf = StagePerfStats(self.name, seconds, 1, rows, rows, _NO_ROWS, _NO_ROWS, 0, _NO_METRICS)
+            yield self._continue_as(task, result, perf, [])
         else:
             yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
 
@@ -319,8 +321,7 @@ class BaseStageAdapter:
 
     def _perf(self, task: Task[Any], recorder: Recorder, seconds: float) -> StagePerfStats:
         """The statistics of one call on one task from the stage's records; its rejects go to the sink."""
-        perf = StagePerfStats(self.name, seconds, 1)
-        perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
+        perf = StagePerfStats(self.name, seconds, 1, 0, 0, recorder.dropped, _NO_ROWS, 0, recorder.metrics)
         if recorder.rejects:
             perf.rejected = self._reject(task, recorder.rejects)
         if self._seer is not None and (recorder.judged is not None or recorder.which):
@@ -758,5 +759,6 @@ def amount_of(task: Task[Any]) -> Amount:
 
 
 _NOTHING = Recorder()
+_NO_ROWS, _NO_METRICS = _NOTHING.dropped, _NOTHING.metrics
 _NOTHING_RECORDED = {"_recorder": None, "_call": None}
 _END: Any = object()

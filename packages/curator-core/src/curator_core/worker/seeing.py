@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, Measured, SeenRows, TaskKey, as_json
+from curator_core.accounts.seen_rows import MOST_PICTURES, MOST_VALUES, OTHERS, Measured, SeenRows, TaskKey, as_json
 from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.arrow.json_column import whole_as_integers
 from curator_core.arrow.row_hash import lineage_numbers
@@ -74,10 +74,10 @@ class Best:
         self.most = most
         self.keys: list[tuple[float, int]] = []
 
-    def has(self, distance: float, number: int) -> bool:
-        """Whether a row is still among the first."""
+    def rank(self, distance: float, number: int) -> int | None:
+        """The place of a row among the first; None if others have replaced it."""
         place = bisect.bisect_left(self.keys, (distance, number))
-        return place < len(self.keys) and self.keys[place] == (distance, number)
+        return place if place < len(self.keys) and self.keys[place] == (distance, number) else None
 
     def choose(
         self, among: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
@@ -105,7 +105,7 @@ class Best:
         far = [0.0] * len(rows) if distances is None else distances[rows].tolist()
         for row, distance, number in zip(rows.tolist(), far, numbers[rows].tolist(), strict=True):
             key = (distance, number)
-            if (len(self.keys) == self.most and key >= self.keys[-1]) or self.has(distance, number):
+            if (len(self.keys) == self.most and key >= self.keys[-1]) or self.rank(distance, number) is not None:
                 continue  # the row is there already if the task is run again
             bisect.insort(self.keys, key)
             del self.keys[self.most :]
@@ -307,7 +307,7 @@ class StageSeer:
         if len(self._declared) < 2:
             return {}
         failed = {
-            reason: to_numpy(pc.fill_null(found, True)).astype(bool)
+            reason: to_numpy(pc.fill_null(found, scalar(True))).astype(bool)
             for reason, found in self.stage.tests(scores).items()
         }
         total = np.sum(list(failed.values()), axis=0) if failed else np.zeros(rows, int)
@@ -323,7 +323,7 @@ class StageSeer:
                 except Exception:  # code of the filter's author, which may not handle these limits
                     tests = self.stage.tests(scores)
                 found[score.name] = ~np.any(
-                    [to_numpy(pc.fill_null(test, True)).astype(bool) for test in tests.values()], axis=0
+                    [to_numpy(pc.fill_null(test, scalar(True))).astype(bool) for test in tests.values()], axis=0
                 )
                 continue
             mine = sum((failed[reason].astype(int) for reason in own if reason in failed), np.zeros(rows, int))
@@ -594,10 +594,11 @@ class _Taken:
 
     def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
         """The rows that are still among the first, as samples."""
-        left: dict[int, list[tuple[tuple[str, str, str], tuple[int, float, int], str | None]]] = {}
+        left: dict[int, list[tuple[tuple[str, str, str], tuple[int, float, int], str | None, int]]] = {}
         for best, of, found, score in self._chosen:
-            if best.has(found[1], found[2]):
-                left.setdefault(self._rows[found[0]], []).append((of, found, score))
+            rank = best.rank(found[1], found[2])
+            if rank is not None:
+                left.setdefault(self._rows[found[0]], []).append((of, found, score, rank))
         seer, columns, text_name, identity = self._seer, self._columns, self._text, self._identity
         for place, entries in sorted(left.items()):
             source, position = self._places[place]
@@ -609,9 +610,8 @@ class _Taken:
             name = columns[identity][place] if identity else None
             name = None if name is None else str(whole_as_integers(name))
             brief: str | None = None
-            picture: bytes | None = None
             parts: dict[str, tuple[int, int, str | None, list[int]]] = {}
-            for (side, reason, near), (row, distance, number), score in entries:
+            for (side, reason, near), (row, distance, number), score, rank in entries:
                 if near == MAP:
                     vector = self._vector(place)
                     if vector is not None:
@@ -628,12 +628,13 @@ class _Taken:
                 if brief is None:
                     shown = ((key, _brief(columns[key][place])) for key in self._brief)
                     brief = as_json({key: value for key, value in shown if value is not None})
-                    picture = seer.picture(self._kind, self._pictures[place]) if self._pictures else None
                 fault = reason if side == "dropped" else ""
                 if fault not in parts:
                     parts[fault] = _shown(text, seer.at_fault(text, reason) if side == "dropped" else [])
                 cut, length, part, spans = parts[fault]
                 first = score or (next(iter(scores), None) if len(self._values) == 1 else None)
+                pictured = self._pictures and rank < MOST_PICTURES
+                picture = seer.picture(self._kind, self._pictures[place]) if pictured else None
                 yield self._key, (
                     seer.name, side, reason, near, distance, number, row, scores.get(first) if first else None, encoded,
                     name, source, position, part, cut, length, spans, brief, picture, None,
