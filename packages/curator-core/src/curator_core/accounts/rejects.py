@@ -105,28 +105,32 @@ def _once(places: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], pa.Table
     for step, place in places.items():
         mine = found[step]
         for table in _counting(place) if mine else ():
-            starts, keys = _runs(table, _OF_SOURCE)
-            ends = [*starts.tolist()[1:], table.num_rows]
-            for start, stop, key in zip(starts.tolist(), ends, keys, strict=True):
+            for key, part in _by_source(table):
                 named = steps[(*key, *mine[key])]
                 if named[0] == step:
-                    yield named, table.slice(start, stop - start)
+                    yield named, part
 
 
 def _sums(run_dir: str) -> dict[tuple[str, str, str, str], tuple[int, int]]:
     """The rejects of a run by kind, stage, reason and source: the number of rows, and the sum of the digests of rejects."""
     found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     for table in _counting(run_dir):
-        starts, keys = _runs(table, _OF_SOURCE)
-        ends = [*starts.tolist()[1:], table.num_rows]
-        for start, stop, key in zip(starts.tolist(), ends, keys, strict=True):
+        for key, part in _by_source(table):
             rows, digest = found.get(key, (0, 0))
-            for batch in table.slice(start, stop - start).select(_OF_ROW).to_batches(max_chunksize=1000):
+            for batch in part.select(_OF_ROW).to_batches(max_chunksize=1000):
                 for number, *texts, raw in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     rows += number
                     digest += _digest(texts, raw)
             found[key] = rows, digest
     return found
+
+
+def _by_source(table: pa.Table) -> Iterator[tuple[tuple[str, str, str, str], pa.Table]]:
+    """The rejects of a table in runs of one kind, stage, reason and source."""
+    starts, keys = _runs(table, _OF_SOURCE)
+    ends = [*starts.tolist()[1:], table.num_rows]
+    for start, stop, key in zip(starts.tolist(), ends, keys, strict=True):
+        yield key, table.slice(start, stop - start)
 
 
 def _digest(texts: Sequence[str], raw: bytes | None) -> int:

@@ -80,8 +80,7 @@ class Sample:
     """A row that was kept as a sample. ``text`` is a part of the whole text: it begins after ``cut`` characters, and
     the whole text has ``length`` characters. ``spans`` mark the passages in ``text`` that the row was dropped for.
     ``near`` says whether the row was chosen because its score is close to ``limit``, and ``distance`` how close.
-    ``picture`` is a small JPEG if the
-    row has a picture.
+    ``picture`` is a small JPEG if the row has a picture.
     """
 
     side: str

@@ -70,8 +70,7 @@ class Clusters(Ends):
         count = self.partitions or pieces_of(self._input_bytes())
         pieces: dict[str, Any] = {"keys": keys, "keep": ("first",), "parts": count}
         make = VectorKeys(column=self.column, keep=("first",), path=keys, partitions=count)
-        outcome = yield Pipeline([self._reader(), make], name="vectors")
-        self.require_whole("vectors", outcome, work_dir)
+        yield from self._whole(Pipeline([self._reader(), make], name="vectors"), work_dir)
         vectors = storage.join(keys, EXACT)
         how: dict[str, Any] = {"clusters": self.clusters, "sample": self.sample, "iterations": self.iterations}
         yield Pipeline([AllVectors(path=vectors), TrainCentres(path=centres, **how)], name="centres")

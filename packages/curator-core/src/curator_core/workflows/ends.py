@@ -16,7 +16,7 @@ from curator_core.model.task import EmptyTask
 from curator_core.pipeline import Pipeline
 from curator_core.running.preview import Preview, survey
 from curator_core.running.result import RunSummary
-from curator_core.workflow import Workflow
+from curator_core.workflow import Step, Workflow
 from curator_core.workflows.estimate import free_bytes
 from curator_core.workflows.formats import format_of, reader_of, writer_of
 
@@ -103,16 +103,16 @@ class Ends(Workflow):
         yield compact(path, into, name=f"gather {storage.file_name(path)}")
         return into
 
-    def require_whole(self, step: str, outcome: RunSummary | None, work_dir: str) -> None:
-        """Raise if the last stage of ``step`` has set rows aside, although later steps read them again.
+    def _whole[S: (Pipeline, Step)](self, step: S, work_dir: str) -> Generator[S, RunSummary | None, None]:
+        """Yield a step, and raise if its last stage has set rows aside, since later steps read them again.
 
-        Rows that the reader sets aside are missing in every step, so they do not matter. ``outcome`` is None while the
-        steps are only planned.
+        Rows that the reader sets aside are missing in every step, so they do not matter.
         """
+        outcome = yield step  # None while the steps are only planned
         aside = outcome.stages[-1].quarantined if outcome is not None and outcome.stages else 0
         if aside:
             raise TooManyErrors(
-                f"step {step!r} has set {formatting.count(aside, 'row')} aside, and later steps, which find rows by their "
+                f"step {step.name!r} has set {formatting.count(aside, 'row')} aside, and later steps, which find rows by their "
                 "places in the input, cannot work without them. "
                 f"`curate rejects {storage.parent(work_dir)}` shows what failed. If the cause lies outside the input, such as too "
                 "little memory, remove it and continue with `curate retry`; otherwise remove these rows from the input, "

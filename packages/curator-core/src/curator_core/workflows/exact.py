@@ -33,8 +33,7 @@ class ExactDedup(Dedup):
         settings = {"rule": "exact", "normalize": self.normalize}
         index = self._index(settings, work_dir)
         make = ExactKeys(**documents, path=keys, partitions=pieces, index=index)
-        outcome = yield Pipeline([self._reader(), make], name="keys")
-        self.require_whole("keys", outcome, work_dir)
+        yield from self._whole(Pipeline([self._reader(), make], name="keys"), work_dir)
         against = self.against if index is not None else "self"
         decide = DecideCopies(path=decided, keys=keys, keep=self.keep, parts=pieces, against=against)
         exact = yield from self._together(storage.join(keys, EXACT), pieces)

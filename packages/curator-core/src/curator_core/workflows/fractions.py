@@ -78,8 +78,7 @@ class TopFraction(Ends):
         lowest = [self.column] if self.order == "lowest" else []
         how: dict[str, Any] = {"by": self.by, "bases": self._input_folders(), "owner": "TopFraction"}
         measure = MeasureScores(path=scores, columns=[self.column], lowest=lowest, weight=self.weight, **how)
-        outcome = yield Pipeline([self._reader(), measure], name="measure")
-        self.require_whole("measure", outcome, work_dir)
+        yield from self._whole(Pipeline([self._reader(), measure], name="measure"), work_dir)
         totals = Totals.read(scores)
         bounds = (int(self._part * weight) for weight in totals.weight.tolist())
         requests = Requests.of(((0, group, bound) for group, bound in enumerate(bounds)), totals)
@@ -147,8 +146,9 @@ class QuantileBuckets(Ends):
         scores = storage.join(work_dir, "scores")
         how: dict[str, Any] = {"by": self.by, "bases": self._input_folders(), "owner": "QuantileBuckets"}
         which: dict[str, Any] = {"columns": list(self.columns), "lowest": list(self.lowest)}
-        outcome = yield Pipeline([self._reader(), MeasureScores(path=scores, **which, **how)], name="measure")
-        self.require_whole("measure", outcome, work_dir)
+        yield from self._whole(
+            Pipeline([self._reader(), MeasureScores(path=scores, **which, **how)], name="measure"), work_dir
+        )
         totals = Totals.read(scores)
         # A row is in bucket b or above if at least b/buckets of all rows are worse, which means that it is better than
         # the row at that place, counted from the worst.

@@ -133,8 +133,9 @@ class SemanticDedup(Dedup):
         documents, count = self._documents(), self.pieces()
         del documents["normalize"]
         pieces: dict[str, Any] = {"keys": keys, "keep": self.keep, "parts": count}
-        outcome = yield Pipeline([self._reader(), VectorKeys(**documents, path=keys, partitions=count)], name="vectors")
-        self.require_whole("vectors", outcome, work_dir)
+        yield from self._whole(
+            Pipeline([self._reader(), VectorKeys(**documents, path=keys, partitions=count)], name="vectors"), work_dir
+        )
         vectors = storage.join(keys, EXACT)
         how: dict[str, Any] = {"clusters": self.clusters, "sample": self.sample, "iterations": self.iterations}
         yield Pipeline([AllVectors(path=vectors), TrainCentres(path=centres, **how)], name="centres")

@@ -105,8 +105,7 @@ class ImageDedup(Dedup):
         pieces: dict[str, Any] = {"keys": keys, "keep": self.keep, "parts": count}
         how: dict[str, Any] = {"crops": self.crops, "mirror": self.mirror}
         make = PictureKeys(**documents, **how, path=keys, partitions=count, decoder=self.decoder)
-        outcome = yield Pipeline([self._reader(), make], name="pictures")
-        self.require_whole("pictures", outcome, work_dir)
+        yield from self._whole(Pipeline([self._reader(), make], name="pictures"), work_dir)
         exact = storage.join(keys, EXACT)
         yield Step(
             Pipeline([Partitions(path=exact), SetCopiesAside(**pieces, path=aside)], name="copies"), frees=[exact]

@@ -101,8 +101,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         index = self._index(settings, work_dir)
         pieces["against"] = against = self.against if index is not None else "self"
         make = FuzzyKeys(**documents, **sketch, path=keys, partitions=count, index=index)
-        outcome = yield Pipeline([self._reader(), make], name="keys")
-        self.require_whole("keys", outcome, work_dir)
+        yield from self._whole(Pipeline([self._reader(), make], name="keys"), work_dir)
         near = yield from self._together(storage.join(keys, NEAR), count)
         exact = yield from self._together(storage.join(keys, EXACT), count)
         find = FindCandidates(path=pairs, keys=keys, **pieces)
@@ -120,8 +119,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         inputs = Inputs.read(keys)
         if inputs is not None:
             inputs.require_there()
-        outcome = yield Pipeline([self._reader(), gather], name="texts")
-        self.require_whole("texts", outcome, work_dir)
+        yield from self._whole(Pipeline([self._reader(), gather], name="texts"), work_dir)
         texts = yield from self._together(texts, count)
         old_texts = None
         if against != "self":

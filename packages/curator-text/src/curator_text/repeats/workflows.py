@@ -107,14 +107,12 @@ class SubstringDedup(_Repeats):
         length = self.words or self.characters or _WORDS
         runs_of: dict[str, Any] = {"length": length, "characters": self.characters is not None}
         write = WriteAnchors(**documents, **runs_of, path=keys, partitions=count)
-        outcome = yield Pipeline([self._reader(), write], name="anchors")
-        self.require_whole("anchors", outcome, work_dir)
+        yield from self._whole(Pipeline([self._reader(), write], name="anchors"), work_dir)
         anchors = storage.join(keys, ANCHORS)
         find = FindRepeatedAnchors(**pieces, path=repeated)
         yield Step(Pipeline([Partitions(path=anchors), find], name="repeated-anchors"), frees=[anchors])
         runs = WriteWindows(**documents, **runs_of, path=windows, keys=keys, repeated=repeated, partitions=count)
-        outcome = yield Step(Pipeline([self._reader(), runs], name="runs"), frees=[repeated])
-        self.require_whole("runs", outcome, work_dir)
+        yield from self._whole(Step(Pipeline([self._reader(), runs], name="runs"), frees=[repeated]), work_dir)
         decide = FindRepeats(**pieces, path=repeats)
         yield Step(Pipeline([Partitions(path=windows), decide], name="repeats"), frees=[windows])
         step = self._apply(work_dir, keys, repeats)
@@ -163,20 +161,17 @@ class LineDedup(_Repeats):
         units: dict[str, Any] = {"unit": self.unit, "least": self.least}
         write = WriteLines(**documents, **units, path=keys, partitions=count)
         if self.false_rate is None:
-            outcome = yield Pipeline([self._reader(), write], name="units")
-            self.require_whole("units", outcome, work_dir)
+            yield from self._whole(Pipeline([self._reader(), write], name="units"), work_dir)
         else:
             hashed = WriteUnitHashes(**documents, **units, path=hashes, partitions=count)
-            outcome = yield Pipeline([self._reader(), hashed], name="hashes")
-            self.require_whole("hashes", outcome, work_dir)
+            yield from self._whole(Pipeline([self._reader(), hashed], name="hashes"), work_dir)
             places = storage.join(hashes, ANCHORS)
             make = FilterRepeated(
                 keys=hashes, keep=self.keep, parts=count, path=filters, false_rate=float(self.false_rate)
             )
             yield Step(Pipeline([Partitions(path=places), make], name="filter"), frees=[places])
             write = replace(write, filters=filters, hashes=hashes)
-            outcome = yield Step(Pipeline([self._reader(), write], name="units"), frees=[filters])
-            self.require_whole("units", outcome, work_dir)
+            yield from self._whole(Step(Pipeline([self._reader(), write], name="units"), frees=[filters]), work_dir)
         lines = storage.join(keys, ANCHORS)
         decide = FindRepeats(keys=keys, keep=self.keep, parts=count, path=repeats)
         yield Step(Pipeline([Partitions(path=lines), decide], name="repeats"), frees=[lines])
