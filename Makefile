@@ -46,11 +46,9 @@ sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
 test: sync-all ## run all tests with all extras
 	@# A test that fails on a busy machine gets a second go; the closing line counts it, and why it failed at the first
 	@# is printed, since a race that shows once in a thousand runs is a fault to mend and no reason to test nothing.
-	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --timeout 600 --durations 15 --reruns 1 -rR \
-		-m "not (ray or xenna or thorough)" $(ARGS) || [ $$? -eq 5 ]
-	@# Clusters one after the other and alone: two at a time on two cores starve one another.
-	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR \
-		-m "(ray or xenna) and not thorough" $(ARGS) || [ $$? -eq 5 ]
+	@# One worker starts the clusters, one after the other, while the other runs the rest: see conftest.py.
+	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --timeout 600 --durations 15 \
+		--reruns 1 -rR -m "not thorough" $(ARGS)
 
 .PHONY: test-engines
 test-engines: sync-all ## run every test that needs an engine, and all that `make test` leaves out

@@ -20,6 +20,9 @@ ENGINES = {
     "dali": ("nvidia.dali", "curator-image[dali]"),
 }
 
+# The tests that start clusters: two clusters on a small machine starve each other, so one pytest worker runs them all.
+CLUSTER = "cluster"
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # A test that takes longer than this has the mark `slow`, so that the others together take less than a minute.
@@ -65,10 +68,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "gpu" in marks and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if "xdist_group" not in marks:
-            # Two clusters on a small machine starve each other, so one pytest worker runs them all.
             # Every other file is a group of its own, which keeps its module fixtures in one place.
-            group = "cluster" if marks & {"ray", "xenna"} else str(item.path)
+            group = CLUSTER if marks & {"ray", "xenna"} else item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        _longest_first(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a pytest and a pytest-xdist that do not go together: each worker would start clusters of its own."""
+    if session.config.getoption("loadgroup", False) and any("@" not in item.nodeid for item in session.items):
+        raise pytest.UsageError(
+            f"pytest {pytest.__version__} hides the groups of tests from the installed pytest-xdist, so that tests of "
+            "one group would run in several processes; run `make sync`, or use `-n 0`"
+        )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -98,6 +111,24 @@ def slow_without_mark(reports: Iterable[object]) -> list[tuple[str, float]]:
     return sorted(
         ((name, seconds) for name, seconds in took.items() if seconds > NAMED_SECONDS), key=lambda one: -one[1]
     )
+
+
+def _longest_first(items: list[pytest.Item]) -> None:
+    """Order the groups of tests for pytest-xdist, which deals them out in this order (``--no-loadscope-reorder``).
+
+    The clusters come first, since one worker is busy with them for most of a run; then the files with the most slow
+    tests, so that no worker waits for a long one at the end.
+    """
+    groups: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        assert mark is not None
+        groups[mark.args[0]].append(item)
+
+    def rank(group: str) -> tuple[bool, int]:
+        return group != CLUSTER, -sum(item.get_closest_marker("slow") is not None for item in groups[group])
+
+    items[:] = [item for group in sorted(groups, key=rank) for item in groups[group]]
 
 
 def _missing_engines() -> dict[str, str]:
