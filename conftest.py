@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections import defaultdict
@@ -19,6 +20,9 @@ ENGINES = {
     "models": ("transformers", "the [models] extra of the package"),
     "dali": ("nvidia.dali", "curator-image[dali]"),
 }
+
+# The folders of tests (`tmp_path`) are in memory, if it has room for several times what all of them need.
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30  # noqa: S108 - pytest makes a folder of its own there
 
 # The tests that start clusters: two clusters on a small machine starve each other, so one pytest worker runs them all.
 CLUSTER = "cluster"
@@ -49,6 +53,9 @@ def pytest_configure() -> None:
     # it would wait for ever.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Many tests write records that are flushed to the disk, and would wait for it most of their time.
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _has_room(MEMORY):
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
     # How long an example takes says more about the machine than about the code.
     settings.register_profile("patient", settings(), deadline=None)
     settings.load_profile("patient")
@@ -129,6 +136,10 @@ def _longest_first(items: list[pytest.Item]) -> None:
         return group != CLUSTER, -sum(item.get_closest_marker("slow") is not None for item in groups[group])
 
     items[:] = [item for group in sorted(groups, key=rank) for item in groups[group]]
+
+
+def _has_room(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > MEMORY_BYTES
 
 
 def _missing_engines() -> dict[str, str]:
