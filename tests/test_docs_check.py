@@ -8,6 +8,8 @@ import docs_check
 import pytest
 import read_page
 
+from curator_core.running.progress import RunProgress, line
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -50,6 +52,20 @@ def test_a_page_is_read_as_a_user_would_read_it(
     found = list(read_page.problems("page.md", fenced(*blocks)))
     assert len(found) == (complaint is not None)
     assert complaint is None or complaint in found[0]
+
+
+@pytest.mark.parametrize("state", ["starting", "running"])
+def test_a_run_on_a_busy_machine_may_report_its_progress(state: str) -> None:
+    known = {"total_sources": 3, "taken_sources": 2, "finished_sources": 1, "workers": 2}
+    report = line(RunProgress("words", state=state, seconds=63.0, begun=None, **known))
+    printed = f"words: 3 sources, two of them read\n{report}\nwords: done"
+
+    def faults(shown: str) -> list[str]:
+        return list(read_page.problems("page.md", fenced(("python", f"print({printed!r})"), ("text", shown))))
+
+    assert faults("words: 3 sources, two of them read\nwords: done") == []
+    assert faults(f"…\n{report}\nwords: done") == []
+    assert faults("words: done")
 
 
 @pytest.mark.parametrize(

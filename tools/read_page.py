@@ -6,7 +6,8 @@ A block is the text between fences. The word after the fence decides what happen
 - ``yaml`` with stages is a pipeline file and is run; other YAML is inserted into a pipeline file and checked; ``toml``
   is parsed;
 - a block whose first line is ``# name.yaml`` or ``# name.py`` is saved under that name instead, for later blocks;
-- ``text`` after a block is the output of that block: ``…`` matches anything, and times may differ;
+- ``text`` after a block is the output of that block: ``…`` matches anything, times may differ, and lines that report
+  the progress of a run in between may be left out;
 - ``not run: REASON`` after the language is for blocks that need a cluster, a network or a GPU: they are only parsed.
 
 It needs only Python, and runs in the environment of the packages.
@@ -31,6 +32,8 @@ from typing import Any
 
 LANGUAGES = ("sh", "python", "sql", "yaml", "toml", "text")
 MARK = "not run: "
+# A run that takes more than three seconds reports its progress: on a busy machine, any run.
+PROGRESS = re.compile(r"^.+: (?:starting|.*\bsources?, .*\brows?\b.*), [\d.]+ (?:min \d+ )?s(?:; .*)?\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class Reader:
     def _compare(self, block: Block) -> None:
         if self.printed is None:
             raise WrongPageError("shows output, but no block before it prints; use `text not run: …`")
-        if not matches(block.text, self.printed):
+        if not any(matches(block.text, printed) for printed in (self.printed, PROGRESS.sub("", self.printed))):
             raise WrongPageError(f"shows\n{block.text}\nbut this is printed:\n{self.printed}")
 
 
