@@ -76,11 +76,11 @@ def kept(out: Path) -> set[str]:
     return {json.loads(line)["id"] for path in sorted(out.rglob("*.jsonl")) for line in path.read_text().splitlines()}
 
 
-def dedup(make: type, place: Path, data: str, **more: Any) -> set[str]:
-    """What stays."""
+def dedup(make: type, place: Path, data: str, *, partitions: int = 4, **more: Any) -> set[str]:
+    """What stays. Half of the default partitions are enough for a hundred documents."""
     workers = more.pop("workers", 0)
     options = {key: more.pop(key) for key in ("resume", "fresh") if key in more}
-    work = make(paths=data, path=str(place / "out"), **more)
+    work = make(paths=data, path=str(place / "out"), partitions=partitions, **more)
     work.run(LocalExecutor(workers=workers), run_dir=str(place / "run"), **options)
     return kept(place / "out")
 
@@ -192,7 +192,7 @@ def cut_off(path, content, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return made
 index.storage.write_bytes_atomic = cut_off
-fuzzy.FuzzyDedup(paths=data, path=place + "/out", index=folder).run(
+fuzzy.FuzzyDedup(paths=data, path=place + "/out", partitions=4, index=folder).run(
     LocalExecutor(workers=0), run_dir=place + "/run", resume=os.path.exists(place + "/run/run.json"), progress=progress
 )
 """

@@ -322,13 +322,14 @@ def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, mon
     rows, counted = run(stage, [DocumentBatch(data=table)])
     if stage in [*FILTERS, *LINE_STAGES]:
         assert counted.total() == len(texts) - len(rows)
+    # One by one, in slices of any size, in chunks of any size, and among others that are dropped before.
+    singles = [table.slice(row, 1) for row in range(len(texts))]
+    assert run(stage, [DocumentBatch(data=part) for part in singles]) == (rows, counted)
     for block_bytes in (feature_batch.BLOCK_BYTES, 1000):
         monkeypatch.setattr(feature_batch, "BLOCK_BYTES", block_bytes)
-        # One by one, in slices of any size, in chunks of any size, and among others that are dropped before.
         cuts = sorted({0, len(texts), *random_.sample(range(len(texts)), 12)})
         slices = [table.slice(a, b - a) for a, b in pairwise(cuts)]
-        singles = [table.slice(row, 1) for row in range(len(texts))]
-        for parts in (slices, singles, [pa.concat_tables(slices)]):
+        for parts in (slices, [pa.concat_tables(slices)]):
             assert run(stage, [DocumentBatch(data=part) for part in parts]) == (rows, counted)
         mixed = [None] * (2 * len(texts))
         mixed[1::2] = texts
