@@ -15,6 +15,7 @@ pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
+from curator_core.across.heads import head_size, heads
 from curator_core.across.lacking import Lacking
 from curator_core.across.shuffle import (
     MANIFEST,
@@ -240,6 +241,51 @@ def test_the_pairs_of_a_cluster_equal_those_of_brute_force(monkeypatch: pytest.M
     assert sorted(zip(lost.tolist(), best.tolist(), strict=True)) == expected
     assert len(expected) > 40
     assert (similarity >= 0.85).all()
+
+
+def test_heads_and_vectors_give_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alike, "_ROWS", 16)
+    monkeypatch.setattr(alike, "_COLUMNS", 24)
+    made = unit(vectors(800, size=96)).astype(np.float32)
+    rng = np.random.default_rng(3)
+    cluster = alike.Cluster(made, rng.permutation(800)[:600], rng.random(600) < 0.4)
+    expected = near(cluster, 0.95)
+    assert len(expected) > 40
+
+    def found(size: int) -> list[tuple[int, int]]:
+        monkeypatch.setattr(alike, "head_size", lambda *_: size)
+        lost, best, _ = cluster.preferred_neighbours(0.95)
+        return sorted(zip(lost.tolist(), best.tolist(), strict=True))
+
+    # Heads of 2 numbers exclude almost nothing, so the vectors are multiplied too.
+    assert found(96) == found(48) == found(12) == found(2) == expected
+
+
+@pytest.mark.parametrize("size", [2, 9, 384, 5000])
+def test_the_product_of_heads_is_not_below_that_of_vectors(size: int) -> None:
+    rng = np.random.default_rng(size)
+    made = unit(rng.normal(size=(60, size)))
+    # Of equal vectors, and of those that differ only in their first numbers, the products are equal but for rounding.
+    made = np.concatenate([made, made, unit(made + np.r_[1, np.zeros(size - 1)])]).astype(np.float32)
+    wide = made.astype(np.float64)
+    for numbers in {1, 2, size // 8, size // 2} - {0}:
+        found = heads(made, numbers)
+        assert found.shape == (180, numbers)
+        assert (found.astype(np.float64) @ found.T >= wide @ wide.T - 1e-7).all()
+        limits = np.array([least_product(each, size) for each in (wide @ wide.T).ravel().tolist()])
+        assert ((found @ found.T).ravel() >= limits).all()
+
+
+def test_heads_are_as_long_as_these_vectors_need() -> None:
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=384)
+    near_centre = unit(centre + 0.8 * rng.normal(size=(600, 384))).astype(np.float32)
+    assert head_size(near_centre, near_centre, 0.95) in (96, 144)
+    assert head_size(near_centre, near_centre, 0.7) == 384  # products are about 0.6
+    assert head_size(near_centre[:20], near_centre[:20], 0.95) == 384  # too few to be worth while
+    turned = near_centre.copy()
+    turned[:, :300] = turned[0, :300]  # these tell nothing
+    assert head_size(unit(turned).astype(np.float32), unit(turned).astype(np.float32), 0.95) == 384
 
 
 @pytest.mark.parametrize("size", [1, 384, 5000])

@@ -33,9 +33,10 @@ from curator_core.across.decided import decided_rows
 from curator_core.across.digests import hashes_of
 from curator_core.across.documents import collection_salts
 from curator_core.across.groups import groups_of
+from curator_core.across.heads import CHECK, head_size, heads
 from curator_core.across.inputs import noted
 from curator_core.across.lacking import Lacking, row_namer
-from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
+from curator_core.across.products import MultipliesVectors, NumpyProducts, Pairs, Products, products_for
 from curator_core.across.roll import batches_of, rows_of
 from curator_core.across.shuffle import (
     Partitions,
@@ -454,22 +455,21 @@ class Cluster:
             return
         # The members at home come before the visitors, so each vector at home is multiplied with one range of vectors.
         members = np.argsort(~self.home, kind="stable")
-        vectors = self.products.put(self._in_order(self.rows[members]))
-        limit = least_product(least, self.vectors.shape[1])
+        vectors = self._in_order(self.rows[members])
+        limit = least_product(least, vectors.shape[1])
+        candidates = _Candidates.of(self.products, vectors, home, limit)
         wanted, wanted_away = np.full(len(members), MOST_TIES), np.full(home, MOST_TIES)
         for start, stop in itertools.pairwise(_edges(0, home, _ROWS)):
             for first, last in itertools.pairwise([start, *_edges(stop, len(members), _COLUMNS)]):
-                columns: NDArray[np.int64] | None = None
-                theirs = vectors[first:last]
+                columns: slice | NDArray[np.int64] = slice(first, last)
                 if not (wanted.all() and wanted_away.all()):
                     tied = self._may_be_tied(members, start, stop, first, last, wanted, wanted_away)
                     if not tied.any():
                         continue
                     if not tied.all():
                         columns = first + np.flatnonzero(tied)
-                        theirs = vectors[columns]
-                row, column = self.products.at_least(vectors[start:stop], theirs, limit)
-                row, column = start + row, first + column if columns is None else columns[column]
+                row, column = candidates.between(slice(start, stop), columns)
+                row, column = start + row, first + column if isinstance(columns, slice) else columns[column]
                 # The member in the column is removed for the one in the row, unless it is a preferred visitor.
                 loses = members[column] > members[row]
                 order = np.flatnonzero(loses)
@@ -530,6 +530,38 @@ class Cluster:
             np.subtract.at(wanted, loser[turn][sure], 1)
             yield one[sure], other[sure], cosine[sure]
             loser, winner = loser[~turn], winner[~turn]
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """Pairs of ``vectors`` that may have a product of ``limit`` or more: their ``heads`` have one. If too many pairs of
+    a block do, the vectors themselves are multiplied.
+    """
+
+    products: Products
+    vectors: Vectors
+    limit: float
+    heads: Any
+    size: int
+    _put: Any = None
+
+    @classmethod
+    def of(cls, products: Products, vectors: Vectors, home: int, limit: float) -> _Candidates:
+        """The candidates among ``vectors``, of which the first ``home`` are compared with all."""
+        size = head_size(vectors[:home], vectors, limit)
+        whole = size == vectors.shape[1]
+        return cls(products, vectors, limit, products.put(vectors if whole else heads(vectors, size)), size)
+
+    def between(self, rows: slice, columns: slice | NDArray[np.int64]) -> Pairs:
+        """The candidates between these rows and columns, by their places there."""
+        mine, theirs = self.heads[rows], self.heads[columns]
+        found = self.products.at_least(mine, theirs, self.limit)
+        size = self.vectors.shape[1]
+        if self.size == size or len(found[0]) * CHECK <= len(mine) * len(theirs) * size:
+            return found
+        if self._put is None:
+            self._put = self.products.put(self.vectors)
+        return self.products.at_least(self._put[rows], self._put[columns], self.limit)
 
 
 def _edges(first: int, stop: int, most: int) -> list[int]:
