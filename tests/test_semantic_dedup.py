@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
 from curator_core.across.heads import head_size, heads
 from curator_core.across.lacking import Lacking
+from curator_core.across.products import NumpyProducts
 from curator_core.across.shuffle import (
     MANIFEST,
     finish_partitioned,
@@ -317,6 +319,41 @@ def test_centres_are_those_of_k_means_that_adds_all_vectors_in_each_turn() -> No
     assert turns == expected_turns > 4
     assert (found == expected).all()
     assert (sizes == np.bincount(labels, minlength=12)).all()
+
+
+class Counting(NumpyProducts):
+    """Counts the products."""
+
+    count = 0
+
+    def nearest(self, vectors: Any, across: Any, count: int) -> tuple[Any, Any]:
+        self.count += len(vectors) * across.shape[1]
+        return super().nearest(vectors, across, count)
+
+
+def test_while_centres_move_the_nearest_ones_are_found_with_fewer_products() -> None:
+    rng = np.random.default_rng(1)
+    made = unit(vectors(1500)).astype(np.float32)
+    counting = Counting()
+    following = centres.Following(Whole.of(made), counting)
+    places = np.concatenate([made[:60], made[:4]])  # of equal centres the first is nearest
+    counts = []
+    for far in (0, 0.5, 0.05, 0.01, 0.01, 0.001, 0, 0.3, 0.001):
+        before = counting.count
+        moves = far * rng.normal(size=places.shape) / 5
+        moves[::16] *= 20  # a few move farther
+        moves[60:] = moves[:4]
+        places = unit(places + moves).astype(np.float32)
+        numbers = Whole.of(places)
+        products = Whole.of(made).numbers @ numbers.numbers.T
+        assert (following.nearest(numbers) == products.argmax(axis=1)).all()
+        assert (following.own() == products.max(axis=1)).all()
+        counts.append((counting.count - before) / products.size)
+    assert max(counts) <= 1
+    assert counts[1] == counts[7] == 1
+    assert counts[6] < 0.1
+    assert counts[5] < 0.5
+    assert counts[8] < 0.5
 
 
 def test_many_near_vectors_have_few_links_each_and_those_to_the_most_preferred_ones() -> None:

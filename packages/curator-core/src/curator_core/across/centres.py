@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.shuffle import Manifest, read_manifest, require_complete, rows_between
-from curator_core.across.vectors import Vectors, Whole, as_lists, packed, unpacked, vectors_of, whole_blocks
+from curator_core.across.vectors import EXACT, Vectors, Whole, as_lists, packed, unpacked, vectors_of, whole_blocks
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import check_whole
 from curator_core.model.lineage import source_id
@@ -28,6 +28,8 @@ from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 CENTRES = "centres.arrow"
 VECTOR = "vector"
 _END = 1 << 64
+# Vectors are chosen one by one if this saves a quarter of the products.
+_WORTH = 0.75
 # No whole number is above 4,096, so sums of this many are exact in float32.
 _SUMMED = 1 << 12
 # The cost is lowest if a cluster has about as many vectors as there are clusters; more clusters than this have not been
@@ -44,7 +46,11 @@ def default_clusters(vectors: int) -> int:
 
 
 def nearest(
-    vectors: Whole | Sequence[Vectors], centres: Whole, count: int = 1, products: Products | None = None
+    vectors: Whole | Sequence[Vectors],
+    centres: Whole,
+    count: int = 1,
+    products: Products | None = None,
+    some: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each of
     them.
@@ -55,11 +61,14 @@ def nearest(
     products = products or NumpyProducts()
     count = min(count, len(centres.numbers))
     rows = max(1, products.block // max(1, len(centres.numbers)))
-    there = len(vectors.numbers) if isinstance(vectors, Whole) else sum(map(len, vectors))
+    if isinstance(vectors, Whole):
+        there = len(vectors.numbers) if some is None else len(some)
+        blocks = _blocks(vectors.numbers, rows, some)
+    else:
+        there, blocks = sum(map(len, vectors)), whole_blocks(vectors, rows)
     found = np.empty((there, count), np.int64)
     best = np.empty((there, count), np.float32)
     across = products.put(np.ascontiguousarray(centres.numbers.T))
-    blocks = _blocks(vectors.numbers, rows) if isinstance(vectors, Whole) else whole_blocks(vectors, rows)
     start = 0
     for numbers in blocks:
         part = slice(start, start + len(numbers))
@@ -68,8 +77,10 @@ def nearest(
     return found, best
 
 
-def _blocks(numbers: Vectors, rows: int) -> Iterator[Vectors]:
-    return (numbers[start : start + rows] for start in range(0, len(numbers), rows))
+def _blocks(numbers: Vectors, rows: int, some: NDArray[np.int64] | None) -> Iterator[Vectors]:
+    if some is None:
+        return (numbers[start : start + rows] for start in range(0, len(numbers), rows))
+    return (numbers[some[start : start + rows]] for start in range(0, len(some), rows))
 
 
 def train(
@@ -82,20 +93,85 @@ def train(
     centres = sample[: min(clusters, len(sample))].copy()
     labels = np.full(len(sample), -1, np.int64)
     sums = np.zeros(centres.shape, np.float64)
+    following = Following(whole, products or NumpyProducts())
     turns = 0
     for _ in range(iterations):
         turns += 1
-        found, best = nearest(whole, Whole.of(centres), products=products)
-        moved = np.flatnonzero(found[:, 0] != labels)
+        found = following.nearest(Whole.of(centres))
+        moved = np.flatnonzero(found != labels)
         if not len(moved):
             break
         # After the first turns few vectors move. The sums are whole numbers, so they do not depend on the turns.
-        _add(sums, whole, moved, found[moved, 0])
+        _add(sums, whole, moved, found[moved])
         if turns > 1:
             _add(sums, whole, moved, labels[moved], -1)
-        labels = found[:, 0]
-        centres = _directions(sums, whole, labels, best[:, 0], centres)
+        labels = found
+        centres = _directions(sums, whole, labels, following, centres)
     return centres, np.bincount(labels, minlength=len(centres)), turns
+
+
+class Following:
+    """The nearest centre of each of many vectors, while the centres move.
+
+    A product changes by at most the length of the vector times the distance that the centre has moved. So for each
+    vector two bounds are kept: the product with its nearest centre is at least the one, and the product with any other
+    centre at most the other. While the one is greater, the nearest centre is the same (Hamerly, 2010). All are whole
+    numbers that float64 holds, so the result is the same as of all products.
+    """
+
+    # The centres that have moved farthest, up to one of these shares of all, are multiplied with every vector: then a
+    # bound is needed for the others only.
+    _shares = (0, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
+
+    def __init__(self, whole: Whole, products: Products) -> None:
+        self._whole, self._products = whole, products
+        self._centres: Whole | None = None
+        self._labels = np.zeros(len(whole.numbers), np.int64)
+        self._own, self._other = np.zeros((2, len(whole.numbers)))
+
+    def nearest(self, centres: Whole) -> NDArray[np.int64]:
+        """The nearest centre of each vector; of equally near ones the first."""
+        doubtful = np.arange(len(self._labels)) if self._centres is None else self._move(self._centres, centres)
+        self._centres = centres
+        some = doubtful if len(doubtful) < len(self._labels) else None
+        found, best = nearest(self._whole, centres, 2, self._products, some)
+        self._labels[doubtful] = found[:, 0]
+        self._own[doubtful] = best[:, 0]
+        self._other[doubtful] = best[:, 1] if best.shape[1] > 1 else -np.inf
+        return self._labels.copy()
+
+    def own(self) -> NDArray[np.float32]:
+        """The product of each vector with its nearest centre."""
+        assert self._centres is not None  # it was looked for before
+        made = np.empty(len(self._labels), np.float32)
+        for start in range(0, len(made), _SUMMED):
+            part = slice(start, start + _SUMMED)
+            np.einsum("ij,ij->i", self._whole.numbers[part], self._centres.numbers[self._labels[part]], out=made[part])
+        return made
+
+    def _move(self, before: Whole, after: Whole) -> NDArray[np.int64]:
+        """Change the bounds for these centres; return the vectors whose nearest centre may be another one."""
+        changes = after.numbers.astype(np.float64) - before.numbers
+        # No vector of whole numbers is longer than `EXACT`. The number added is for the rounding of these bounds.
+        moved = EXACT * np.sqrt(np.einsum("ij,ij->i", changes, changes)) + 1
+        farthest = np.argsort(-moved, kind="stable")
+        self._own -= moved[self._labels]
+        counts = [int(share * len(moved)) for share in self._shares]
+        rests = [float(moved[farthest[count]]) for count in counts]
+        doubts = [np.count_nonzero(self._own <= self._other + rest) / len(self._own) for rest in rests]
+        best = int(np.argmin([share + doubt for share, doubt in zip(self._shares, doubts, strict=True)]))
+        if self._shares[best] + doubts[best] > _WORTH:
+            return np.arange(len(self._labels))
+        self._other += rests[best]
+        if counts[best]:
+            far = np.sort(farthest[: counts[best]])
+            found, products = nearest(
+                self._whole, Whole(after.numbers[far], after.scale, after.error), 2, self._products
+            )
+            # The nearest of these, or the second if the nearest is the vector's own.
+            products[far[found] == self._labels[:, None]] = -np.inf
+            np.maximum(self._other, products.max(axis=1), out=self._other)
+        return np.flatnonzero(self._own <= self._other)
 
 
 def _add(
@@ -114,14 +190,14 @@ def _directions(
     totals: NDArray[np.float64],
     whole: Whole,
     labels: NDArray[np.int64],
-    products: NDArray[np.float32],
+    following: Following,
     before: Vectors,
 ) -> Vectors:
     """The direction of the sum of each cluster; an empty cluster starts again at a vector that is far from its centre."""
     sums = totals.copy()
     empty = np.setdiff1d(np.arange(len(before)), labels)
     if len(empty):
-        far = np.lexsort((np.arange(len(products)), products))[: len(empty)]
+        far = np.argsort(following.own(), kind="stable")[: len(empty)]
         sums[empty[: len(far)]] = whole.numbers[far]
     unit, there = vectors_of(pa.chunked_array([as_lists(sums.astype(np.float32))]), "centres")
     centres = before.copy()

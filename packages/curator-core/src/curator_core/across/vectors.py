@@ -25,7 +25,7 @@ from curator_core.errors import UsageError
 type Vectors = NDArray[np.float32]
 
 _LARGEST = float(np.finfo(np.float32).max)
-_EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
+EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
 _BLOCK = 256  # as many rows as fit in the cache
 
 
@@ -222,8 +222,8 @@ def whole_blocks(pieces: Sequence[Vectors], rows: int) -> Iterator[Vectors]:
 
 def scale_of(size: int) -> float:
     """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little longer."""
-    scale = _EXACT - np.ceil(np.sqrt(size) / 2) - 1
-    if scale < _EXACT // 4:
+    scale = EXACT - np.ceil(np.sqrt(size) / 2) - 1
+    if scale < EXACT // 4:
         raise UsageError(f"vectors of {size:,} numbers are too long: their products would not be exact")
     return float(scale)
 
