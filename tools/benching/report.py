@@ -28,7 +28,7 @@ def as_record(results: list[Measured], gates: list[Gate], started: datetime) -> 
             "load_before": _load_before,
         },
         "python": platform.python_version(),
-        "versions": {d.metadata["Name"]: d.version for d in sorted(distributions(), key=lambda d: d.metadata["Name"])},
+        "versions": dict(sorted((facts["Name"], facts["Version"]) for facts in (d.metadata for d in distributions()))),
         "entries": [
             {
                 "name": one.entry.name,
