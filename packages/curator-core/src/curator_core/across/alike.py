@@ -336,7 +336,7 @@ class FindPairs(MultipliesVectors, PartitionStage):
             vectors_of_clusters = _Spread(pieces, places[begins]).clusters(members)
         else:
             stored = (to_numpy(table[name]) for name in (_FILE, _ROW_THERE))
-            vectors_of_clusters = self._looked_up(members, home, *stored)
+            vectors_of_clusters = self._looked_up(members, *stored)
         none = np.zeros(0, np.int64)
         found: list[_Ties] = [(none, none, np.zeros(0))]
         for rows, (vectors, at) in zip(members, vectors_of_clusters, strict=True):
@@ -360,7 +360,6 @@ class FindPairs(MultipliesVectors, PartitionStage):
     def _looked_up(
         self,
         members: Sequence[NDArray[np.int64]],
-        home: NDArray[np.bool_],
         files: NDArray[np.int64],
         rows: NDArray[np.int64],
     ) -> Iterator[tuple[Vectors, NDArray[np.int64]]]:
@@ -369,16 +368,10 @@ class FindPairs(MultipliesVectors, PartitionStage):
         """
         sizes = np.array([len(some) for some in members])
         for first, stop in ranges_within(sizes, max(1, _TOGETHER_BYTES // self._stored.bytes_each)):
-            # `Cluster` needs the vectors at home first, and copies them if they are not.
-            orders = [np.argsort(~home[some], kind="stable") for some in members[first:stop]]
-            together = np.concatenate([some[order] for some, order in zip(members[first:stop], orders, strict=True)])
-            vectors = self._stored.take(files[together], rows[together])
-            done = 0
-            for order in orders:
-                at = np.empty(len(order), np.int64)
-                at[order] = np.arange(len(order))
-                yield vectors[done : done + len(order)], at
-                done += len(order)
+            together = np.concatenate(members[first:stop])
+            vectors, places = self._stored.take(files[together], rows[together])
+            for at in np.split(places, np.cumsum(sizes[first : stop - 1])):
+                yield vectors, at
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         storage.make_folder(storage.join(self.path, EDGES))  # without any vectors the folder does not exist yet
@@ -455,9 +448,8 @@ class Cluster:
             return
         # The members at home come before the visitors, so each vector at home is multiplied with one range of vectors.
         members = np.argsort(~self.home, kind="stable")
-        vectors = self._in_order(self.rows[members])
-        limit = least_product(least, vectors.shape[1])
-        candidates = _Candidates.of(self.products, vectors, home, limit)
+        limit = least_product(least, self.vectors.shape[1])
+        candidates = _Candidates.of(self, self.rows[members], home, limit)
         wanted, wanted_away = np.full(len(members), MOST_TIES), np.full(home, MOST_TIES)
         for start, stop in itertools.pairwise(_edges(0, home, _ROWS)):
             for first, last in itertools.pairwise([start, *_edges(stop, len(members), _COLUMNS)]):
@@ -477,14 +469,6 @@ class Cluster:
                 yield from self._certain(members, column[order], row[order], wanted, least)
                 wins = ~loses & (column >= home)
                 yield from self._certain(members, row[wins], column[wins], wanted_away, least)
-
-    def _in_order(self, rows: NDArray[np.int64]) -> Vectors:
-        """These vectors; they are copied unless they follow one another."""
-        if (np.diff(rows) == 1).all():
-            return self.vectors[rows[0] : rows[-1] + 1]
-        # Other modes than "clip" write to a buffer first.
-        made = self.memory.matrix(len(rows), self.vectors.shape[1])
-        return np.take(self.vectors, rows, axis=0, out=made, mode="clip")
 
     def _may_be_tied(
         self,
@@ -534,34 +518,40 @@ class Cluster:
 
 @dataclass(slots=True)
 class _Candidates:
-    """Pairs of ``vectors`` that may have a product of ``limit`` or more: their ``heads`` have one. If too many pairs of
-    a block do, the vectors themselves are multiplied.
+    """Pairs of the vectors in ``rows`` of a cluster that may have a product of ``limit`` or more: their heads have one.
+    If too many pairs of a block do, the vectors themselves are multiplied.
     """
 
-    products: Products
-    vectors: Vectors
+    cluster: Cluster
+    rows: NDArray[np.int64]
     limit: float
-    heads: Any
     size: int
-    _put: Any = None
+    _heads: Any = None
+    _whole: Any = None
 
     @classmethod
-    def of(cls, products: Products, vectors: Vectors, home: int, limit: float) -> _Candidates:
-        """The candidates among ``vectors``, of which the first ``home`` are compared with all."""
-        size = head_size(vectors[:home], vectors, limit)
-        whole = size == vectors.shape[1]
-        return cls(products, vectors, limit, products.put(vectors if whole else heads(vectors, size)), size)
+    def of(cls, cluster: Cluster, rows: NDArray[np.int64], home: int, limit: float) -> _Candidates:
+        """The candidates among ``rows``, of which the first ``home`` are compared with all."""
+        made = cls(cluster, rows, limit, head_size(cluster.vectors, rows[:home], rows, limit))
+        if made.size < cluster.vectors.shape[1]:
+            made._heads = cluster.products.put(heads(cluster.vectors, rows, made.size))
+        return made
 
     def between(self, rows: slice, columns: slice | NDArray[np.int64]) -> Pairs:
         """The candidates between these rows and columns, by their places there."""
-        mine, theirs = self.heads[rows], self.heads[columns]
-        found = self.products.at_least(mine, theirs, self.limit)
-        size = self.vectors.shape[1]
-        if self.size == size or len(found[0]) * CHECK <= len(mine) * len(theirs) * size:
-            return found
-        if self._put is None:
-            self._put = self.products.put(self.vectors)
-        return self.products.at_least(self._put[rows], self._put[columns], self.limit)
+        if self._heads is not None:
+            mine, theirs = self._heads[rows], self._heads[columns]
+            found = self.cluster.products.at_least(mine, theirs, self.limit)
+            if len(found[0]) * CHECK <= len(mine) * len(theirs) * self.cluster.vectors.shape[1]:
+                return found
+        if self._whole is None:
+            self._whole = self.cluster.products.put(self._copied())
+        return self.cluster.products.at_least(self._whole[rows], self._whole[columns], self.limit)
+
+    def _copied(self) -> Vectors:
+        made = self.cluster.memory.matrix(len(self.rows), self.cluster.vectors.shape[1])
+        # Other modes than "clip" write to a buffer first.
+        return np.take(self.cluster.vectors, self.rows, axis=0, out=made, mode="clip")
 
 
 def _edges(first: int, stop: int, most: int) -> list[int]:

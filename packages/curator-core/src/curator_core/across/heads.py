@@ -9,6 +9,7 @@ are alike, unless the heads are too short for these vectors: `head_size` estimat
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curator_core.across.vectors import Vectors
 
@@ -20,36 +21,37 @@ CHECK = 1 << 15
 _ROWS, _OTHERS, _LEAST_PAIRS = 32, 128, 1 << 16
 
 
-def heads(vectors: Vectors, size: int) -> Vectors:
-    """The first ``size`` - 1 numbers of each vector, and the length of the rest, rounded up."""
-    made = np.empty((len(vectors), size), np.float32)
-    made[:, : size - 1] = vectors[:, : size - 1]
-    rest = vectors[:, size - 1 :]
-    np.einsum("ij,ij->i", rest, rest, out=made[:, -1])
-    # Each product and each sum has an error of up to 2⁻²⁴; 1e-6 is for the root and this product.
-    made[:, -1] = np.sqrt(made[:, -1]) * np.float32(1 + rest.shape[1] * 2.0**-24 + 1e-6)
+def heads(vectors: Vectors, rows: NDArray[np.int64], size: int) -> Vectors:
+    """The first ``size`` - 1 numbers of some vectors of length one, and the length of the rest, rounded up."""
+    made = np.empty((len(rows), size), np.float32)
+    first = made[:, : size - 1]
+    first[:] = vectors[:, : size - 1][rows]
+    # The rest is what the first numbers leave of a length of one. Each product and each sum of squares has an error of
+    # up to 2⁻²⁴; 1e-6 is for the length and for the root.
+    rest = np.float32(1 + size * 2.0**-24 + 1e-6) - np.einsum("ij,ij->i", first, first)
+    np.sqrt(np.maximum(rest, 0), out=made[:, -1])
     return made
 
 
-def head_size(rows: Vectors, others: Vectors, limit: float) -> int:
+def head_size(vectors: Vectors, rows: NDArray[np.int64], others: NDArray[np.int64], limit: float) -> int:
     """The size of the heads with which the pairs of ``rows`` and ``others`` above a limit are found soonest; it is the
     size of the vectors if no shorter heads exclude most pairs.
     """
-    size: int = rows.shape[1]
+    size: int = vectors.shape[1]
     width = size // _PARTS
     if limit <= 0 or not width or len(rows) * len(others) < _LEAST_PAIRS:
         return size
-    rows, others = _spread(rows, _ROWS), _spread(others, _OTHERS)
-    mine, theirs = _parts(rows, width), _parts(others, width)
+    some, more = vectors[_spread(rows, _ROWS)], vectors[_spread(others, _OTHERS)]
+    mine, theirs = _parts(some, width), _parts(more, width)
     products = np.cumsum(mine @ theirs.transpose(0, 2, 1), axis=0)
-    may_be = products + _rest(mine, rows)[:, :, None] * _rest(theirs, others)[:, None, :] >= limit
-    wrong = np.count_nonzero(may_be & (rows @ others.T < limit), axis=(1, 2)) / (len(rows) * len(others))
+    may_be = products + _rest(mine)[:, :, None] * _rest(theirs)[:, None, :] >= limit
+    wrong = np.count_nonzero(may_be & (some @ more.T < limit), axis=(1, 2)) / (len(some) * len(more))
     sizes = [*(width * part for part in range(1, _MOST_PARTS + 1)), size]
     return sizes[int(np.argmin(sizes + CHECK * np.append(wrong, 0)))]
 
 
-def _spread(vectors: Vectors, count: int) -> Vectors:
-    return vectors[:: -(-len(vectors) // count)]
+def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return rows[:: -(-len(rows) // count)]
 
 
 def _parts(vectors: Vectors, width: int) -> Vectors:
@@ -58,8 +60,7 @@ def _parts(vectors: Vectors, width: int) -> Vectors:
     return np.ascontiguousarray(parts.transpose(1, 0, 2))
 
 
-def _rest(parts: Vectors, vectors: Vectors) -> Vectors:
-    """The lengths of what is left of vectors after each of their parts."""
-    squares = np.einsum("ij,ij->i", vectors, vectors) - np.cumsum(np.einsum("kij,kij->ki", parts, parts), axis=0)
-    lengths: Vectors = np.sqrt(np.maximum(squares, 0))
+def _rest(parts: Vectors) -> Vectors:
+    """The lengths of what is left of vectors of length one after each of their parts."""
+    lengths: Vectors = np.sqrt(np.maximum(1 - np.cumsum(np.einsum("kij,kij->ki", parts, parts), axis=0), 0))
     return lengths

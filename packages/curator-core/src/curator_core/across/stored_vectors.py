@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from curator_core.across.shuffle import batches_in_file, read_manifest
 from curator_core.across.vectors import Memory, Vectors, unpacked
 
+_ROW_BITS = 32
 # The number of files that stay mapped from one call to the next.
 _MOST_OPEN = 256
 
@@ -23,7 +24,7 @@ class StoredVectors:
     def __init__(self, folder: str, column: str) -> None:
         self._folder, self._column = folder, column
         self._open: dict[int, tuple[NDArray[np.int64], list[Vectors]]] = {}
-        self._memory, self._found = Memory(), Memory()
+        self._memory = Memory()
 
     @property
     def bytes_each(self) -> int:
@@ -34,13 +35,17 @@ class StoredVectors:
     def close(self) -> None:
         """Close the files."""
         self._open.clear()
-        self._memory, self._found = Memory(), Memory()
+        self._memory = Memory()
 
-    def take(self, files: NDArray[np.int64], rows: NDArray[np.int64]) -> Vectors:
-        """The vectors at these rows of these files, in this order. The next call overwrites them."""
+    def take(self, files: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
+        """The vectors at these rows of these files, in the order in which they are stored, and the place of each among
+        them. The next call overwrites the vectors.
+        """
         if not len(files):
-            return np.zeros((0, 1), np.float32)
-        order = np.lexsort((rows, files))  # each batch is accessed once
+            return np.zeros((0, 1), np.float32), np.zeros(0, np.int64)
+        order = np.argsort((files << _ROW_BITS) + rows)  # each batch is accessed once
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
         files, rows = files[order], rows[order]
         edges = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), len(files)]
         made: Vectors | None = None
@@ -48,16 +53,13 @@ class StoredVectors:
             starts, batches = self._batches(int(files[first]))
             if made is None:
                 made = self._memory.matrix(len(files), batches[0].shape[1])
-            at = np.searchsorted(starts, rows[first:stop], "right") - 1
-            inner = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), stop - first]
-            for low, high in itertools.pairwise(inner):
-                batch, some = int(at[low]), slice(first + low, first + high)
-                found = self._found.matrix(high - low, made.shape[1])
-                # Other modes than "clip" write to a buffer first.
-                np.take(batches[batch], rows[some] - starts[batch], axis=0, out=found, mode="clip")
-                made[order[some]] = found
+            cuts = [*(first + np.searchsorted(rows[first:stop], starts)).tolist(), stop]
+            for (low, high), start, batch in zip(itertools.pairwise(cuts), starts.tolist(), batches, strict=True):
+                if low < high:
+                    # Other modes than "clip" write to a buffer first.
+                    np.take(batch, rows[low:high] - start, axis=0, out=made[low:high], mode="clip")
         assert made is not None  # there is at least one row, so there is a file
-        return made
+        return made, places
 
     def _batches(self, number: int) -> tuple[NDArray[np.int64], list[Vectors]]:
         if number not in self._open:
