@@ -6,13 +6,16 @@ The vectors are random, around as many centres as the square root of their numbe
 measures processor time in one process. For each stage that multiplies, the time that BLAS takes for its products in
 square blocks is divided by the stage's whole time. `compare_to_blas`: all pairs that are compared; `assign_to_blas`:
 each vector with each centre; `train_to_blas`: the sample with the centres, in each turn. `products_to_blas`: all three
-together; `run_to_blas`: all three beside the whole run, which also reads, hashes, lays out and writes the vectors.
+together; `run_to_blas`: all three beside the whole run, which also reads, hashes, lays out and writes the vectors. These
+are the products that a search without bounds computes; `multiplied` is the share of their multiplications that was
+needed. Numpy has one thread, since threads that wait take processor time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import time
@@ -27,6 +30,8 @@ import pyarrow.parquet as pq
 from curator_core import LocalExecutor
 from curator_core.across.alike import FindPairs, VisitClusters
 from curator_core.across.centres import TrainCentres
+from curator_core.across.products import NumpyProducts
+from curator_core.executors.blas_threads import limit_blas_threads
 from curator_core.workflows.semantic import SemanticDedup
 
 FILES = 8
@@ -40,6 +45,8 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=384)
     options = parser.parse_args()
+    limit_blas_threads(1)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the executor leaves it so
     folder = options.scratch / "semantic"
     shutil.rmtree(folder, ignore_errors=True)
     write_vectors(folder / "in", options.vectors, options.size)
@@ -70,6 +77,7 @@ def main() -> None:
         },
         "products_to_blas": round(sum(products) * each / sum(spent_in), 3),
         "run_to_blas": round(sum(products) * each / spent, 3),
+        "multiplied": round(measured.multiplied / sum(products) / options.size, 3),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
     print("BENCH", json.dumps(metrics))
@@ -88,8 +96,20 @@ class Measured:
         self._one, self._other = np.random.default_rng(0).standard_normal((2, SIDE, size), np.float32)
         self._result = np.empty((SIDE, SIDE), np.float32)
         self._probes = 0
+        self.multiplied = 0
         for number, stage in enumerate(stages):
             stage.process = self._timed(number, stage.process)
+        NumpyProducts.nearest = self._counted(NumpyProducts.nearest, 1)  # type: ignore[method-assign]
+        NumpyProducts.at_least = self._counted(NumpyProducts.at_least, 0)  # type: ignore[method-assign]
+
+    def _counted(self, multiply: Callable[..., Any], columns: int) -> Callable[..., Any]:
+        """Count the multiplications; this is the axis of the second matrix that has a column of the product."""
+
+        def call(products: Any, mine: Any, theirs: Any, *given: Any) -> Any:
+            self.multiplied += mine.size * theirs.shape[columns]
+            return multiply(products, mine, theirs, *given)
+
+        return call
 
     @property
     def each(self) -> float:
