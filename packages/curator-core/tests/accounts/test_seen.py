@@ -26,6 +26,7 @@ from curator_core.accounts import seen as seen_module
 from curator_core.accounts.seen import Seen, read_seen
 from curator_core.errors import CuratorError, UsageError
 from curator_core.model.scores import Limit, bin_at
+from curator_core.model.seen_options import SeenOptions
 from curator_core.running.report import write_report
 from curator_core.worker import seeing
 from curator_core.worker.seeing import Best
@@ -138,7 +139,8 @@ def test_samples_are_near_and_far_on_both_sides_and_have_their_places(tmp_path: 
     assert groups["dropped", "min_words", True] == [3.0] * 5
     assert groups["kept", "max_words", True] == [9.0] * 5
     assert groups["dropped", "max_words", True] == [10.0] * 5
-    assert len(groups["kept", "", False]) == len(groups["dropped", "", False]) == 5
+    # A third as many, rounded up, whether near a limit or not.
+    assert len(groups["kept", "", False]) == len(groups["dropped", "", False]) == 2
     dropped = next(sample for sample in stage.samples if sample.side == "dropped")
     assert dropped.id
     assert dropped.text
@@ -421,7 +423,9 @@ def test_a_stage_that_chooses_rows_shows_both_sides_of_its_limit(tmp_path: Path)
         len(text.split()) for batch in (0, 2, 3, 4, 5) for text in batches()[batch].to_pyarrow()["text"].to_pylist()
     ]
     far = sorted(6.0 - size for size in sizes if size < 6)
-    assert sorted(sample.distance or 0.0 for sample in near if sample.side == "dropped") == far[:20]
+    assert sorted(sample.distance or 0.0 for sample in near if sample.side == "dropped") == far[: SeenOptions().samples]
+    # The stage declares no limits before it runs, so as many rows are kept from anywhere.
+    assert sum(not sample.near for sample in stage.samples if sample.side == "dropped") == SeenOptions().samples
     assert stage.of["kept"] + stage.of["dropped"]["short"] == 300  # with the batch of which all rows stay
     assert any((sample.id or "").startswith("1-") for sample in stage.samples if sample.side == "kept")
 

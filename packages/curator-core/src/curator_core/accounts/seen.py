@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import json
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from curator_core.accounts.seen_sums import WHOLE, summed
 from curator_core.arrow.arrays import array, distinct, grouped, null, to_numpy
 from curator_core.errors import RunRefused
 from curator_core.model.scores import Limit
+from curator_core.model.seen_options import few
 
 _INDEX = ["run_source", "generation", "attempt", "path", "stage", "kind", "name", "scale"]
 BYTES_PER_TOKEN = 4
@@ -235,7 +236,13 @@ def read_seen(run_dir: str, accounts: Accounts | None = None) -> Seen:
             entry = seen.stages.setdefault(stage, StageSeen(stage))
             entry.alone, entry.first, entry.anyway = (numbers[name] for name in ("alone", "first", "anyway"))
     _put_empty(seen, declared[-1]["stages"], sums)
-    _put_samples(seen, run_dir, accounts)
+    limited = {
+        entry["name"]
+        for attempt in declared
+        for entry in attempt["stages"]
+        if any(score["limits"] for score in entry.get("scores", ()))
+    }
+    _put_samples(seen, run_dir, accounts, limited)
     _put_counts(seen, accounts, sums, [entry["name"] for entry in declared[-1]["stages"]])
     return seen
 
@@ -303,22 +310,25 @@ class _Sums:
             return
         table = table.unify_dictionaries().combine_chunks()
         kinds, stages, names, scales = (_texts(table[name]) for name in ("kind", "stage", "name", "scale"))
+        # Sizes have the name of a file, of which there may be as many as sources.
+        of_sizes = np.isin(kinds[1], [kinds[0].index(kind) for kind in ("in", "out") if kind in kinds[0]])
+        names = (names[0], np.where(of_sizes, 0, names[1]))
         codes = np.zeros(len(table), np.int64)
         for found, codes_of in (kinds, stages, names, scales):
             codes = codes * (len(found) + 1) + codes_of
         _, first, inverse = grouped(codes)
-        order = np.argsort(inverse, kind="stable")
-        bounds = np.r_[0, np.cumsum(np.bincount(inverse))]
+        # One call for all groups: a call for each would take longer than all else.
+        table = table.take(array(np.argsort(inverse, kind="stable")))
+        bounds = np.r_[0, np.cumsum(np.bincount(inverse))].tolist()
         for number, at in enumerate(first.tolist()):
             kind, stage, name, scale = (found[codes_of[at]] for found, codes_of in (kinds, stages, names, scales))
-            rows = order[bounds[number] : bounds[number + 1]]
-            part = table.take(array(rows))
+            part = table.slice(bounds[number], bounds[number + 1] - bounds[number])
             if kind == "score":
                 self._score((stage, name, scale), part)
             elif kind == "side":
                 _add_values(self.sides.setdefault((stage, name), {}), part)
             elif kind in ("in", "out"):
-                self._size(kind, name, part)
+                self._size(kind, part)
             elif kind == "overlap":
                 _add_values(self.overlaps.setdefault((stage, name), {}), part)
             elif kind == "empty":
@@ -334,19 +344,15 @@ class _Sums:
             found = np.bincount(bins, weights=to_numpy(part[name].combine_chunks().flatten()), minlength=most).astype(
                 np.int64
             )
-            before = sums[place]
-            if len(before) < len(found):
-                before = np.pad(before, (0, len(found) - len(before)))
-            before = before.copy()
-            before[: len(found)] += found
-            sums[place] = before
+            sums[place] = _widened(sums[place], max(most, len(sums[place])))
+            sums[place][: len(found)] += found
         low, high = self.ends.get(key, (np.inf, -np.inf))
         self.ends[key] = (
             min(low, float(np.min(to_numpy(part["low"])))),
             max(high, float(np.max(to_numpy(part["high"])))),
         )
 
-    def _size(self, kind: str, name: str, part: pa.Table) -> None:
+    def _size(self, kind: str, part: pa.Table) -> None:
         sources, codes = _texts(part["run_source"])
         columns = [to_numpy(part[column].combine_chunks().flatten()) for column in ("rows", "kept")]
         tokens = part["free"].combine_chunks().flatten()
@@ -360,8 +366,20 @@ class _Sums:
                 mine = self.sizes[kind].get(source)
                 added = [column[code] for column in sums]
                 self.sizes[kind][source] = added if mine is None else [a + b for a, b in zip(mine, added, strict=True)]
-                if kind == "in" and name and not self.files.get(source):
+        if kind == "in":
+            names, name_codes = _texts(part["name"])
+            for pair in distinct(codes * len(names) + name_codes).tolist():
+                source, name = sources[pair // len(names)], names[pair % len(names)]
+                known = self.files.get(source)
+                if name and (known is None or name < known):
                     self.files[source] = name
+
+
+def _widened(sums: np.ndarray, size: int) -> np.ndarray:
+    """A copy with zeros at the end. `numpy.pad` takes several times as long."""
+    wide = np.zeros(size, sums.dtype)
+    wide[: len(sums)] = sums
+    return wide
 
 
 def _add_values(found: dict[str, int], part: pa.Table) -> None:
@@ -500,7 +518,7 @@ def _score_seen(
 ) -> ScoreSeen:
     edges = score["edges"]
     size = len(edges) + 3
-    rows, kept, free = (np.pad(column, (0, size - len(column))) for column in sums)
+    rows, kept, free = (_widened(column, size) for column in sums)
     last = len(edges)
     low, high = ends
     return ScoreSeen(
@@ -529,33 +547,46 @@ def _score_seen(
 # Samples --------------------------------------------------------------------------------------------------------------
 
 
-def _put_samples(seen: Seen, run_dir: str, accounts: Accounts) -> None:
-    samples, mapped = int(seen.options.get("samples", 0)), int(seen.options.get("map", 0))
+def _put_samples(seen: Seen, run_dir: str, accounts: Accounts, limited: Collection[str]) -> None:
+    """``limited`` are the stages of which fewer rows are kept that need not be near a limit."""
+    bounds = _Bounds(int(seen.options.get("samples", 0)), int(seen.options.get("map", 0)), limited)
     waiting: list[pa.Table] = []
     for _, table in read_folder(run_dir, "samples", SAMPLE_SCHEMA):
         found, _ = accounts.counting(table)
         if found.any():
             waiting.append(table if found.all() else table.filter(array(found)))
         if sum(map(len, waiting)) > _SAMPLES_WAITING:
-            waiting = [_first_rows(pa.concat_tables(waiting), samples, mapped)]
+            waiting = [_first_rows(pa.concat_tables(waiting), bounds)]
     if not waiting:
         return
-    for row in _rows(_first_rows(pa.concat_tables(waiting), samples, mapped)):
+    for row in _rows(_first_rows(pa.concat_tables(waiting), bounds)):
         if row["vector"] is not None:
             seen.map.append(_map_row(row))
         else:
             seen.stages.setdefault(row["stage"], StageSeen(row["stage"])).samples.append(_sample(row))
 
 
-def _first_rows(table: pa.Table, samples: int, mapped: int) -> pa.Table:
+class _Bounds(NamedTuple):
+    """How many rows of a kind are samples, and how many are in the map."""
+
+    samples: int
+    mapped: int
+    limited: Collection[str]
+
+    def of(self, kind: tuple[str, ...]) -> int:
+        """The bound for a stage, side, reason and nearness."""
+        return few(self.samples) if kind[0] in self.limited and not kind[3] else self.samples
+
+
+def _first_rows(table: pa.Table, bounds: _Bounds) -> pa.Table:
     """The first rows of the map, and of each stage, side, reason and nearness, in this order; rows near to a limit come
     before the others. A row that two workers have kept is taken once.
     """
     table = table.unify_dictionaries().combine_chunks()
     texts = {name: _texts(table[name]) for name in ("run_source", "path", "stage", "side", "reason", "near")}
-    tasks = _ranks([texts["run_source"], texts["path"]], "".join)
+    tasks, _ = _ranks([texts["run_source"], texts["path"]], "".join)
     of_map = to_numpy(table["vector"].is_valid())
-    groups = _ranks(
+    groups, kinds = _ranks(
         [texts[name] for name in ("stage", "side", "reason", "near")], lambda named: (*named[:3], not named[3])
     )
     groups = np.where(of_map, -1, groups)
@@ -568,7 +599,8 @@ def _first_rows(table: pa.Table, samples: int, mapped: int) -> pa.Table:
     order = order[~alike]
     begins = np.flatnonzero(np.diff(groups[order], prepend=-2))
     at = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
-    first = at < np.where(of_map[order], mapped, samples)
+    most = np.array([bounds.mapped, *map(bounds.of, kinds)])[groups[order] + 1]
+    first = at < most
     found = table.take(array(order[first]))
     pictures = found["picture"]
     if pictures.null_count < len(found):
@@ -585,18 +617,24 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         (column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column).to_pylist()
         for column in table.columns
     ]
-    return (dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True))
+    names = table.column_names
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 
-def _ranks(columns: Sequence[tuple[list[str], np.ndarray]], key: Callable[[tuple[str, ...]], Any]) -> np.ndarray:
-    """The rank of each row among the different combinations of texts, sorted by ``key`` and then by the texts."""
+def _ranks(
+    columns: Sequence[tuple[list[str], np.ndarray]], key: Callable[[tuple[str, ...]], Any]
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    """The rank of each row among the different combinations of texts, sorted by ``key`` and then by the texts; and the
+    combinations in this order.
+    """
     codes = np.zeros(len(columns[0][1]), np.int64)
     for texts, column in columns:
         codes = codes * (len(texts) + 1) + column
     _, first, inverse = grouped(codes)
     named = [tuple(texts[column[at]] for texts, column in columns) for at in first.tolist()]
-    places = {texts: place for place, texts in enumerate(sorted(set(named), key=lambda texts: (key(texts), texts)))}
-    return np.array([places[texts] for texts in named], np.int64)[inverse]
+    ordered = sorted(set(named), key=lambda texts: (key(texts), texts))
+    places = {texts: place for place, texts in enumerate(ordered)}
+    return np.array([places[texts] for texts in named], np.int64)[inverse], ordered
 
 
 def _map_row(row: dict[str, Any]) -> MapRow:

@@ -7,6 +7,7 @@ of a second in each worker, although stages rarely use pandas.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
     pa.float64(): (float, np.float64),
     pa.bool_(): (bool, np.bool_),
 }
-_SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+_SCALARS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 # For more bytes of text than this, the copies made here would soon take longer than the import.
 _MOST_BYTES = 1 << 20
@@ -42,8 +43,15 @@ def scalar(value: float | str) -> pa.Scalar:
     """Return the same as `pyarrow.scalar` for a number, a text or a truth value. Use it for arguments of compute
     functions, which would convert a plain value with pandas loaded.
     """
+    if isinstance(value, bool):
+        return _truth(value)
     kind = _SCALARS.get(type(value))
     return pa.scalar(value) if kind is None else array([value], kind)[0]
+
+
+@functools.cache
+def _truth(value: bool) -> pa.Scalar:
+    return array([value], pa.bool_())[0]
 
 
 def null(kind: pa.DataType) -> pa.Scalar:

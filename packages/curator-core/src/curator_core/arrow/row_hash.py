@@ -44,15 +44,28 @@ def lineage_numbers(task_id: str, rows: int, seed: int) -> np.ndarray[Any, np.dt
     """A pseudo-random 64-bit number for each row of a task, from the task's id, the row's place and a seed."""
     base = int.from_bytes(hashlib.blake2b(f"{seed}\0{task_id}".encode(), digest_size=8).digest(), "little")
     # SplitMix64: a bijection that spreads consecutive numbers over the whole range.
-    value = np.arange(rows, dtype=np.uint64)
-    value *= np.uint64(0x9E3779B97F4A7C15)
-    value += np.uint64(base)
-    value ^= value >> np.uint64(30)
-    value *= np.uint64(0xBF58476D1CE4E5B9)
-    value ^= value >> np.uint64(27)
-    value *= np.uint64(0x94D049BB133111EB)
-    value ^= value >> np.uint64(31)
+    value = (_FIRST_STEPS[:rows] if rows <= len(_FIRST_STEPS) else _steps(rows)) + np.uint64(base)
+    shifted = value >> _SHIFTS[0]
+    value ^= shifted
+    value *= _FACTORS[0]
+    np.right_shift(value, _SHIFTS[1], out=shifted)
+    value ^= shifted
+    value *= _FACTORS[1]
+    np.right_shift(value, _SHIFTS[2], out=shifted)
+    value ^= shifted
     return value
+
+
+def _steps(rows: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    steps = np.arange(rows, dtype=np.uint64)
+    steps *= np.uint64(0x9E3779B97F4A7C15)
+    return steps
+
+
+# Those of most tasks: 32 KB.
+_FIRST_STEPS = _steps(4096)
+_SHIFTS = tuple(map(np.uint64, (30, 27, 31)))
+_FACTORS = tuple(map(np.uint64, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)))
 
 
 def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -12,9 +12,9 @@ import functools
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -67,7 +67,7 @@ class Limit:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Score:
     """A filter's score: its name, the edges of its bins, and its limits."""
 
@@ -76,7 +76,7 @@ class Score:
     limits: tuple[Limit, ...] = ()
     integers: bool = False
 
-    @property
+    @functools.cached_property
     def scale(self) -> str:
         """A short hash of the edges: counts with the same scale can be added."""
         return hashlib.sha256(json.dumps(self.edges).encode()).hexdigest()[:8]
@@ -117,7 +117,15 @@ def magnitudes() -> tuple[float, ...]:
 def merged(edges: Iterable[float], more: Iterable[float]) -> tuple[float, ...]:
     """All finite edges of both, in order and without repeats."""
     # Adding zero leaves no negative zero.
-    return tuple(sorted({float(edge) + 0.0 for edge in chain(edges, more) if math.isfinite(edge)}))
+    found = [float(edge) + 0.0 for edge in edges]
+    if not all(map(operator.lt, found, found[1:])) or not all(map(math.isfinite, found[:1] + found[-1:])):
+        found = sorted({edge for edge in found if math.isfinite(edge)})
+    for edge in more:  # a few beside some hundred
+        if math.isfinite(edge):
+            place = bisect.bisect_left(found, edge)
+            if place == len(found) or found[place] != edge:
+                found.insert(place, float(edge) + 0.0)
+    return tuple(found)
 
 
 def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:

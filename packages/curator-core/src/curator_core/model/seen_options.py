@@ -15,14 +15,15 @@ MOST_MAPPED = 2000
 
 @dataclass(frozen=True)
 class SeenOptions:
-    """``samples``: how many rows are kept for each stage, reason and side, both near the limit and anywhere. ``by``:
-    columns; rows are counted for each of their values. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or
+    """``samples``: how many rows are kept for each stage, reason and side: as many near each limit, and a third as many
+    from anywhere; from anywhere as many if the stage has no limits. ``by``: columns; rows are counted for each of their
+    values. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or
     a tokenizer. ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each filter would
     drop by itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are
     kept.
     """
 
-    samples: int = 20
+    samples: int = 12
     by: tuple[str, ...] = ()
     tokens: str = "bytes"
     text: str = "text"
@@ -52,8 +53,20 @@ class SeenOptions:
         if not isinstance(self.overlap, bool):
             raise UsageError(f"seen.overlap must be True or False, not {self.overlap!r}")
 
+    @property
+    def elsewhere(self) -> int:
+        """How many rows of a filter with limits are kept whether they are near a limit or not: they show what is
+        common, for which a few are enough.
+        """
+        return few(self.samples)
+
     def as_dict(self) -> dict[str, Any]:
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def few(samples: int) -> int:
+    """A third, rounded up."""
+    return -(-samples // 3)
 
 
 def seen_options(given: Any) -> SeenOptions | None:
@@ -65,7 +78,7 @@ def seen_options(given: Any) -> SeenOptions | None:
     if isinstance(given, SeenOptions):
         return given
     if not isinstance(given, Mapping):
-        raise UsageError(f"seen must be True, False, or a mapping such as {{'samples': 20}}, not {given!r}")
+        raise UsageError(f"seen must be True, False, or a mapping such as {{'samples': 12}}, not {given!r}")
     known = [field.name for field in fields(SeenOptions)]
     for name in given:
         if name not in known:

@@ -8,15 +8,28 @@ the file of that attempt.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curator_core import storage
+from curator_core.model.scores import Score
 from curator_core.model.seen_options import SeenOptions
 from curator_core.planning.plan import Plan
 from curator_core.stages.column_filter import ColumnFilter
 
 
-def write_declared(run_dir: str, plan: Plan, options: SeenOptions | None, attempt: int) -> None:
+def declared_scores(plan: Plan) -> dict[str, list[Score]]:
+    """The scores that the filters of a plan declare, by the name of the stage."""
+    return {
+        planned.name: planned.stage.declared_scores()
+        for planned in plan.stages
+        if isinstance(planned.stage, ColumnFilter)
+    }
+
+
+def write_declared(
+    run_dir: str, plan: Plan, scores: Mapping[str, Sequence[Score]], options: SeenOptions | None, attempt: int
+) -> None:
     """Write what the stages of a plan declare; do nothing if the run keeps nothing for views of its data."""
     if options is None:
         return
@@ -37,7 +50,7 @@ def write_declared(run_dir: str, plan: Plan, options: SeenOptions | None, attemp
                     "edges": list(score.edges),
                     "limits": [limit.as_dict() for limit in score.limits],
                 }
-                for score in stage.declared_scores()
+                for score in scores[planned.name]
             ]
         stages.append(entry)
     content = {"attempt": attempt, "options": options.as_dict(), "stages": stages}

@@ -28,7 +28,7 @@ from curator_core.planning.make import make_plan
 from curator_core.planning.plan import Plan, Segment
 from curator_core.running import attempt as attempts
 from curator_core.running.attempt import Attempt, Earlier
-from curator_core.running.declared import write_declared
+from curator_core.running.declared import declared_scores, write_declared
 from curator_core.running.directory import RunDirectory
 from curator_core.running.log import write_log
 from curator_core.running.merges import merge_tasks
@@ -234,6 +234,7 @@ class _Run:
             progress=self.progress,
             summary=self.summary,
         )
+        seen = seen_options(order.options.seen)
         self.context = RunContext(
             run_dir=directory.url if directory else None,
             attempt=attempt.number,
@@ -242,7 +243,8 @@ class _Run:
             log_level=order.options.log_level,
             dropped=order.options.dropped,
             dropped_as=format_of_dropped(plan.stages),
-            seen=seen_options(order.options.seen),
+            seen=seen,
+            scores=declared_scores(plan) if seen and directory else {},
         )
 
     def run(self, first_tasks: Iterator[Task[Any]], *, keep: bool) -> Generator[Task[Any], None, RunResult]:
@@ -278,7 +280,7 @@ class _Run:
                 directory.sweep()
                 self.accounts = open_accounts(directory.url, listing)
             attempts.write_plan(directory, self.plan, self.attempt, self.earlier)
-            write_declared(directory.url, self.plan, self.context.seen, self.attempt.number)
+            write_declared(directory.url, self.plan, self.context.scores, self.context.seen, self.attempt.number)
             self._write_record()
         if self.attempt.number == 1:  # a resumed run does this when it finds a source to run
             self.outputs.unmark()

@@ -75,7 +75,9 @@ class BaseStageAdapter:
         # Without a run directory there is no place for samples and counts.
         seen = context.seen if isinstance(sink, LedgerWriter) else None
         self._seer = (
-            StageSeer(planned, seen, context.attempt, sink.seen) if seen and isinstance(sink, LedgerWriter) else None
+            StageSeer(planned, seen, context.attempt, sink.seen, context.scores.get(planned.name))
+            if seen and isinstance(sink, LedgerWriter)
+            else None
         )
         self._shows_kept = self._seer is not None and self.stage.shows_kept
 

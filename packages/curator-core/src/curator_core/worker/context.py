@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from curator_core.accounts import ledger
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
+from curator_core.model.scores import Score
 from curator_core.model.seen_options import SeenOptions
 from curator_core.model.stage import ProcessingStage, overrides
 from curator_core.planning.plan import PlannedStage
@@ -44,6 +45,8 @@ class RunContext:
     writes: bool = True
     # Which samples and counts are kept; None for none.
     seen: SeenOptions | None = None
+    # The scores that each filter declares, by the name of the stage; they are found once and not in every worker.
+    scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     # The longest time for which a worker keeps its records to itself.
     flush_seconds: float = field(default_factory=lambda: ledger.FLUSH_SECONDS)
     # The executor's options for its workers.

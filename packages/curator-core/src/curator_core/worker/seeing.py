@@ -28,9 +28,9 @@ from curator_core.arrow.json_column import whole_as_integers
 from curator_core.arrow.row_hash import lineage_numbers
 from curator_core.model.places import places_of
 from curator_core.model.recorder import Judged, Recorder, Scored
-from curator_core.model.scores import Score
+from curator_core.model.scores import Limit, Score
 from curator_core.model.seen_options import SeenOptions
-from curator_core.model.task import DocumentBatch, FileGroupTask, Task
+from curator_core.model.task import DocumentBatch, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
 from curator_core.stages.found_limits import without_limits
@@ -63,6 +63,22 @@ class _Shown(NamedTuple):
     identity: str | None
     brief: list[str]
     wanted: list[str]
+
+
+class _Declared(NamedTuple):
+    """A score that a filter declares, with the edges of its bins, their hash, and of each limit its name among the
+    samples and its edge.
+    """
+
+    score: Score
+    edges: np.ndarray[Any, Any]
+    scale: str
+    limits: list[tuple[Limit, str, float]]
+
+    @classmethod
+    def of(cls, score: Score) -> _Declared:
+        limits = [(limit, f"{score.name}\0{limit.parameter}", limit.edge()) for limit in score.limits]
+        return cls(score, np.array(score.edges), score.scale, limits)
 
 
 class Best:
@@ -116,7 +132,14 @@ class Best:
 class StageSeer:
     """Records the work of one stage in one worker."""
 
-    def __init__(self, planned: PlannedStage, options: SeenOptions, attempt: int, rows: SeenRows) -> None:
+    def __init__(
+        self,
+        planned: PlannedStage,
+        options: SeenOptions,
+        attempt: int,
+        rows: SeenRows,
+        scores: Sequence[Score] | None = None,
+    ) -> None:
         self.name = planned.name
         self.stage = planned.stage
         self.options = options
@@ -124,7 +147,9 @@ class StageSeer:
         self._rows = rows
         self._best: dict[tuple[str, str, str], Best] = {}
         self._counter: CountTokens | None = None
-        self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
+        self._scores = scores
+        self._declared: list[_Declared] | None = None
+        self._elsewhere = options.samples  # how many rows of a kind are kept that need not be near a limit
         self._schema: pa.Schema | None = None  # the schema of the table measured last; `_columns` is the result for it
         self._columns: tuple[str | None, bool] = (None, False)
         self._filled: set[str] = set()  # the columns that have had a value in this worker
@@ -184,7 +209,8 @@ class StageSeer:
             measured = self._rows.measured = Measured(
                 weakref.ref(table), table.num_rows, size, self._tokens(table, name)
             )
-        self._rows.size(task, self._attempt, kind, _file_of(task), measured)
+        # Only the rows that enter are counted by the file that they come from.
+        self._rows.size(task, self._attempt, kind, _file_of(task) if kind == "in" else "", measured)
         if self.options.by:
             table = task.to_pyarrow()
             names = [name for name in self.options.by if name in table.column_names]
@@ -281,10 +307,13 @@ class StageSeer:
         kept = to_numpy(judged.kept)
         parts = stage.score_parts(judged.scores)
         if self._declared is None:
-            self._declared = [(score, np.array(score.edges), score.scale) for score in stage.declared_scores()]
+            scores = stage.declared_scores() if self._scores is None else self._scores
+            self._declared = [_Declared.of(score) for score in scores]
+            if any(score.limits for score in scores):
+                self._elsewhere = self.options.elsewhere
         values = {name: _floats(column) for name, column in parts.items()}
         free = self._free(judged.scores, len(kept))
-        for score, edges, scale in self._declared:
+        for score, edges, scale, _ in self._declared:
             if score.name in values:
                 numbers, nulls = values[score.name]
                 others = free.get(score.name)
@@ -312,8 +341,8 @@ class StageSeer:
         }
         total = np.sum(list(failed.values()), axis=0) if failed else np.zeros(rows, int)
         found = {}
-        about = [{limit.reason for limit in score.limits} for score, _, _ in self._declared]
-        for place, (score, _, _) in enumerate(self._declared):
+        about = [{limit.reason for limit in declared.score.limits} for declared in self._declared]
+        for place, (score, *_) in enumerate(self._declared):
             own = about[place]
             if any(own & other for at, other in enumerate(about) if at != place):
                 # One test checks the limits of several scores: without the limits of this score, it gives the rows that
@@ -351,30 +380,28 @@ class StageSeer:
         groups = _grouped(kept, lost, reasons)
         take = _Taken(self, key, batch, values)
         self._choose(take, "kept", "", "", kept, None, numbers, None)
+        mode = getattr(self.stage, "mode", "")
+        mapped = mode != "annotate" and take.vectors() is not None
         for reason, dropped in groups.items():
             self._choose(take, "dropped", reason, "", dropped, None, numbers, self._score_of(reason))
-            if getattr(self.stage, "mode", "") != "annotate":
+            if mapped:
                 self._map(take, "dropped", reason, dropped)
-        for score, _, _ in self._declared:
+        for score, _, _, limits in self._declared:
             found = values.get(score.name)
             if found is None:
                 continue
-            for limit in score.limits:
-                near = f"{score.name}\0{limit.parameter}"
+            for limit, near, edge in limits:
                 distances = np.abs(found[0] - limit.value)
                 usable = np.isfinite(distances)
                 self._choose(take, "kept", "", near, kept & usable, distances, numbers, score.name)
-                if not groups:
-                    continue
                 # Only rows beyond this limit count: a row that was dropped for another limit is not near this one.
-                broken = usable
-                if getattr(self.stage, "mode", "") != "invert":
-                    with np.errstate(invalid="ignore"):
-                        above = found[0] >= limit.edge()
-                    broken = usable & (~above if limit.keeps == "at least" else above)
+                beyond = None
                 for reason, dropped in groups.items():
-                    if limit.reason in ("", reason):
-                        self._choose(take, "dropped", reason, near, dropped & broken, distances, numbers, score.name)
+                    if limit.reason not in ("", reason):
+                        continue
+                    if beyond is None:
+                        beyond = usable if mode == "invert" else usable & _beyond(found[0], edge, limit.keeps)
+                    self._choose(take, "dropped", reason, near, dropped & beyond, distances, numbers, score.name)
         self._keep(take)
 
     def _choose(
@@ -390,7 +417,7 @@ class StageSeer:
     ) -> None:
         best = self._best.get((side, reason, near))
         if best is None:
-            best = self._best[side, reason, near] = Best(self.options.samples)
+            best = self._best[side, reason, near] = Best(self.options.samples if near else self._elsewhere)
         take.add(best, (side, reason, near), among, distances, numbers, score)
 
     def _keep(self, take: _Taken) -> None:
@@ -499,10 +526,10 @@ class StageSeer:
 
     def _score_of(self, reason: str) -> str | None:
         assert self._declared is not None
-        for score, _, _ in self._declared:
+        for score, *_ in self._declared:
             if any(limit.reason == reason for limit in score.limits):
                 return score.name
-        return self._declared[0][0].name if len(self._declared) == 1 else None
+        return self._declared[0].score.name if len(self._declared) == 1 else None
 
 
 class _Taken:
@@ -690,6 +717,12 @@ def _number(found: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None], row
     return value if math.isfinite(value) else None
 
 
+def _beyond(values: np.ndarray[Any, Any], edge: float, keeps: str) -> np.ndarray[Any, Any]:
+    """The values that a limit does not keep; for those that are no numbers the result has no meaning."""
+    above = values >= edge
+    return ~above if keeps == "at least" else above
+
+
 def _grouped(
     kept: np.ndarray[Any, Any], lost: np.ndarray[Any, Any], reasons: pa.Array | str
 ) -> dict[str, np.ndarray[Any, Any]]:
@@ -712,11 +745,9 @@ def _counted(reasons: pa.Array | str, lost: int) -> dict[str, int]:
     return {entry["values"].as_py(): entry["counts"].as_py() for entry in reasons.value_counts()}
 
 
-def _file_of(task: Task[Any]) -> str:
-    """The file that a task's rows come from, or the first of several."""
-    if isinstance(task, FileGroupTask) and task.data:
-        return task.data[0]
-    files = task._metadata.get("source_files")
+def _file_of(batch: DocumentBatch) -> str:
+    """The file that a batch's rows come from, or the first of several."""
+    files = batch._metadata.get("source_files")
     first = files[0] if isinstance(files, list) and files else ""
     return str(first[0] if isinstance(first, list | tuple) and first else first)
 
