@@ -32,7 +32,6 @@ ENGINES = [
 ]
 # For tests of code that is the same on both engines: the other engine is tested by `make test-engines`.
 ON_RAY_DATA = [ENGINES[0], pytest.param("XennaExecutor", marks=[pytest.mark.xenna, pytest.mark.thorough])]
-ON_XENNA = [pytest.param("RayDataExecutor", marks=[pytest.mark.ray, pytest.mark.thorough]), ENGINES[1]]
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +204,9 @@ def test_a_run_killed_on_an_engine_has_the_same_result(
     assert written(engine(name), data, tmp_path, resume=True) == expected
 
 
-@pytest.mark.parametrize("name", ON_XENNA)
+# CI kills such a run on each engine (above), whose every step runs there too.
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_makes_the_same_decisions_as_one_process(
     name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
