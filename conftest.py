@@ -123,8 +123,8 @@ def slow_without_mark(reports: Iterable[object]) -> list[tuple[str, float]]:
 def _longest_first(items: list[pytest.Item]) -> None:
     """Order the groups of tests for pytest-xdist, which deals them out in this order (``--no-loadscope-reorder``).
 
-    The clusters come first, since one worker is busy with them for most of a run; then the files with the most slow
-    tests, so that no worker waits for a long one at the end.
+    The files with the most slow tests come first, so that no worker waits for a long one at the end; before them come the
+    clusters, if they are started in the same run.
     """
     groups: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
