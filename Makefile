@@ -46,7 +46,7 @@ sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
 test: sync-all ## run all tests with all extras
 	@# A test that fails on a busy machine gets a second go; the closing line counts it, and why it failed at the first
 	@# is printed, since a race that shows once in a thousand runs is a fault to mend and no reason to test nothing.
-	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --timeout 600 --durations 15 \
+	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --timeout 600 --durations 15 \
 		--reruns 1 -rR -m "not (ray or xenna or thorough)" $(ARGS) || [ $$? -eq 5 ]
 	@# Clusters one after the other and alone: they keep two cores busy, so beside other tests both take twice as long.
 	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR \

@@ -74,17 +74,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"needs a Chromium on PATH: one of {', '.join(BROWSERS)}"))
         if "gpu" in marks and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
-        if "xdist_group" not in marks:
-            # Every other file is a group of its own, which keeps its module fixtures in one place.
-            group = CLUSTER if marks & {"ray", "xenna"} else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(group))
-    if hasattr(config, "workerinput"):
-        _longest_first(items)
+        if marks & {"ray", "xenna"} and "xdist_group" not in marks:
+            # All others are dealt out one by one: a file that is kept together delays the end, and what many files import
+            # makes each later test slower.
+            item.add_marker(pytest.mark.xdist_group(CLUSTER))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse a pytest and a pytest-xdist that do not go together: each worker would start clusters of its own."""
-    if session.config.getoption("loadgroup", False) and any("@" not in item.nodeid for item in session.items):
+    grouped = (item for item in session.items if item.get_closest_marker("xdist_group"))
+    if session.config.getoption("loadgroup", False) and any("@" not in item.nodeid for item in grouped):
         raise pytest.UsageError(
             f"pytest {pytest.__version__} hides the groups of tests from the installed pytest-xdist, so that tests of "
             "one group would run in several processes; run `make sync`, or use `-n 0`"
@@ -118,24 +117,6 @@ def slow_without_mark(reports: Iterable[object]) -> list[tuple[str, float]]:
     return sorted(
         ((name, seconds) for name, seconds in took.items() if seconds > NAMED_SECONDS), key=lambda one: -one[1]
     )
-
-
-def _longest_first(items: list[pytest.Item]) -> None:
-    """Order the groups of tests for pytest-xdist, which deals them out in this order (``--no-loadscope-reorder``).
-
-    The files with the most slow tests come first, so that no worker waits for a long one at the end; before them come the
-    clusters, if they are started in the same run.
-    """
-    groups: defaultdict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        mark = item.get_closest_marker("xdist_group")
-        assert mark is not None
-        groups[mark.args[0]].append(item)
-
-    def rank(group: str) -> tuple[bool, int]:
-        return group != CLUSTER, -sum(item.get_closest_marker("slow") is not None for item in groups[group])
-
-    items[:] = [item for group in sorted(groups, key=rank) for item in groups[group]]
 
 
 def _has_room(folder: Path) -> bool:
