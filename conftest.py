@@ -75,8 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "gpu" in marks and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if marks & {"ray", "xenna"} and "xdist_group" not in marks:
-            # All others are dealt out one by one: a file that is kept together delays the end, and what many files import
-            # makes each later test slower.
+            # All others are dealt out one by one, so that no worker waits at the end for a long file of another one.
             item.add_marker(pytest.mark.xdist_group(CLUSTER))
 
 

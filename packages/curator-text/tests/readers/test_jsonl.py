@@ -180,7 +180,7 @@ def test_a_column_of_nulls_takes_the_types_of_the_values_that_appear(tmp_path):
     assert list(dict.fromkeys(types)) == [pa.null(), pa.string(), JSON]
 
 
-# Values that drift like real data, for each of 4,000 rows; the first 250 are alike.
+# Values that drift like real data, for each of 10,000 rows; the first 250 are alike.
 DRIFTS = {
     "numbers": lambda i: 0 if i < 250 or i % 2 else 0.5,
     "whole and fraction": lambda i: i if i < 250 else [i, i + 0.5, float(i)][i % 3],
@@ -199,14 +199,14 @@ DRIFTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drifting_types_lose_no_row_and_no_value(tmp_path, drift):
-    rows = [{"id": i, "value": DRIFTS[drift](i)} for i in range(4_000)]
+    rows = [{"id": i, "value": DRIFTS[drift](i)} for i in range(10_000)]
     path = put(tmp_path / "a.jsonl", *rows)
     got = read_files(JsonlRead(), [path])
     assert (got.rejects, written(got)) == ([], rows)
     lines = [line for batch in got.batches for line in json_lines(batch.to_pyarrow())]
     schema = one_schema([batch.to_pyarrow().schema for batch in got.batches], no_question)
     size = Path(path).stat().st_size
-    for batch_bytes, step in ((1000, size), (20_000, size), ("8MiB", 12_000), (3000, 40_001)):
+    for batch_bytes, step in ((1000, size), (20_000, size), ("8MiB", 30_000), (3000, 100_001)):
         cut = [
             batch.to_pyarrow()
             for start in range(0, size, step)

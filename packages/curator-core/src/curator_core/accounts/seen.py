@@ -605,9 +605,9 @@ def _first_rows(table: pa.Table, bounds: _Bounds) -> pa.Table:
     pictures = found["picture"]
     if pictures.null_count < len(found):
         # Each worker has made pictures of its own first rows, of which those of all workers are the first.
-        few = array(at[first] < MOST_PICTURES)
+        pictured = array(at[first] < MOST_PICTURES)
         place = found.schema.get_field_index("picture")
-        found = found.set_column(place, found.schema.field(place), pc.if_else(few, pictures, null(pa.binary())))
+        found = found.set_column(place, found.schema.field(place), pc.if_else(pictured, pictures, null(pa.binary())))
     return found
 
 

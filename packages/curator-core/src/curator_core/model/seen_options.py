@@ -53,19 +53,14 @@ class SeenOptions:
         if not isinstance(self.overlap, bool):
             raise UsageError(f"seen.overlap must be True or False, not {self.overlap!r}")
 
-    @property
-    def elsewhere(self) -> int:
-        """How many rows of a filter with limits are kept whether they are near a limit or not: they show what is
-        common, for which a few are enough.
-        """
-        return few(self.samples)
-
     def as_dict(self) -> dict[str, Any]:
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
 def few(samples: int) -> int:
-    """A third, rounded up."""
+    """How many rows of a filter with limits are kept whether they are near a limit or not: a third, rounded up. They
+    show what is common, for which a few are enough.
+    """
     return -(-samples // 3)
 
 

@@ -29,7 +29,7 @@ from curator_core.arrow.row_hash import lineage_numbers
 from curator_core.model.places import places_of
 from curator_core.model.recorder import Judged, Recorder, Scored
 from curator_core.model.scores import Limit, Score
-from curator_core.model.seen_options import SeenOptions
+from curator_core.model.seen_options import SeenOptions, few
 from curator_core.model.task import DocumentBatch, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
@@ -310,7 +310,7 @@ class StageSeer:
             scores = stage.declared_scores() if self._scores is None else self._scores
             self._declared = [_Declared.of(score) for score in scores]
             if any(score.limits for score in scores):
-                self._elsewhere = self.options.elsewhere
+                self._elsewhere = few(self.options.samples)
         values = {name: _floats(column) for name, column in parts.items()}
         free = self._free(judged.scores, len(kept))
         for score, edges, scale, _ in self._declared:
