@@ -292,7 +292,8 @@ def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, monkeypat
     data = write_files(tmp_path / "in", made_rows(), 6)
     expected = run_both(tmp_path / "0", data, HERE)
     assert len(expected) > 12
-    assert run_both(tmp_path / "2", data, LocalExecutor(workers=2)) == expected
+    for workers in (1, 2):
+        assert run_both(tmp_path / str(workers), data, LocalExecutor(workers=workers)) == expected
 
 
 MAIN = """

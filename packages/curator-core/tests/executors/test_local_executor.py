@@ -449,7 +449,8 @@ def test_the_replacement_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "slow"), [(2, 0), (2, 5), (2, 19), (3, 5)])
+@pytest.mark.parametrize("slow", [0, 5, 19])
+@pytest.mark.parametrize("workers", [2, 3])
 def test_work_that_waits_behind_a_long_source_is_done_by_other_workers(tmp_path: Path, workers: int, slow: int) -> None:
     """Quick sources share a message, so many may wait behind one that turns out to be long."""
     stage = WaitsForOthers(folder=str(tmp_path), slow=slow)

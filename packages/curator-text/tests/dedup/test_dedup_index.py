@@ -164,13 +164,13 @@ def test_index_and_output_have_the_same_bytes_with_any_number_of_workers(tmp_pat
     old, new = documents(4, 25)
     first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
     found = []
-    for workers in (0, 2):
+    for workers in (0, 1, 2):
         place = tmp_path / str(workers)
         index = str(place / "index")
         dedup(make, place / "first", first, index=index, workers=workers)
         dedup(make, place / "second", second, index=index, workers=workers)
         found.append([bytes_of(place / name) for name in ("index", "first/out", "second/out", "second/run/decisions")])
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 KILLED = """

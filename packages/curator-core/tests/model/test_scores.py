@@ -1,0 +1,24 @@
+"""Do the bins of scores have the edges that they should have?"""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator_core.model.scores import magnitudes, merged
+
+NUMBERS = st.lists(st.floats(allow_nan=True, allow_infinity=True) | st.integers(-3, 3).map(float), max_size=12)
+
+
+@given(NUMBERS, NUMBERS)
+def test_merged_edges_are_all_finite_ones_in_order_and_once(edges: list[float], more: list[float]) -> None:
+    expected = sorted({number + 0.0 for number in (*edges, *more) if math.isfinite(number)})
+    found = merged(edges, more)
+    assert list(found) == expected
+    assert not any(number == 0 and math.copysign(1, number) < 0 for number in found)
+
+
+def test_an_edge_that_is_there_is_not_added_again() -> None:
+    assert merged(magnitudes(), (*magnitudes()[::7], -0.0, math.nan)) == magnitudes()
