@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +58,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     clip = image_models.save_clip(folder / "clip")
     aesthetic, nsfw = image_models.save_heads(folder / "heads", 24)
     return {"clip": str(clip), "aesthetic": str(aesthetic), "nsfw": str(nsfw)}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One Ray for both engines."""
-    pytest.importorskip("ray")
-    from curator_backends.cluster import connect
-    from curator_backends.options import RayOptions
-    from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
-
-    with connect(RayOptions(num_cpus=2, dashboard=True), extra_environment=CLUSTER_ENVIRONMENT):
-        yield
 
 
 def run_chain(executor: BaseExecutor, out: Path, shards: dict[str, bytes], models: dict[str, str]) -> Any:
@@ -138,11 +125,11 @@ def test_several_processes_write_the_same_as_one(
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_ray_data_writes_the_same_as_one_process(
-    cluster: None, local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
+    local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:
     from curator_backends import RayDataExecutor
 
-    result = run_chain(RayDataExecutor(), tmp_path, shards, models)
+    result = run_chain(RayDataExecutor(num_cpus=2), tmp_path, shards, models)
     assert written(tmp_path) == written(local[0])
     assert result.summary.rows_dropped == local[1].summary.rows_dropped
 
@@ -150,10 +137,10 @@ def test_ray_data_writes_the_same_as_one_process(
 @pytest.mark.xenna
 @pytest.mark.timeout(600)
 def test_xenna_writes_the_same_as_one_process(
-    cluster: None, local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
+    local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:
     from curator_backends import XennaExecutor
 
-    result = run_chain(XennaExecutor(), tmp_path, shards, models)
+    result = run_chain(XennaExecutor(num_cpus=2), tmp_path, shards, models)
     assert written(tmp_path) == written(local[0])
     assert result.summary.rows_dropped == local[1].summary.rows_dropped

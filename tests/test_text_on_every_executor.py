@@ -36,18 +36,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One Ray for both engines."""
-    pytest.importorskip("ray")
-    from curator_backends.cluster import connect
-    from curator_backends.options import RayOptions
-    from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
-
-    with connect(RayOptions(num_cpus=2, dashboard=True), extra_environment=CLUSTER_ENVIRONMENT):
-        yield
-
-
 def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     """The written files, and the rows of each stage: read, kept, dropped by reason, and set aside."""
     scatter = [
@@ -137,18 +125,18 @@ def test_several_processes_give_the_same_as_one(
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_ray_data_gives_the_same_as_one_process(
-    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
+    data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import RayDataExecutor
 
-    assert run(RayDataExecutor(), data, tmp_path) == local
+    assert run(RayDataExecutor(num_cpus=2), data, tmp_path) == local
 
 
 @pytest.mark.xenna
 @pytest.mark.timeout(400)
 def test_xenna_gives_the_same_as_one_process(
-    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
+    data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path, summed: None
 ) -> None:
     from curator_backends import XennaExecutor
 
-    assert run(XennaExecutor(), data, tmp_path) == local
+    assert run(XennaExecutor(num_cpus=2), data, tmp_path) == local
