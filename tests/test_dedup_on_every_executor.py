@@ -197,7 +197,10 @@ def test_an_engine_makes_the_same_decisions_as_one_process(
     assert written(engine(name), data, tmp_path) == expected
 
 
-@pytest.mark.parametrize("name", ON_RAY_DATA)
+# `make test` runs the steps over documents on both engines (above), and those of an index with several processes in
+# test_dedup_index.py.
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_compares_with_an_index_and_adds_to_it_as_one_process_does(
     name: str, data: str, tmp_path: Path
 ) -> None:

@@ -345,8 +345,9 @@ def engine(name: str) -> BaseExecutor:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("ray_data", marks=pytest.mark.ray),
-        # These are only steps over a shuffle, and the tests of deduplication also run those on Xenna.
+        # These are only steps over a shuffle, and `make test` runs such steps in deduplication on both engines, and these
+        # steps with several processes (above).
+        pytest.param("ray_data", marks=[pytest.mark.ray, pytest.mark.thorough]),
         pytest.param("xenna", marks=[pytest.mark.xenna, pytest.mark.thorough]),
     ],
 )

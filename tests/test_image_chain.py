@@ -134,6 +134,9 @@ def test_ray_data_writes_the_same_as_one_process(
     assert result.summary.rows_dropped == local[1].summary.rows_dropped
 
 
+# The chain is the same groups on both engines; `make test` runs it on Ray Data (above), and what Xenna does with groups
+# in test_text_on_every_executor.py and in the conformance suite.
+@pytest.mark.thorough
 @pytest.mark.xenna
 @pytest.mark.timeout(600)
 def test_xenna_writes_the_same_as_one_process(

@@ -7,14 +7,24 @@ import pickle
 from typing import Any
 
 import pytest
+from stages_for_tests import tasks
 
 from curator_backends.cluster import Cluster, Node
 from curator_backends.failures import EngineError
 from curator_backends.supervisor import Stalled
 from curator_backends.worker import Job
-from curator_backends.xenna.executor import XennaOptions, _allocated, _check_gpus, _explained, _require_cpus, _shape
+from curator_backends.xenna.executor import (
+    XennaExecutor,
+    XennaOptions,
+    _allocated,
+    _check_gpus,
+    _explained,
+    _require_cpus,
+    _shape,
+)
 from curator_core.errors import PlanError, StageError, WorkerDied
 from curator_core.model.resources import Resources
+from curator_core.pipeline import Pipeline
 from curator_core.planning.plan import Group, PlannedStage
 from curator_core.testing.stages import Same, SplitRows
 from curator_core.worker.context import RunContext
@@ -74,6 +84,26 @@ def test_workers_are_balanced_again_as_soon_as_a_stage_has_ended() -> None:
         assert [checker.can_call(check_only=True), *(checker.can_call() for _ in range(2))] == [True, True, False]
         assert streaming.timing.RateLimiter is before.RateLimiter
     assert streaming.timing is before
+
+
+# The other tests of Xenna run on clusters without a dashboard, because its ten processes take longer than most tests.
+@pytest.mark.thorough
+@pytest.mark.xenna
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_dashboard_lists_the_workers_of_a_run(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitoring = pytest.importorskip("cosmos_xenna.pipelines.private.monitoring")
+    ask, listed = monitoring.get_ray_actors, []
+
+    def asked(*state: str) -> Any:
+        found = ask(*state)
+        listed.append(len(found))
+        return found
+
+    monkeypatch.setattr(monitoring, "get_ray_actors", asked)
+    result = Pipeline([SplitRows(), Same()]).run(XennaExecutor(num_cpus=2, dashboard=True), initial_tasks=tasks(4))
+    assert len(result) == 4
+    assert any(listed), "the dashboard was asked, and has listed actors"
 
 
 def test_the_error_for_a_cluster_without_its_dashboard_says_what_to_do() -> None:
