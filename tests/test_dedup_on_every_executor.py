@@ -396,20 +396,10 @@ def test_each_killed_workflow_has_the_same_result(
     assert each_written(LocalExecutor(workers=0), pairs, tmp_path, resume=True) == expected_of_each
 
 
-# CI runs the workflow with vectors on one engine; `make test-engines` runs it on the others, which takes two minutes.
-BY_WORK = {
-    "vectors": ON_RAY_DATA,
-    **{
-        name: [pytest.param(*each.values, marks=[*each.marks, pytest.mark.thorough]) for each in ON_RAY_DATA]
-        for name in WORKS
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("work", "name"),
-    [pytest.param(work, *each.values, marks=each.marks) for work, engines in BY_WORK.items() for each in engines],
-)
+# `make test` kills each of these workflows with local processes (above), and on both engines it kills the longest one.
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("work", ["vectors", *WORKS])
 def test_an_engine_writes_the_same_as_one_process(
     work: str, name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
