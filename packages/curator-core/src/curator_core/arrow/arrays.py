@@ -24,6 +24,11 @@ _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
     pa.float64(): (float, np.float64),
     pa.bool_(): (bool, np.bool_),
 }
+_PLAIN: dict[int, np.dtype[Any]] = {
+    pa.from_numpy_dtype(kind).id: np.dtype(kind)
+    for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+}
+_BOOL = pa.bool_().id
 _SCALARS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 # For more bytes of text than this, the copies made here would soon take longer than the import.
@@ -104,15 +109,14 @@ def to_numpy(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:
     if isinstance(values, pa.ChunkedArray):
         chunks = values.chunks or [array([], values.type)]
         return to_numpy(chunks[0]) if len(chunks) == 1 else np.concatenate([*map(to_numpy, chunks)])
-    if values.null_count == 0 and pa.types.is_boolean(values.type):
-        bits = np.frombuffer(values.buffers()[1] or b"", np.uint8)
-        start, stop = values.offset, values.offset + len(values)
-        return np.unpackbits(bits[start // 8 : -(-stop // 8)], bitorder="little")[start % 8 :][: len(values)].view(
-            np.bool_
-        )
-    if values.null_count == 0 and (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        made = np.frombuffer(values.buffers()[1] or b"", values.type.to_pandas_dtype())
-        return made[values.offset : values.offset + len(values)]
+    if values.null_count == 0:
+        kind, start, size = values.type.id, values.offset, len(values)
+        if kind in _PLAIN:
+            return np.frombuffer(values.buffers()[1] or b"", _PLAIN[kind])[start : start + size]
+        if kind == _BOOL:
+            bits = np.frombuffer(values.buffers()[1] or b"", np.uint8)
+            bits = bits[start // 8 : -(-(start + size) // 8)]
+            return np.unpackbits(bits, bitorder="little")[start % 8 :][:size].view(np.bool_)
     return cast(np.ndarray[Any, Any], values.to_numpy(zero_copy_only=False))
 
 

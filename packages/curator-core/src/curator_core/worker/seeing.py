@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from curator_core.accounts.seen_rows import MOST_PICTURES, MOST_VALUES, OTHERS, Measured, SeenRows, TaskKey, as_json
 from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.arrow.json_column import whole_as_integers
-from curator_core.arrow.row_hash import lineage_numbers
+from curator_core.arrow.row_hash import row_numbers
 from curator_core.model.places import places_of
 from curator_core.model.recorder import Judged, Recorder, Scored
 from curator_core.model.scores import Limit, Score
@@ -99,32 +99,37 @@ class Best:
         self, among: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
     ) -> list[tuple[int, float, int]]:
         """The rows that are among the first so far, with their distances and numbers. ``among`` is a boolean mask of
-        the candidates; their distances are finite.
+        the candidates; those without a finite distance are left out.
         """
         by = numbers if distances is None else distances
-        full = len(self.keys) == self.most
-        if full:
-            distance, number = self.keys[-1]
+        keys, most = self.keys, self.most
+        if len(keys) == most:
+            last, after = keys[-1]
             # This leaves few rows of a batch; the exact order of the keys is checked below.
-            among = among & (by < np.uint64(number) if distances is None else by <= distance)
+            among = among & (by < np.uint64(after) if distances is None else by <= last)
         rows = among.nonzero()[0]
-        if full and len(rows) and distances is not None:
-            rows = rows[(distances[rows] < distance) | (numbers[rows] < np.uint64(number))]
-        if len(rows) > self.most:
-            found = by[rows]
-            rows = rows[found <= np.partition(found, self.most - 1)[self.most - 1]]
-            if len(rows) > self.most:  # many rows have the same distance
-                rows = rows[np.lexsort((numbers[rows], by[rows]))[: self.most]]
         if not len(rows):
             return []
+        if distances is not None:
+            found = distances[rows]
+            if len(keys) < most:
+                rows = rows[np.isfinite(found)]
+            else:
+                rows = rows[(found < last) | (numbers[rows] < np.uint64(after))]
+        if len(rows) > most:
+            found = by[rows]
+            rows = rows[found <= np.partition(found, most - 1)[most - 1]]
+            if len(rows) > most:  # many rows have the same distance
+                rows = rows[np.lexsort((numbers[rows], by[rows]))[:most]]
         chosen = []
         far = [0.0] * len(rows) if distances is None else distances[rows].tolist()
         for row, distance, number in zip(rows.tolist(), far, numbers[rows].tolist(), strict=True):
             key = (distance, number)
-            if (len(self.keys) == self.most and key >= self.keys[-1]) or self.rank(distance, number) is not None:
-                continue  # the row is there already if the task is run again
-            bisect.insort(self.keys, key)
-            del self.keys[self.most :]
+            place = bisect.bisect_left(keys, key)
+            if place == most or (place < len(keys) and keys[place] == key):
+                continue  # others come before it, or it is there already because the task is run again
+            keys.insert(place, key)
+            del keys[most:]
             chosen.append((row, distance, number))
         return chosen
 
@@ -188,7 +193,7 @@ class StageSeer:
         if vectors.null_count:
             among = among & to_numpy(pc.is_valid(vectors)).astype(bool)
         task = take.task_id
-        numbers = lineage_numbers(f"map\0{self.name}\0{task}", len(vectors), self.options.seed)
+        numbers = row_numbers(f"map\0{self.name}\0{task}", len(vectors), self.options.seed)
         take.add(self._rows.map, (side, reason, MAP), among, None, numbers, None)
 
     def changed(self, parent: Task[Any], made: Task[Any]) -> None:
@@ -376,7 +381,7 @@ class StageSeer:
         values: dict[str, _Numbers],
     ) -> None:
         assert self._declared is not None
-        numbers = lineage_numbers(f"{self.name}\0{task.task_id}", len(kept), self.options.seed)
+        numbers = row_numbers(f"{self.name}\0{task.task_id}", len(kept), self.options.seed)
         groups = _grouped(kept, lost, reasons)
         take = _Taken(self, key, batch, values)
         self._choose(take, "kept", "", "", kept, None, numbers, None)
@@ -391,17 +396,19 @@ class StageSeer:
             if found is None:
                 continue
             for limit, near, edge in limits:
-                distances = np.abs(found[0] - limit.value)
-                usable = np.isfinite(distances)
-                self._choose(take, "kept", "", near, kept & usable, distances, numbers, score.name)
+                distances = found[0] - limit.value
+                np.abs(distances, out=distances)
+                self._choose(take, "kept", "", near, kept, distances, numbers, score.name)
                 # Only rows beyond this limit count: a row that was dropped for another limit is not near this one.
                 beyond = None
                 for reason, dropped in groups.items():
                     if limit.reason not in ("", reason):
                         continue
-                    if beyond is None:
-                        beyond = usable if mode == "invert" else usable & _beyond(found[0], edge, limit.keeps)
-                    self._choose(take, "dropped", reason, near, dropped & beyond, distances, numbers, score.name)
+                    if mode != "invert":
+                        if beyond is None:
+                            beyond = found[0] < edge if limit.keeps == "at least" else found[0] >= edge
+                        dropped = dropped & beyond
+                    self._choose(take, "dropped", reason, near, dropped, distances, numbers, score.name)
         self._keep(take)
 
     def _choose(
@@ -506,7 +513,7 @@ class StageSeer:
         shows_kept = self.stage.shows_kept
         if shows_kept:
             sides.append(("kept", "", kept))
-        numbers = lineage_numbers(f"{self.name}\0{task.task_id}", task.num_rows, self.options.seed)
+        numbers = row_numbers(f"{self.name}\0{task.task_id}", task.num_rows, self.options.seed)
         take = _Taken(
             self, key, task, {} if scored is None else {scored.name: (np.asarray(scored.values, float), None)}
         )
@@ -516,8 +523,7 @@ class StageSeer:
                 self._choose(take, side, reason, "", among, None, numbers, name)
                 if scored is not None:
                     near = f"{scored.name}\0{scored.limit}"
-                    usable = among & np.isfinite(scored.distances)
-                    self._choose(take, side, reason, near, usable, scored.distances, numbers, name)
+                    self._choose(take, side, reason, near, among, scored.distances, numbers, name)
             if side == "dropped":
                 self._map(take, side, reason, among)
         self._keep(take)
@@ -715,12 +721,6 @@ def _floats(column: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
 def _number(found: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None], row: int) -> float | None:
     value = float(found[0][row])
     return value if math.isfinite(value) else None
-
-
-def _beyond(values: np.ndarray[Any, Any], edge: float, keeps: str) -> np.ndarray[Any, Any]:
-    """The values that a limit does not keep; for those that are no numbers the result has no meaning."""
-    above = values >= edge
-    return ~above if keeps == "at least" else above
 
 
 def _grouped(
