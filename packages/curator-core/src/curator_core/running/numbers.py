@@ -6,6 +6,7 @@ docs/report-json.md describes the format.
 
 from __future__ import annotations
 
+import bisect
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -280,8 +281,8 @@ def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
     low = min([edges[busy[0]]] if busy else [], default=0.0)
     high = max([edges[busy[-1] + 1]] if busy else [], default=0.0)
     low, high = min([low, *wanted]), max([high, *wanted])
-    first = max(0, sum(edge <= low for edge in edges) - 1)
-    last = min(len(edges) - 1, sum(edge < high for edge in edges))
+    first = max(0, bisect.bisect_right(edges, low) - 1)
+    last = min(len(edges) - 1, bisect.bisect_left(edges, high))
     last = max(last, first)
     score["edges"] = edges[first : last + 1]
     for name in ("counts", "kept", "free"):

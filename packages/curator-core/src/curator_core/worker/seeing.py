@@ -449,11 +449,14 @@ class StageSeer:
         if not text or find is None:
             return []
         found: list[tuple[int, int]] = []
+        size = beyond = len(text)
         try:
             for start, end in islice(find(text, reason), SPANS_KEPT):
-                if 0 <= start < end <= len(text):
+                if 0 <= start < end <= size:
+                    if not found:
+                        beyond = start + TEXT_KEPT
                     found.append((int(start), int(end)))
-                    if start > found[0][0] + TEXT_KEPT:
+                    if start > beyond:
                         break  # nothing is shown this far from the first passage
         except Exception:  # code of the stage's author: an extra must not fail the run
             return []
@@ -700,9 +703,11 @@ def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, st
     if len(text) > TEXT_KEPT and spans:
         start = max(0, min(spans[0][0] - TEXT_KEPT // 4, len(text) - TEXT_KEPT))
     shown = text[start : start + TEXT_KEPT]
+    size = len(shown)
     marks: list[int] = []
-    for begin, end in spans:
-        first, last = max(begin - start, 0), min(end - start, len(shown))
+    for begin, end in spans:  # there may be hundreds
+        first = begin - start if begin > start else 0
+        last = end - start if end - start < size else size
         if first < last:
             marks += (first, last)
     return start, len(text), shown, marks

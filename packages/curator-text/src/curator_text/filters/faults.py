@@ -56,7 +56,7 @@ def _all(pattern: re.Pattern[str]) -> Finder:
 
 
 def _spans(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
-    return (match.span() for match in pattern.finditer(text))
+    return map(re.Match.span, pattern.finditer(text))
 
 
 def _repeated(pieces: re.Pattern[str], text: str) -> Iterator[Span]:

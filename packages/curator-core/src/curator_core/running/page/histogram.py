@@ -21,6 +21,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 12, 12, 26, 24
 _BARS = 60
 # The highest number of stops of a handle; there are not many more pixels.
 _STOPS = 300
+# A handle stops at these multiples of its limit, too.
+_PARTS = (0.5, 0.75, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.25, 1.5, 2.0)
 # The verbs for one row and for several rows, in a filter and in a stage that only marks rows.
 _STAY = ("stays", "stay")
 _VERBS = {"annotate": ("passes", "pass")}
@@ -141,14 +143,14 @@ def _bars(
     """Bins merged until they are wide enough to be seen; no bar crosses a limit. The area of a bar is a number of rows."""
     found: list[tuple[float, float, int, int]] = []
     least = (WIDTH - _LEFT - _RIGHT) / _BARS
-    start, rows, stays = first, 0, 0
+    x, rows, stays = scale(edges[first]), 0, 0
     for place in range(first, last):
         rows, stays = rows + counts[place], stays + kept[place]
-        x, end = scale(edges[start]), scale(edges[place + 1])
+        end = scale(edges[place + 1])
         if end - x >= least or place + 1 == last or edges[place + 1] in ends:
             if rows:
                 found.append((x, max(end - x, least / 3), rows, stays))
-            start, rows, stays = place + 1, 0, 0
+            x, rows, stays = end, 0, 0
     return found
 
 
@@ -243,25 +245,26 @@ def _stops(edges: Sequence[float], below: Sequence[int], scale: Scale, here: flo
     itself.
     """
     found: list[int] = []
-    around = {_near(here, part) for part in (0.5, 0.75, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.25, 1.5, 2.0)}
+    around = {place for part in _PARTS for place in _places_near(edges, here * part)}
     for place, edge in enumerate(edges):
         if not scale.low <= edge <= scale.high and edge != here:
             continue
         changes = not found or below[place] != below[found[-1]]
         after = place + 1 < len(edges) and below[place + 1] != below[place]
-        if changes or after or edge == here or _near(edge, 1.0) in around:
+        if changes or after or edge == here or place in around:
             found.append(place)
     if len(found) > _STOPS:
         step = len(found) / _STOPS
         chosen = {found[int(number * step)] for number in range(_STOPS)}
-        found = [
-            place for place in found if place in chosen or edges[place] == here or _near(edges[place], 1.0) in around
-        ]
+        found = [place for place in found if place in chosen or edges[place] == here or place in around]
     return found
 
 
-def _near(value: float, part: float) -> str:
-    return f"{value * part:.9g}"
+def _places_near(edges: Sequence[float], value: float) -> list[int]:
+    """The places of the edges that equal a value in nine digits."""
+    digits, room = f"{value:.9g}", abs(value) * 1e-8
+    first, last = bisect.bisect_left(edges, value - room), bisect.bisect_right(edges, value + room)
+    return [place for place in range(first, last) if f"{edges[place]:.9g}" == digits]
 
 
 def _around(score: Mapping[str, Any], limit: Mapping[str, Any], stays: int, invert: bool) -> str:
@@ -272,9 +275,10 @@ def _around(score: Mapping[str, Any], limit: Mapping[str, Any], stays: int, inve
         value = limit["value"] * part
         if score["integers"]:
             value = float(round(value))
-        exact = next((edge for edge in score["edges"] if _near(edge, 1.0) == _near(_edge(limit, value), 1.0)), None)
-        if exact is None or value == limit["value"]:
+        places = _places_near(score["edges"], _edge(limit, value))
+        if not places or value == limit["value"]:
             continue
+        exact = score["edges"][places[0]]
         above = limit["inclusive"] == (limit["keeps"] == "at least")
         moved = would_stay(score, {limit["parameter"]: exact if above else math.nextafter(exact, -math.inf)})
         if moved is None:

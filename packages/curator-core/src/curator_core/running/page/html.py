@@ -29,6 +29,8 @@ _ALT_CHARACTERS = 80
 _ROWS = 50
 _EXAMPLE_CHARACTERS = 360
 _BEFORE = 60
+# A character that pages cannot contain.
+_CUT = "\0"
 _STATES = {
     "done": ("good", "done"),
     "quarantined": ("mixed", "done, with work set aside"),
@@ -490,20 +492,25 @@ def _example(sample: Mapping[str, Any]) -> str:
 
 def _marked(sample: Mapping[str, Any]) -> str:
     """The text around the first part at fault, with all such parts marked."""
-    text, spans = sample["text"] or "", sample["spans"]
+    spans = sample["spans"]
+    text = (sample["text"] or "").replace(_CUT, "\ufffd")
     start = max(0, spans[0][0] - _BEFORE) if spans else 0
     end = min(len(text), start + _EXAMPLE_CHARACTERS)
-    parts = ["… " if start or sample["cut"] else ""]
+    pieces = []
     at = start
-    for span in spans:
-        first, last = max(span[0], at), min(span[1], end)
+    for begin, stop in spans:
+        if begin >= end:
+            break  # they are in order, and there may be hundreds
+        first, last = max(begin, at), min(stop, end)
         if first < last:
-            parts += [escape(text[at:first]), f"<mark>{escape(text[first:last])}</mark>"]
+            pieces += (text[at:first], text[first:last])
             at = last
-    parts.append(escape(text[at:end]))
-    if end + sample["cut"] < sample["length"]:
-        parts.append(f" … ({sample['length']:,} characters)")
-    return "".join(parts)
+    # All pieces are escaped with one call; every second one is marked.
+    escaped = escape(_CUT.join([*pieces, text[at:end]])).split(_CUT)
+    escaped[1::2] = [f"<mark>{piece}</mark>" for piece in escaped[1::2]]
+    before = "… " if start or sample["cut"] else ""
+    after = f" … ({sample['length']:,} characters)" if end + sample["cut"] < sample["length"] else ""
+    return f"{before}{''.join(escaped)}{after}"
 
 
 def _where(sample: Mapping[str, Any]) -> str:
