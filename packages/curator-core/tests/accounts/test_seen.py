@@ -137,9 +137,9 @@ def test_samples_are_near_and_far_on_both_sides_and_have_their_places(tmp_path: 
     for sample in stage.samples:
         groups.setdefault((sample.side, sample.limit, sample.near), []).append(sample.score or 0.0)
     assert groups["dropped", "min_words", True] == [3.0] * 5
-    assert groups["kept", "max_words", True] == [9.0] * 5
     assert groups["dropped", "max_words", True] == [10.0] * 5
-    # A third as many, rounded up, whether near a limit or not.
+    # Half as many kept ones, and a quarter whether near a limit or not, rounded up.
+    assert groups["kept", "max_words", True] == [9.0] * 3
     assert len(groups["kept", "", False]) == len(groups["dropped", "", False]) == 2
     dropped = next(sample for sample in stage.samples if sample.side == "dropped")
     assert dropped.id

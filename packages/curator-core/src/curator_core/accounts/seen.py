@@ -27,7 +27,7 @@ from curator_core.accounts.seen_sums import WHOLE, summed
 from curator_core.arrow.arrays import array, distinct, grouped, null, to_numpy
 from curator_core.errors import RunRefused
 from curator_core.model.scores import Limit
-from curator_core.model.seen_options import few
+from curator_core.model.seen_options import rows_kept
 
 _INDEX = ["run_source", "generation", "attempt", "path", "stage", "kind", "name", "scale"]
 BYTES_PER_TOKEN = 4
@@ -548,7 +548,7 @@ def _score_seen(
 
 
 def _put_samples(seen: Seen, run_dir: str, accounts: Accounts, limited: Collection[str]) -> None:
-    """``limited`` are the stages of which fewer rows are kept that need not be near a limit."""
+    """``limited`` are the filters with limits, of which fewer rows are kept that are not both dropped and near a limit."""
     bounds = _Bounds(int(seen.options.get("samples", 0)), int(seen.options.get("map", 0)), limited)
     waiting: list[pa.Table] = []
     for _, table in read_folder(run_dir, "samples", SAMPLE_SCHEMA):
@@ -575,7 +575,8 @@ class _Bounds(NamedTuple):
 
     def of(self, kind: tuple[str, ...]) -> int:
         """The bound for a stage, side, reason and nearness."""
-        return few(self.samples) if kind[0] in self.limited and not kind[3] else self.samples
+        stage, side, _, near = kind
+        return rows_kept(self.samples, side, near=bool(near), limited=stage in self.limited)
 
 
 def _first_rows(table: pa.Table, bounds: _Bounds) -> pa.Table:

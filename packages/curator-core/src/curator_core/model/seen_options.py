@@ -15,15 +15,15 @@ MOST_MAPPED = 2000
 
 @dataclass(frozen=True)
 class SeenOptions:
-    """``samples``: how many rows are kept for each stage, reason and side: as many near each limit, and a third as many
-    from anywhere; from anywhere as many if the stage has no limits. ``by``: columns; rows are counted for each of their
-    values. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or
-    a tokenizer. ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each filter would
+    """``samples``: how many dropped rows are kept for each stage, reason and limit, the nearest; half as many kept
+    rows near each limit, and a quarter of either side from anywhere. A stage without limits keeps as many of either side.
+    ``by``: columns; rows are counted for each of their values. ``tokens``: ``bytes`` (a token counts as 4 bytes),
+    ``words``, or a tokenizer. ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each filter would
     drop by itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are
     kept.
     """
 
-    samples: int = 12
+    samples: int = 16
     by: tuple[str, ...] = ()
     tokens: str = "bytes"
     text: str = "text"
@@ -57,11 +57,14 @@ class SeenOptions:
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
-def few(samples: int) -> int:
-    """How many rows of a filter with limits are kept whether they are near a limit or not: a third, rounded up. They
-    show what is common, for which a few are enough.
+def rows_kept(samples: int, side: str, *, near: bool, limited: bool) -> int:
+    """How many rows of one side (``kept`` or ``dropped``) are kept near a limit, or from anywhere. ``limited``: the stage
+    is a filter with limits. Its dropped rows near a limit are asked for most; half as many kept rows are enough to
+    compare, and a quarter from anywhere shows what is common.
     """
-    return -(-samples // 3)
+    if not limited or (near and side == "dropped"):
+        return samples
+    return -(-samples // (2 if near else 4))
 
 
 def seen_options(given: Any) -> SeenOptions | None:
@@ -73,7 +76,7 @@ def seen_options(given: Any) -> SeenOptions | None:
     if isinstance(given, SeenOptions):
         return given
     if not isinstance(given, Mapping):
-        raise UsageError(f"seen must be True, False, or a mapping such as {{'samples': 12}}, not {given!r}")
+        raise UsageError(f"seen must be True, False, or a mapping such as {{'samples': 16}}, not {given!r}")
     known = [field.name for field in fields(SeenOptions)]
     for name in given:
         if name not in known:

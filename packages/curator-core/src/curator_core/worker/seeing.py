@@ -29,7 +29,7 @@ from curator_core.arrow.row_hash import row_numbers
 from curator_core.model.places import places_of
 from curator_core.model.recorder import Judged, Recorder, Scored
 from curator_core.model.scores import Limit, Score
-from curator_core.model.seen_options import SeenOptions, few
+from curator_core.model.seen_options import SeenOptions, rows_kept
 from curator_core.model.task import DocumentBatch, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
@@ -154,7 +154,7 @@ class StageSeer:
         self._counter: CountTokens | None = None
         self._scores = scores
         self._declared: list[_Declared] | None = None
-        self._elsewhere = options.samples  # how many rows of a kind are kept that need not be near a limit
+        self._limited = False  # whether the stage is a filter with limits
         self._schema: pa.Schema | None = None  # the schema of the table measured last; `_columns` is the result for it
         self._columns: tuple[str | None, bool] = (None, False)
         self._filled: set[str] = set()  # the columns that have had a value in this worker
@@ -314,8 +314,7 @@ class StageSeer:
         if self._declared is None:
             scores = stage.declared_scores() if self._scores is None else self._scores
             self._declared = [_Declared.of(score) for score in scores]
-            if any(score.limits for score in scores):
-                self._elsewhere = few(self.options.samples)
+            self._limited = any(score.limits for score in scores)
         values = {name: _floats(column) for name, column in parts.items()}
         free = self._free(judged.scores, len(kept))
         for score, edges, scale, _ in self._declared:
@@ -404,11 +403,10 @@ class StageSeer:
                 for reason, dropped in groups.items():
                     if limit.reason not in ("", reason):
                         continue
-                    if mode != "invert":
-                        if beyond is None:
-                            beyond = found[0] < edge if limit.keeps == "at least" else found[0] >= edge
-                        dropped = dropped & beyond
-                    self._choose(take, "dropped", reason, near, dropped, distances, numbers, score.name)
+                    if beyond is None and mode != "invert":
+                        beyond = found[0] < edge if limit.keeps == "at least" else found[0] >= edge
+                    mine = dropped if beyond is None else dropped & beyond
+                    self._choose(take, "dropped", reason, near, mine, distances, numbers, score.name)
         self._keep(take)
 
     def _choose(
@@ -424,7 +422,8 @@ class StageSeer:
     ) -> None:
         best = self._best.get((side, reason, near))
         if best is None:
-            best = self._best[side, reason, near] = Best(self.options.samples if near else self._elsewhere)
+            most = rows_kept(self.options.samples, side, near=bool(near), limited=self._limited)
+            best = self._best[side, reason, near] = Best(most)
         take.add(best, (side, reason, near), among, distances, numbers, score)
 
     def _keep(self, take: _Taken) -> None:
