@@ -496,7 +496,7 @@ def _marked(sample: Mapping[str, Any]) -> str:
     text = (sample["text"] or "").replace(_CUT, "\ufffd")
     start = max(0, spans[0][0] - _BEFORE) if spans else 0
     end = min(len(text), start + _EXAMPLE_CHARACTERS)
-    pieces = []
+    pieces: list[str] = []
     at = start
     for begin, stop in spans:
         if begin >= end:
