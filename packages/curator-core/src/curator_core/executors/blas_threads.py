@@ -26,6 +26,21 @@ def limit_blas_threads(threads: int) -> bool:
     """
     if any(os.environ.get(name) for name in _SETTINGS):
         return False
+    return _set_blas_threads(threads)
+
+
+def obey_environment() -> bool:
+    """Let numpy use the number of threads that the environment sets, although it was loaded in another environment;
+    return whether one is set and that is possible.
+    """
+    for name in _SETTINGS:
+        value = os.environ.get(name, "").strip()
+        if value.isdigit() and int(value):
+            return _set_blas_threads(int(value))
+    return False
+
+
+def _set_blas_threads(threads: int) -> bool:
     module = next((sys.modules[name] for name in _MODULES if name in sys.modules), None)
     path = getattr(module, "__file__", None)
     if path is None:

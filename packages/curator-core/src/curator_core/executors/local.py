@@ -1,9 +1,10 @@
 """The executor that needs only this machine: it runs in this process, or on a pool of worker processes.
 
-Each source goes through the whole segment in one worker, depth first. Workers are fresh interpreters, not forks. They
-do not import the caller's script, so a script needs no ``if __name__ == "__main__"``, and notebooks work. If a worker
-dies, its source is retried; a source that kills three workers is handled by the error policy. If stages use a GPU, one
-process owns it and runs them for all workers, which use the CPU only (see `curator_core.executors.local_gpu`).
+Each source goes through the whole segment in one worker, depth first. Workers are not forks of the driver: they are
+fresh interpreters, or forks of one (see `curator_core.executors.local_template`). They do not import the caller's
+script, so a script needs no ``if __name__ == "__main__"``, and notebooks work. If a worker dies, its source is retried;
+a source that kills three workers is handled by the error policy. If stages use a GPU, one process owns it and runs them
+for all workers, which use the CPU only (see `curator_core.executors.local_gpu`).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from curator_core.errors import CuratorError, TaskTimeout, UsageError, WorkerDie
 from curator_core.executors import local_protocol as protocol
 from curator_core.executors.base import SegmentRun
 from curator_core.executors.local_gpu import share_of_memory
+from curator_core.executors.local_template import Forked, template
 from curator_core.model.codec import decode_task, encode_task
 from curator_core.model.machine import available_cpus, device_order
 from curator_core.model.stage import overrides
@@ -47,7 +48,7 @@ WAKE_SECONDS = 1.0
 class _Process:
     """A worker's process and its connection. ``made_for`` are the surroundings that it was started in."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | Forked
     connection: Connection
     call_file: int  # the worker records its current call there
     made_for: object
@@ -63,30 +64,31 @@ class _Process:
         made_for = surroundings()
         if card is not None:
             environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
-        command = [
-            sys.executable,
-            "-m",
-            "curator_core.executors.local_worker",
-            str(theirs.fileno()),
-            str(call_file),
-            str(os.getpid()),
-        ]
+        descriptors = [theirs.fileno(), call_file, *([owner.fileno()] if owner is not None else [])]
         try:
-            descriptors = [theirs.fileno(), call_file, *([owner.fileno()] if owner is not None else [])]
-            popen = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment)
+            source = template()
+            popen = _interpreter(descriptors, environment) if source is None else source.fork(descriptors, environment)
         finally:
             theirs.close()
         process = cls(popen, Connection(ours.detach()), call_file, made_for)
         with contextlib.suppress(OSError):  # the worker died, which the next wait detects
-            start = {"path": sys.path, "card": card, "owner": None if owner is None else owner.fileno()}
-            process.connection.send_bytes(json.dumps(start).encode())
+            process.connection.send_bytes(json.dumps({"path": sys.path, "card": card}).encode())
         return process
 
     def close(self) -> None:
         """Close the descriptors of a process that has ended."""
         self.connection.close()
+        if isinstance(self.popen, Forked):
+            self.popen.close()
         with contextlib.suppress(OSError):
             os.close(self.call_file)
+
+
+def _interpreter(descriptors: Sequence[int], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A worker that is not forked."""
+    numbers = map(str, [os.getpid(), *descriptors])
+    command = [sys.executable, "-m", "curator_core.executors.local_worker", *numbers]
+    return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment)
 
 
 def surroundings() -> object:
@@ -101,7 +103,7 @@ class Spares:
 
     def __init__(self) -> None:
         self._processes: list[_Process] = []
-        self._unused: set[int] = set()  # ids of processes that have not been used yet
+        self._unused: set[_Process] = set()  # those that have not been used yet
 
     def start(self, number: int) -> None:
         """Start processes until there are this many: they import the modules of every worker while the driver makes a
@@ -109,7 +111,7 @@ class Spares:
         """
         for _ in range(number - len(self._processes)):
             self._processes.append(process := _Process.start(None))
-            self._unused.add(process.popen.pid)
+            self._unused.add(process)
 
     def add(self, processes: list[_Process]) -> None:
         self._processes += processes
@@ -118,7 +120,7 @@ class Spares:
         """A live worker whose surroundings are the current ones; None if there is none."""
         while self._processes:
             process = self._processes.pop(0)
-            self._unused.discard(process.popen.pid)
+            self._unused.discard(process)
             if process.popen.poll() is None and process.made_for == surroundings():
                 return process
             kill_all([process])
@@ -128,7 +130,7 @@ class Spares:
         """End all of them."""
         processes, self._processes = self._processes, []
         # Unused processes are killed: they may still be importing, and have nothing to tear down.
-        stop_all([process for process in processes if process.popen.pid not in self._unused])
+        stop_all([process for process in processes if process not in self._unused])
         kill_all(processes)
 
 
@@ -225,6 +227,7 @@ class Pool:
         self.owners: list[_Owner] = []
         self.owners_started = 0
         self.owner_deaths = 0  # consecutive deaths that happened outside of any call
+        self.lost_processes = 0  # those that ended with the process that they were forked from
         self.owned_groups = [run.groups[index] for index in owned]
         self.owned = _places(run, owned)
         self.owner_cards = (cards or []) if owned else []
@@ -554,7 +557,7 @@ class Pool:
         call = owner.late or protocol.read_call(owner.process.call_file)
         owner.process.close()
         self.owners.remove(owner)
-        if not owner.ready:
+        if not owner.ready and not self._lost_template(owner.process):
             raise _dead_at_set_up(code)
         if call.index in self.source:
             self.owner_deaths = 0
@@ -583,16 +586,25 @@ class Pool:
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)
+        innocent = worker.lost_owner or self._lost_template(worker.process)
         # A spare worker may have died while it had nothing to do.
-        if not worker.ready and not worker.spare and not worker.lost_owner:
+        if not worker.ready and not worker.spare and not innocent:
             raise _dead_at_set_up(code)
-        if not worker.lost_owner and call.index in worker.outstanding and call.index in self.source:
+        if not innocent and call.index in worker.outstanding and call.index in self.source:
             self._blame(call, code, late=worker.late is not None)
         lost = [index for index in (*worker.outstanding, *sorted(worker.undurable)) if index in self.source]
         for index in reversed(lost):
             self.queue.appendleft(index)
         self.queue = deque(sorted(self.queue, key=lambda index: index in self.suspects))
         self._start()
+
+    def _lost_template(self, process: _Process) -> bool:
+        """Whether the process ended with the one that it was forked from. If this happens again and again, it counts as its
+        own death.
+        """
+        lost = isinstance(process.popen, Forked) and process.popen.lost
+        self.lost_processes += lost
+        return lost and self.lost_processes <= MAX_DEATHS * self.size
 
     def _blame(self, call: protocol.CurrentCall, code: int, late: bool) -> None:
         """Record the call that a worker died or was ended in; a call that is finally blamed goes to the error policy."""

@@ -15,6 +15,8 @@ from collections import deque
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from curator_core.executors.parent import end_with_parent
+
 if TYPE_CHECKING:
     from curator_core.executors import local_gpu, shared_blocks
     from curator_core.executors import local_protocol as protocol
@@ -30,17 +32,20 @@ class Terminated(SystemExit):
     """SIGTERM was received; raising this removes partial files. No stage caused it, so no error policy applies."""
 
 
-def main() -> None:
-    connection = Connection(int(sys.argv[1]))
-    call_file = int(sys.argv[2])
-    _end_with(int(sys.argv[3]))
+def serve(parent: int, connection: int, call_file: int, owner: int | None = None) -> None:
+    """Be a worker of the driver at the other end of ``connection``, and end when the process ``parent`` ends.
+
+    ``owner`` is the descriptor of the socket to the process that owns the GPU.
+    """
+    driver = Connection(connection)
+    end_with_parent(parent)
     # Ctrl-C reaches the whole process group; the driver decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        start = json.loads(connection.recv_bytes())
+        start = json.loads(driver.recv_bytes())
         sys.path[:] = start["path"]  # before any import that depends on the driver's path
-        _Worker(connection, call_file, start["card"], start["owner"]).work()
+        _Worker(driver, call_file, start["card"], owner).work()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     from curator_core.leave import leave  # after the driver's path is set
@@ -404,24 +409,5 @@ def _encoded(result: Any) -> bytes:
         ) from error
 
 
-def _end_with(driver: int) -> None:
-    """End this process when the driver is gone: a worker that outlives its driver would write alongside the resumed
-    run.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        # The kernel kills this process when the thread that started it ends: at once, and even inside native code.
-        pr_set_pdeathsig = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="driver-watch").start()
-
-
 if __name__ == "__main__":
-    main()
+    serve(*map(int, sys.argv[1:]))

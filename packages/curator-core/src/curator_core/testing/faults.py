@@ -35,6 +35,7 @@ from curator_core import storage
 from curator_core.accounts import ledger
 from curator_core.accounts.ledger import LedgerWriter, MemorySink, open_accounts
 from curator_core.accounts.seen import read_seen
+from curator_core.arrow.arrays import array, scalar
 from curator_core.config.build import load_executor
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.executors.local import LocalExecutor
@@ -109,7 +110,7 @@ class Work(ProcessingStage[DocumentBatch, DocumentBatch]):
             hashlib.sha256(bytes(10_000)).digest()
         texts = task.to_pyarrow()["text"].to_pylist()
         digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
-        return task.append_column("digest", pa.array(digests, pa.string()))
+        return task.append_column("digest", array(digests, pa.string()))
 
 
 @dataclass
@@ -133,10 +134,10 @@ class NoMultiples(ColumnFilter):
     score_type = pa.int64()
 
     def score_array(self, values: pa.Array) -> pa.Array:
-        return pa.array([value % self.of for value in values.to_pylist()], pa.int64())
+        return array([value % self.of for value in values.to_pylist()], pa.int64())
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.greater_equal(scores, 1)
+        return pc.greater_equal(scores, scalar(1))
 
     def reasons(self, scores: pa.Array) -> str:
         return "multiple"

@@ -102,7 +102,7 @@ class AddLength(ProcessingStage[DocumentBatch, DocumentBatch]):
         results = []
         for task in tasks:
             lengths = [len(text) for text in task.to_pyarrow()["text"].to_pylist()]
-            results.append(task.append_column(self.column, pa.array(lengths, pa.int64())))
+            results.append(task.append_column(self.column, array(lengths, pa.int64())))
         return results
 
 
@@ -137,7 +137,7 @@ class NeedsSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
         leave_trace(self.folder, "teardown", str(os.getpid()))
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        return task.append_column("prepared", pa.array([self._prepared] * task.num_rows))
+        return task.append_column("prepared", array([self._prepared] * task.num_rows, pa.string()))
 
 
 @dataclass
@@ -192,7 +192,7 @@ class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
             if here not in traces(Path(self.meet), "process"):
                 leave_trace(self.meet, "process", here)
             wait_for(lambda: len(set(traces(Path(self.meet), "process"))) > 1, "no second process got a task")
-        return task.append_column(self.column, pa.array([os.getpid()] * task.num_rows, pa.int64()))
+        return task.append_column(self.column, array([os.getpid()] * task.num_rows, pa.int64()))
 
 
 @dataclass
@@ -203,7 +203,7 @@ class NameProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
         return ["pid"]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        return task.append_column("pid", pa.array([os.getpid()] * task.num_rows, pa.int64()))
+        return task.append_column("pid", array([os.getpid()] * task.num_rows, pa.int64()))
 
 
 @dataclass
@@ -482,7 +482,7 @@ class OnThread(ProcessingStage[DocumentBatch, DocumentBatch]):
         self.record_dropped("odd", sum(odd))
         for number in (i for i in ids if i % 10 == 7):
             self.record_rejected("seven", position=number)
-        return task.filter(pa.array([not (a or b) for a, b in zip(odd, sevens, strict=True)], pa.bool_()))
+        return task.filter(array([not (a or b) for a, b in zip(odd, sevens, strict=True)], pa.bool_()))
 
 
 @dataclass
@@ -518,7 +518,7 @@ class PackageVersion(ProcessingStage[DocumentBatch, DocumentBatch]):
         import curator_conformance_pinned  # type: ignore[import-not-found]
 
         version = curator_conformance_pinned.VERSION
-        return task.append_column(self.column, pa.array([version] * task.num_rows))
+        return task.append_column(self.column, array([version] * task.num_rows, pa.string()))
 
 
 def spin(turns: int = 200_000) -> int:
