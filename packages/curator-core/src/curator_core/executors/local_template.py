@@ -59,7 +59,8 @@ def template() -> Template | None:
         return None
     for place, other in list(_templates.items()):
         if not other.alive():
-            del _templates[place]
+            other.end()
+            _templates.pop(place, None)  # another thread may have done it
     here = os.getpid(), threading.get_native_id()
     kept = kept_from_start()
     found = _templates.get(here)
@@ -275,10 +276,11 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     serve = _Server(connection).run(ended)
-    if serve is not None:  # this is a worker
-        for end in (ended, wake):
-            end.close()
-        serve()
+    if serve is None:  # the driver is gone
+        os._exit(0)
+    for end in (ended, wake):
+        end.close()
+    serve()
 
 
 class _Server:
