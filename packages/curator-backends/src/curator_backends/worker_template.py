@@ -185,7 +185,9 @@ def _work(request: dict[str, Any], streams: list[int], stub: socket.socket, scri
         random.seed()  # otherwise all forks would draw the same numbers
     importlib.invalidate_caches()
     sys.argv = [script, *request["arguments"]]
-    sys.path[0] = str(Path(script).parent)
+    # As Python does when it starts: the template was started before the paths of the driver were known.
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [str(Path(script).parent), *paths, *(path for path in sys.path[1:] if path not in paths)]
     stub.send(FORKED)
     threading.Thread(target=_end_with, args=[stub], name="curator-stub", daemon=True).start()
     code = 1
