@@ -21,8 +21,6 @@ def connected() -> Iterator[Callable[[bool], None]]:
 
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions
-    from curator_backends.preload import environment_for
-    from curator_backends.ray_data.executor import RayDataExecutor
     from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 
     with ExitStack() as stack:
@@ -32,8 +30,7 @@ def connected() -> Iterator[Callable[[bool], None]]:
                 stack.close()
             elif not ray.is_initialized():
                 options = RayOptions(num_cpus=2, num_gpus=2, start_timeout_s=300.0)
-                modules = environment_for(RayDataExecutor.worker_modules)
-                stack.enter_context(connect(options, extra_environment={**CLUSTER_ENVIRONMENT, **modules}))
+                stack.enter_context(connect(options, extra_environment=CLUSTER_ENVIRONMENT))
 
         yield connected
 

@@ -18,7 +18,6 @@ from curator_backends.failures import first_line
 from curator_backends.minimal import ends_at_once, minimal_ray
 from curator_backends.options import RayOptions
 from curator_backends.processes import kill, kill_leftovers, ray_processes
-from curator_backends.worker_template import worker_template
 from curator_core.errors import CuratorError, MissingDependency, PlanError, UsageError
 from curator_core.model.machine import Machine
 
@@ -109,12 +108,11 @@ def connect(
     address = options.address or os.environ.get("RAY_ADDRESS")
     ours = address is None or address == "local"
     minimal = ours and not (options.dashboard or options.verbose or dashboard())
-    with own_sigterm(), worker_template(ray, ours) as forking, _stopped_at_the_end(ray, ours):
+    with own_sigterm(), _stopped_at_the_end(ray, ours):
         with (
             silence_logs(ours and not options.verbose, options.verbose),
             environment(extra_environment if ours else None),
             driver_path(ours),
-            forking,
             minimal_ray(minimal, meanwhile),
         ):
             if ours or address is None:
