@@ -5,16 +5,20 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import resource
 import signal
 import sys
+import tempfile
 import threading
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
@@ -137,6 +141,36 @@ def test_a_worker_has_no_module_and_no_thread_that_it_did_not_ask_for(tmp_path: 
     assert modules.issuperset(MODULES)
     # Forks would share the state of numpy's random numbers. pandas takes long to load.
     assert not modules & {"numpy.random", "pandas", "torch", "ray", "pytest"}
+
+
+@dataclass
+class Draw(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Draws random numbers in each worker, from all that a worker has imported, and from what it imports now."""
+
+    folder: str
+
+    def setup(self, worker: Any) -> None:
+        drawn = {
+            "python": random.random(),
+            "numpy": np.random.random(),
+            "generator": np.random.default_rng().random(),
+            "pyarrow": pc.random(1)[0].as_py(),
+            "uuid": uuid.uuid4().hex,
+            "file": next(tempfile._get_candidate_names()),  # type: ignore[attr-defined]
+        }
+        leave_trace(self.folder, "drawn", json.dumps(drawn))
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task
+
+
+@pytest.mark.slow
+def test_each_worker_draws_random_numbers_of_its_own(tmp_path: Path) -> None:
+    for _ in range(2):
+        Pipeline([Draw(str(tmp_path))]).run(LocalExecutor(workers=2), initial_tasks=batches(8))
+    found = [json.loads(text) for text in traces(tmp_path, "drawn")]
+    for name in found[0]:
+        assert len({drawn[name] for drawn in found}) == len(found) == 4, name
 
 
 @pytest.mark.slow
