@@ -315,7 +315,7 @@ class _Server:
     def _fork(self, request: dict[str, Any]) -> Callable[[], None] | None:
         with socket.socket(fileno=os.dup(self._connection.fileno())) as receiver:
             descriptors = recvfds(receiver, request["descriptors"])
-        number = request["worker"]
+        number, template_id = request["worker"], os.getpid()
         try:
             with warnings.catch_warnings():
                 # Python warns of other threads. The only one is that of an allocator in pyarrow, which handles forks.
@@ -326,7 +326,7 @@ class _Server:
             pid = -1
         if pid == 0:
             self._connection.close()
-            return _prepared(request, descriptors)
+            return _prepared(request, descriptors, template_id)
         for descriptor in descriptors:
             os.close(descriptor)
         if pid > 0:
@@ -360,12 +360,10 @@ class _Server:
             self._connection.send_bytes(json.dumps(message).encode())
 
 
-def _prepared(request: dict[str, Any], descriptors: Sequence[int]) -> Callable[[], None]:
-    """Make this fork a process as if the driver had started it, and return what the worker does."""
+def _prepared(request: dict[str, Any], descriptors: Sequence[int], parent: int) -> Callable[[], None]:
+    """Make this fork of ``parent`` a process as if the driver had started it, and return what the worker does."""
     from curator_core.executors.blas_threads import obey_environment
     from curator_core.executors.local_worker import serve
-
-    parent = os.getppid()
 
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
