@@ -24,7 +24,7 @@ import pytest
 
 from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
 from curator_core.executors import local_pool, local_template
-from curator_core.executors.blas_threads import _MODULES, _NAMES
+from curator_core.executors.blas_threads import _MODULES, _NAMES, _SETTINGS
 from curator_core.executors.local_template import MODULES, Template, kept_from_start, template
 from curator_core.testing import stages as s
 from curator_core.testing.conformance import batches
@@ -192,6 +192,8 @@ def test_the_environment_decides_how_many_threads_numpy_uses(
 ) -> None:
     if not blas_threads():
         pytest.skip("numpy multiplies with another library than OpenBLAS")
+    for other in _SETTINGS:
+        monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, "3")
     assert described(tmp_path / "run")["threads"] == 3
 
