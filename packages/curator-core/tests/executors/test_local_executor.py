@@ -42,6 +42,7 @@ from curator_core.executors.base import SegmentRun
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.machine import Machine, available_cpus
 from curator_core.testing import stages as s
+from curator_core.testing.processes import is_running
 from curator_core.testing.stages import leave_trace, traces
 from curator_core.testing.waiting import wait_for
 
@@ -605,13 +606,6 @@ SLOW = """
 """
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("workers", [0, 2])
@@ -633,7 +627,7 @@ def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
     pids = {int(path.name.partition("-")[2]) for path in tmp_path.glob("pid-*")}
     assert len(pids) == max(1, workers)
     assert {int(path.name.partition("-")[2]) for path in tmp_path.glob("down-*")} == pids
-    assert not [pid for pid in pids if alive(pid)]
+    assert not [pid for pid in pids if is_running(pid)]
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
@@ -649,7 +643,7 @@ def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
         )
         driver.kill()
     pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("pid-*")]
-    wait_for(lambda: not any(alive(pid) for pid in pids), "workers outlive their driver")
+    wait_for(lambda: not any(is_running(pid) for pid in pids), "workers outlive their driver")
 
 
 # Scripts and notebooks
@@ -766,10 +760,10 @@ def test_workers_are_kept_for_the_next_segment_while_the_executor_is_open(tmp_pa
         assert len(set(traces(tmp_path, "setup"))) == 1
         assert len(traces(tmp_path, "setup")) == len(traces(tmp_path, "teardown")) == 3, "stages end with their segment"
         (worker,) = {int(pid) for pid in traces(tmp_path, "setup")}
-        assert alive(worker)
+        assert is_running(worker)
     finally:
         executor.close()
-    assert not alive(worker)
+    assert not is_running(worker)
 
 
 @pytest.mark.slow
@@ -785,7 +779,7 @@ def test_workers_that_start_ahead_of_the_plan_do_the_work(tmp_path: Path) -> Non
         assert set(traces(tmp_path, "setup")) == {str(ahead)}
     finally:
         executor.close()
-    assert not alive(ahead)
+    assert not is_running(ahead)
 
 
 def test_unused_workers_are_not_waited_for() -> None:
@@ -833,7 +827,7 @@ def test_no_worker_of_a_failed_segment_is_kept(held: LocalExecutor, tmp_path: Pa
     with pytest.raises(StageError):
         _over(tmp_path, held, s.FailIn("process"))
     (worker,) = traces(tmp_path, "setup")
-    assert not alive(int(worker))
+    assert not is_running(int(worker))
     _over(tmp_path, held)
     assert len(set(traces(tmp_path, "setup"))) == 2
 

@@ -28,11 +28,11 @@ from curator_core.executors.blas_threads import _MODULES, _NAMES, _SETTINGS
 from curator_core.executors.local_template import MODULES, Template, kept_from_start, template
 from curator_core.testing import stages as s
 from curator_core.testing.conformance import batches
+from curator_core.testing.processes import is_running
 from curator_core.testing.stages import leave_trace, traces
 from curator_core.testing.waiting import wait_for
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
-pytestmark = linux
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
 
 @dataclass
@@ -81,19 +81,12 @@ def described(folder: Path, stage: Describe | None = None) -> dict[str, Any]:
     return found
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.slow
 def test_runs_of_one_thread_fork_their_workers_from_one_process(tmp_path: Path) -> None:
     first, second = (described(tmp_path / name) for name in ("first", "second"))
     assert first["pid"] != second["pid"]
     assert first["parent"] == second["parent"] not in (os.getpid(), 1)
-    assert alive(first["parent"])
+    assert is_running(first["parent"])
     wait_for(lambda: not _children(first["parent"]), "an ended worker is left as a zombie")
 
 
@@ -126,7 +119,7 @@ def test_what_a_process_keeps_from_its_start_is_that_of_the_driver(
     monkeypatch.setenv("PYTHONOPTIMIZE", "")
     other = described(tmp_path / "variable")
     assert other["parent"] != before["parent"]
-    wait_for(lambda: not alive(before["parent"]), "the process is kept although it no longer fits")
+    wait_for(lambda: not is_running(before["parent"]), "the process is kept although it no longer fits")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
     try:
@@ -236,7 +229,7 @@ def test_a_template_ends_with_the_thread_that_started_it(tmp_path: Path) -> None
     thread.join()
     here = described(tmp_path / "here")
     assert found[0]["parent"] != here["parent"]
-    wait_for(lambda: not alive(found[0]["parent"]), "the process is left after its thread has ended")
+    wait_for(lambda: not is_running(found[0]["parent"]), "the process is left after its thread has ended")
 
 
 @pytest.mark.slow
@@ -250,6 +243,7 @@ def test_a_worker_that_is_not_needed_any_more_does_not_wait_for_imports() -> Non
     finally:
         made.end()
     assert not made.alive()
+    assert made._popen.returncode == -signal.SIGKILL, "it was ended, and did not first import what it would need"
 
 
 @pytest.mark.slow

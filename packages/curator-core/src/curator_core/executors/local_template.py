@@ -109,6 +109,7 @@ class Template:
         self._workers: dict[int, Forked] = {}  # those that are not closed, by the number of their request
         self._requests = 0
         self._retired = False
+        self._answered = False  # until then, it is importing
         self.made_for = made_for
         atexit.register(self.end)
 
@@ -148,6 +149,8 @@ class Template:
         atexit.unregister(self.end)
         with contextlib.suppress(OSError):
             self._connection.close()
+        if not self._answered:
+            self._popen.kill()  # a command that is refused does not wait for imports
         try:
             self._popen.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -160,6 +163,7 @@ class Template:
             try:
                 while self._connection.poll(timeout):
                     report = json.loads(self._connection.recv_bytes())
+                    self._answered = True
                     worker = self._workers.get(report["worker"])
                     if worker is not None:
                         worker.known_pid = report.get("pid", worker.known_pid)

@@ -15,12 +15,12 @@ MOST_MAPPED = 2000
 
 @dataclass(frozen=True)
 class SeenOptions:
-    """``samples``: how many dropped rows are kept for each stage, reason and limit, the nearest; half as many kept
-    rows near each limit, and a quarter of either side from anywhere. A stage without limits keeps as many of either side.
+    """``samples``: how many dropped rows are kept for each stage, reason and limit, the nearest; half as many kept rows
+    near each limit, and a quarter of either side from anywhere. A stage without limits keeps as many of either side.
     ``by``: columns; rows are counted for each of their values. ``tokens``: ``bytes`` (a token counts as 4 bytes),
-    ``words``, or a tokenizer. ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each filter would
-    drop by itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are
-    kept.
+    ``words``, or a tokenizer. ``text``: the column whose bytes and tokens are counted. ``overlap``: measure what each
+    filter would drop by itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides
+    which rows are kept.
     """
 
     samples: int = 16

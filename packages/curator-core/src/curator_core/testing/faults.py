@@ -49,6 +49,7 @@ from curator_core.running.result import RunResult
 from curator_core.running.verify import verify
 from curator_core.stages.column_filter import ColumnFilter
 from curator_core.stages.files import FilePartitioning
+from curator_core.testing.processes import is_running
 from curator_core.testing.waiting import wait_for
 from curator_core.worker.group import GroupRunner
 
@@ -384,8 +385,8 @@ class Trial:
 
     def _wait_for_workers(self, pids: set[int], patience_s: float = 30.0) -> int:
         """Check that no worker outlives its driver for long; return how many were still running at first."""
-        there = {pid for pid in pids if _alive(pid)}
-        wait_for(lambda: not any(map(_alive, there)), f"workers outlive their driver: {sorted(there)}", patience_s)
+        there = {pid for pid in pids if is_running(pid)}
+        wait_for(lambda: not any(map(is_running, there)), f"workers outlive their driver: {sorted(there)}", patience_s)
         return len(there)
 
 
@@ -429,20 +430,6 @@ def assert_same(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> No
     other = sorted(name for name in found.keys() & expected.keys() if found[name] != expected[name])
     differences = [*missing, *extra, *other]
     assert not differences, f"missing: {missing[:5]}, extra: {extra[:5]}, different: {other[:5]}"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        if Path("/proc/self").exists():
-            return False
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
-    return state != "Z"
 
 
 # An executor that does everything twice ---------------------------------------------------------------------------------
