@@ -88,6 +88,9 @@ def test_runs_of_one_thread_fork_their_workers_from_one_process(tmp_path: Path) 
     assert first["parent"] == second["parent"] not in (os.getpid(), 1)
     assert is_running(first["parent"])
     wait_for(lambda: not _children(first["parent"]), "an ended worker is left as a zombie")
+    kept = template()
+    assert kept is not None
+    assert not kept._workers, "the driver keeps records of workers that have ended"
 
 
 @pytest.mark.slow
