@@ -186,6 +186,8 @@ class Trial:
     seconds: float = 0.01
     merge: bool = False
     files_per_partition: int = 1
+    # The size and the number of lines of each file of traces, when it was read last.
+    _begun: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
@@ -236,10 +238,23 @@ class Trial:
                 found.append((float(when), pid, task))
         return sorted(found)
 
+    def begun(self) -> int:
+        """How many tasks have been begun: the number of traces.
+
+        This is asked every few milliseconds while the run works, so a file is only read again when it has grown.
+        """
+        for path in (self.folder / "traces").glob("*"):
+            size = path.stat().st_size
+            if self._begun.get(path.name, (0, 0))[0] != size:
+                content = path.read_bytes()
+                self._begun[path.name] = len(content), content.count(b"\n")
+        return sum(lines for _, lines in self._begun.values())
+
     def clear(self) -> None:
         """Remove all runs; the input stays."""
         for name in ("run", "out", "traces", "expected", "expected-run"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        self._begun.clear()
 
     def check(self, result: RunResult | None = None, *, samples: bool = True) -> None:
         """Check that the output is that of an undisturbed run, including `_SUCCESS`, and that no other files are left.
@@ -274,8 +289,7 @@ class Trial:
         def kill() -> None:
             waiting, tried = list(instants), {os.getpid()}
             while waiting and not done.is_set():
-                traced = self.traced()
-                if len(traced) < waiting[0]:
+                if self.begun() < waiting[0]:
                     done.wait(0.002)
                     continue
                 done.wait(rng.random() * self.seconds * 1.5)
@@ -314,17 +328,17 @@ class Trial:
         deadline = time.monotonic() + timeout_s
         complete: set[str] = set()
         while True:
-            before = len(self.traced())
+            before = self.begun()
             process = self.start_driver()
             last = report.kills == kills
             if not last:
                 # The driver is sometimes killed before any work is done, and otherwise after a few tasks.
                 wanted = before + (rng.randrange(0, max(2, self.files // 10)) if rng.random() < 0.8 else 0)
                 wait_for(
-                    lambda: process.poll() is not None or len(self.traced()) >= wanted,  # noqa: B023 - called here
+                    lambda: process.poll() is not None or self.begun() >= wanted,  # noqa: B023 - called here
                     "the driver makes no progress",
                     deadline - time.monotonic(),
-                    pause_s=0.002,
+                    pause_s=0.004,
                 )
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(rng.random() * (0.05 if wanted > before else 0.5))
