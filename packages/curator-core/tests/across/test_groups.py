@@ -112,12 +112,23 @@ def some_edges(seed: int, rows: int, nodes: int, batches: int = 10) -> tuple[Any
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["512MiB", 10_000, 20_000])
-def test_in_one_task_and_in_rounds_the_groups_are_the_same(tmp_path, memory):
-    a, b = some_edges(3, 2000, 3000)
+@pytest.mark.parametrize(
+    ("memory", "rows", "nodes", "rounds", "ends"),
+    [
+        ("512MiB", 600, 900, False, "one task"),
+        (7_500, 600, 900, True, "members"),  # what is left of the edges never fits
+        (5_000, 500, 250, True, "one task"),
+        pytest.param(10_000, 2000, 3000, True, "members", marks=pytest.mark.thorough),
+    ],
+)
+def test_in_one_task_and_in_rounds_the_groups_are_the_same(tmp_path, memory, rows, nodes, rounds, ends):
+    a, b = some_edges(3, rows, nodes)
     write_edges(tmp_path / "edges", a, b, files=3)
     expected = naive([(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x != y])
     assert solved(tmp_path, memory) == expected
+    steps = {path.name.partition("-")[2] for path in (tmp_path / "a" / "run" / "steps").iterdir()}
+    assert ("small-01" in steps) == rounds
+    assert ("members" in steps) == (ends == "members")
 
 
 def numbers(ids: Any, batches: int = 10) -> Any:
@@ -151,19 +162,37 @@ def test_a_long_chain_and_a_large_star_become_one_group_in_rounds(tmp_path, shap
     assert any("small-02" in name for name in steps), "it must take rounds"
 
 
-@pytest.mark.slow
-def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tmp_path, monkeypatch):
+# Edges that take some rounds, and whose rest does not fit in the memory that is given.
+ROWS, NODES, MEMORY = 600, 420, 6_000
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with edges, and with groups that were solved in rounds."""
+    folder = tmp_path_factory.mktemp("rounds")
+    write_edges(folder / "edges", *some_edges(5, ROWS, NODES), files=3)
+    solved(folder, MEMORY)
+    return folder
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (groups, groups_workflow):
-        monkeypatch.setattr(module, "PART_ROWS", 300)
-    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
-    solved(tmp_path, 15_000)
+        monkeypatch.setattr(module, "PART_ROWS", 90)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_parts")
+def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tmp_path):
+    write_edges(tmp_path / "edges", *some_edges(5, ROWS, NODES), files=3)
+    solved(tmp_path, MEMORY)
     expected = files_of(tmp_path / "a" / "out")
     assert len(expected) > 2
     for name, executor in {
         "two": LocalExecutor(workers=2),
-        "chaos": ChaoticExecutor({"seed": 1}),
+        "chaos": ChaoticExecutor({"seed": 1, "workers": 2, "repeat": (1, 1, 2)}),
     }.items():
-        solved(tmp_path, 15_000, executor, name)
+        solved(tmp_path, MEMORY, executor, name)
         assert files_of(tmp_path / name / "out") == expected
 
 
@@ -176,48 +205,48 @@ from curator_core.stages.files import parse_bytes
 from curator_core.testing.faults import ChaoticExecutor
 
 def progress(state):
-    if (state.step, state.finished_sources) >= (int(sys.argv[1]), 3):
+    if (state.step, state.finished_sources) >= (int(sys.argv[2]), 3):
         os.kill(os.getpid(), signal.SIGKILL)
 
-Groups(edges=os.path.abspath("edges"), path=os.path.abspath("b/out"), memory=15_000).run(
+Groups(edges=sys.argv[1], path=os.path.abspath("b/out"), memory=int(sys.argv[3])).run(
     LocalExecutor(workers=0), run_dir=os.path.abspath("b/run"), resume=os.path.exists("b/run"), progress=progress
 )
 """
 
 
 @pytest.mark.slow
-def test_a_run_of_groups_that_is_killed_in_any_step_resumes_and_gives_the_same(tmp_path):
-    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
-    solved(tmp_path, 15_000)
-    steps = len(list((tmp_path / "a" / "run" / "steps").iterdir()))
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_a_run_of_groups_that_is_killed_in_any_step_resumes_and_gives_the_same(tmp_path, rounds, every):
+    steps = len(list((rounds / "a" / "run" / "steps").iterdir()))
     assert steps > 5
+    killed_in = range(1, steps + 1) if every else (2, 3, steps)
     kills = 0
-    for step in (1, 2, 3, steps - 1, steps):
+    for step in killed_in:
         ended = subprocess.run(
-            [sys.executable, "-c", KILLED, str(step)], cwd=tmp_path, capture_output=True, check=False
+            [sys.executable, "-c", KILLED, str(rounds / "edges"), str(step), str(MEMORY)],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
         )
         assert ended.returncode in (0, -signal.SIGKILL), ended.stderr.decode()
         kills += ended.returncode != 0
-    assert kills >= 4
-    Groups(edges=str(tmp_path / "edges"), path=str(tmp_path / "b" / "out"), memory=15_000).run(
+    assert kills >= len(killed_in) - 1
+    Groups(edges=str(rounds / "edges"), path=str(tmp_path / "b" / "out"), memory=MEMORY).run(
         HERE, run_dir=str(tmp_path / "b" / "run"), resume=True
     )
-    assert files_of(tmp_path / "b" / "out") == files_of(tmp_path / "a" / "out")
+    assert files_of(tmp_path / "b" / "out") == files_of(rounds / "a" / "out")
 
 
 @pytest.mark.slow
-def test_folders_between_the_rounds_are_removed(tmp_path):
-    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
-    solved(tmp_path, 15_000)
-    assert [path.name for path in (tmp_path / "a" / "run" / "work").iterdir()] == ["notes"]
+def test_folders_between_the_rounds_are_removed(rounds):
+    assert [path.name for path in (rounds / "a" / "run" / "work").iterdir()] == ["notes"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["1MiB", 15_000])
-def test_a_batch_is_in_only_one_of_several_files(tmp_path, monkeypatch, memory):
-    for module in (groups, groups_workflow):
-        monkeypatch.setattr(module, "PART_ROWS", 300)
-    a, b = some_edges(5, 3000, 1200)
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("memory", ["1MiB", MEMORY])
+def test_a_batch_is_in_only_one_of_several_files(tmp_path, memory):
+    a, b = some_edges(5, ROWS, NODES)
     write_edges(tmp_path / "edges", a, b)
     expected = naive([(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x != y])
     assert solved(tmp_path, memory) == expected
