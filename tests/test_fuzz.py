@@ -1,4 +1,4 @@
-"""The fuzzer finds no fault in a thousand damaged inputs, and reports a faulty area. To run more: ``tools/fuzz.py``."""
+"""The fuzzer finds no fault in hundreds of damaged inputs, and reports a faulty area. To run more: ``tools/fuzz.py``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_damaged_input_causes_no_crash_no_hang_and_no_lost_row(tmp_path: Path) -> None:
-    report = fuzz.fuzz(range(1000), tmp_path)
-    assert sum(report.inputs.values()) == 1000
-    assert min(report.inputs.values()) > 20, "an area was hardly tried"
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.thorough)])
+def test_damaged_input_causes_no_crash_no_hang_and_no_lost_row(tmp_path: Path, count: int) -> None:
+    report = fuzz.fuzz(range(count), tmp_path)
+    assert sum(report.inputs.values()) == count
+    assert min(report.inputs.values()) > count // 50, "an area was hardly tried"
     assert [(one["number"], one["what"]) for one in report.findings] == []
 
 

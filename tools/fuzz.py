@@ -1,6 +1,6 @@
 """Checks that damaged input does not crash, hang, lose a row, or write outside its folders, using numbered inputs.
 
-    tools/fuzz.py --count 1000                       # what the tests do
+    tools/fuzz.py --count 1000                       # as `make test-engines` does
     nice tools/fuzz.py --count 100000 --state FOLDER # by hand; the same command continues after an interruption
     tools/fuzz.py --first 4711 --count 1             # one input again, with its traceback
 

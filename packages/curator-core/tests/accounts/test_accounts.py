@@ -272,16 +272,25 @@ def assert_true(result: Any, truth: Truth, sources: list[list[int]]) -> None:
 
 # Shrinking a failing pipeline takes minutes; the original example says enough, and its seed repeats it.
 quick = settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 
 
+def with_more_examples(test: Any, *strategies: Any) -> Any:
+    """The same test for `make test-engines`."""
+    more = settings(quick, max_examples=30)(given(*strategies)(test.hypothesis.inner_test))
+    return pytest.mark.slow(pytest.mark.thorough(more))
+
+
+VERDICTS = (pipelines(), inputs(), st.integers(0, 10**6), st.integers(1, 3))
+
+
 @pytest.mark.slow
 @quick
-@given(pipelines(), inputs(), st.integers(0, 10**6), st.integers(1, 3))
+@given(*VERDICTS)
 @example([Several(count=0), Join()], [[1], []], 0, 1)
 @example([Stream(count=3), Join().with_(batch_size=2), Stream(count=2), PoisonJoin(mod=2)], [[1, 2, 3], [4]], 1, 2)
 def test_the_verdict_is_correct_however_often_and_in_which_order_tasks_run(
@@ -293,9 +302,15 @@ def test_the_verdict_is_correct_however_often_and_in_which_order_tasks_run(
     assert_true(result, truth, sources)
 
 
+test_the_verdict_is_correct_in_more_examples = with_more_examples(
+    test_the_verdict_is_correct_however_often_and_in_which_order_tasks_run, *VERDICTS
+)
+ATTEMPTS = (pipelines(), inputs(), st.integers(0, 10**6), st.lists(st.integers(0, 12), max_size=3))
+
+
 @pytest.mark.slow
 @quick
-@given(pipelines(), inputs(), st.integers(0, 10**6), st.lists(st.integers(0, 12), max_size=3))
+@given(*ATTEMPTS)
 def test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict(
     stages: list[Any], sources: list[list[int]], seed: int, crashes: list[int]
 ) -> None:
@@ -319,9 +334,15 @@ def test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict(
         assert again.summary.sources_skipped == len(sources)
 
 
+test_a_ledger_of_several_attempts_in_more_examples = with_more_examples(
+    test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict, *ATTEMPTS
+)
+FIXES = (pipelines(), inputs(), st.integers(0, 10**6), st.booleans())
+
+
 @pytest.mark.slow
 @quick
-@given(pipelines(), inputs(), st.integers(0, 10**6), st.booleans())
+@given(*FIXES)
 def test_a_failed_run_continues_after_the_fix(
     stages: list[Any], sources: list[list[int]], seed: int, in_directory: bool
 ) -> None:
@@ -341,9 +362,13 @@ def test_a_failed_run_continues_after_the_fix(
         assert_true(result, whole, sources)
 
 
+test_a_failed_run_continues_in_more_examples = with_more_examples(test_a_failed_run_continues_after_the_fix, *FIXES)
+RETRIES = (pipelines(), inputs(), st.integers(0, 10**6))
+
+
 @pytest.mark.slow
 @quick
-@given(pipelines(), inputs(), st.integers(0, 10**6))
+@given(*RETRIES)
 def test_a_retry_after_the_fix_completes_the_quarantined_work(
     stages: list[Any], sources: list[list[int]], seed: int
 ) -> None:
@@ -357,6 +382,11 @@ def test_a_retry_after_the_fix_completes_the_quarantined_work(
         finally:
             BROKEN[0] = True
         assert_true(mended, whole, sources)
+
+
+test_a_retry_completes_the_work_in_more_examples = with_more_examples(
+    test_a_retry_after_the_fix_completes_the_quarantined_work, *RETRIES
+)
 
 
 # Accounts by themselves -------------------------------------------------------------------------------------------
