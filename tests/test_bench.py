@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -10,21 +12,43 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import bench as runner
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
 
-def bench(folder: Path, entries: str, *options: str) -> tuple[int, str, dict[str, Any]]:
-    """The exit code, the whole output, and the entries of the JSON by name."""
+def arguments(folder: Path, entries: str, *options: str) -> list[str]:
+    """The arguments of the runner for these entries."""
     file = folder / "bench.yaml"
     file.write_text("entries:\n" + textwrap.indent(textwrap.dedent(entries), "  "))
-    command = [sys.executable, str(ROOT / "tools" / "bench.py"), "--file", str(file)]
-    command += ["--results", str(folder / "results"), "--data", str(folder / "data"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ["--file", str(file), "--results", str(folder / "results"), "--data", str(folder / "data"), *options]
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """The entries of the JSON by name."""
     record = folder / "results" / "latest.json"
-    entries_by_name = {e["name"]: e for e in json.loads(record.read_text())["entries"]} if record.exists() else {}
-    return done.returncode, done.stdout + done.stderr, entries_by_name
+    return {e["name"]: e for e in json.loads(record.read_text())["entries"]} if record.exists() else {}
+
+
+def bench(folder: Path, entries: str, *options: str) -> tuple[int, str, dict[str, Any]]:
+    """The exit code, the whole output, and the entries of the JSON by name; the runner is called in this process."""
+    output = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+    ):
+        patch.setattr(sys, "argv", ["bench.py", *arguments(folder, entries, *options)])
+        code = runner.main()
+    return code, output.getvalue(), recorded(folder)
+
+
+def bench_as_a_process(folder: Path, entries: str, *options: str) -> tuple[int, str, dict[str, Any]]:
+    """The same from a process, as `make bench` starts it."""
+    command = [sys.executable, str(ROOT / "tools" / "bench.py"), *arguments(folder, entries, *options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr, recorded(folder)
 
 
 def script(folder: Path, name: str, code: str) -> Path:
@@ -49,7 +73,7 @@ def toy(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_if_gates_hold_the_exit_code_is_zero_and_the_record_complete(tmp_path: Path, toy: Path) -> None:
-    code, printed, entries = bench(
+    code, printed, entries = bench_as_a_process(
         tmp_path,
         f"""
         - name: toy

@@ -59,13 +59,16 @@ def seen(folder: str, *memories: int) -> list[Any]:
 PLACES = st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
 
 
+SHUFFLES = {
+    "batches": st.lists(st.lists(PLACES, max_size=20), min_size=1, max_size=6),
+    "partitions": st.sampled_from([1, 3, 64]),
+    "size": st.sampled_from([1, 5000, 10**6]),
+}
+
+
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
-@given(
-    batches=st.lists(st.lists(PLACES, max_size=20), min_size=1, max_size=6),
-    partitions=st.sampled_from([1, 3, 64]),
-    size=st.sampled_from([1, 5000, 10**6]),
-)
+@settings(max_examples=8, deadline=None)
+@given(**SHUFFLES)
 def test_the_reader_finds_the_same_rows_in_the_same_order_with_the_same_numbers(
     tmp_path_factory, batches, partitions, size
 ):
@@ -79,6 +82,16 @@ def test_the_reader_finds_the_same_rows_in_the_same_order_with_the_same_numbers(
     assert len(other.files) == (len(batches) if size == 1 else 1 if size == 10**6 else len(other.files))
     compact(str(folder / "few"), str(folder / "fewer"), size=10**6, name="again").run(HERE)
     assert seen(str(folder / "fewer")) == seen(before)
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@settings(max_examples=30, deadline=None)
+@given(**SHUFFLES)
+def test_the_reader_finds_the_same_in_more_examples(tmp_path_factory, batches, partitions, size):
+    test_the_reader_finds_the_same_rows_in_the_same_order_with_the_same_numbers.hypothesis.inner_test(
+        tmp_path_factory, batches, partitions, size
+    )
 
 
 def test_a_file_of_large_partitions_records_where_each_row_comes_from(tmp_path, monkeypatch):
@@ -95,7 +108,7 @@ def test_a_file_of_large_partitions_records_where_each_row_comes_from(tmp_path, 
 
 @pytest.mark.slow
 def test_files_are_opened_once_for_each_partition_and_portion(tmp_path, monkeypatch):
-    files, partitions = 300, 40
+    files, partitions = 300, 8
     rng = np.random.default_rng(0)
     before = shuffled(
         tmp_path / "many", [rng.integers(0, 2**64, 50, dtype=np.uint64).tolist() for _ in range(files)], partitions

@@ -65,13 +65,22 @@ def at(batch: int, row: int) -> int:
     return batch << 32 | row
 
 
+def with_more_examples(test: Any, count: int, **strategies: Any) -> Any:
+    """The same test for `make test-engines`."""
+    more = settings(max_examples=count, deadline=None)(given(**strategies)(test.hypothesis.inner_test))
+    return pytest.mark.slow(pytest.mark.thorough(more))
+
+
+DIVIDED = {
+    "chosen": st.sets(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60),
+    "parts": st.integers(1, 14),
+    "group": st.sampled_from([1, 3, 1000]),
+}
+
+
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
-@given(
-    chosen=st.sets(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60),
-    parts=st.integers(1, 14),
-    group=st.sampled_from([1, 3, 1000]),
-)
+@settings(max_examples=15, deadline=None)
+@given(**DIVIDED)
 def test_the_part_of_a_batch_has_its_decisions_however_the_table_is_divided(tmp_path_factory, chosen, parts, group):
     rows = [removed(at(*place), 0, cluster_size=2) for place in sorted(chosen, key=lambda place: (-place[1], place[0]))]
     before, module._GROUP_ROWS = module._GROUP_ROWS, group
@@ -89,6 +98,11 @@ def test_the_part_of_a_batch_has_its_decisions_however_the_table_is_divided(tmp_
     whole = [number for piece in table.tables(["number"]) for number in piece["number"].to_pylist()]
     assert whole == sorted(at(*place) for place in chosen)
     assert (table.removed, table.kept) == (len(chosen), 0)
+
+
+test_the_part_of_a_batch_has_its_decisions_in_more_examples = with_more_examples(
+    test_the_part_of_a_batch_has_its_decisions_however_the_table_is_divided, 60, **DIVIDED
+)
 
 
 def test_numbers_and_groups_beyond_the_range_of_signed_integers_are_found(tmp_path: Path):
@@ -192,7 +206,7 @@ def sizes_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), parts=st.integers(1, 6))
 def test_stricter_limits_undo_only_removals_that_do_not_meet_them(tmp_path_factory, data, parts):
     numbers = [at(batch, row) for batch in range(6) for row in range(5)]
@@ -238,6 +252,11 @@ def test_stricter_limits_undo_only_removals_that_do_not_meet_them(tmp_path_facto
     assert whole.to_pylist() == (decisions_table(columns, roll).to_pylist() if expected else [])
     assert made.removed == sum(row["decision"] == REMOVED for row in expected)
     assert made.settings == {**LIMITS, "threshold": threshold or 0.8, "max_new_words": 12 if most is None else most}
+
+
+test_stricter_limits_undo_only_such_removals_in_more_examples = with_more_examples(
+    test_stricter_limits_undo_only_removals_that_do_not_meet_them, 100, data=st.data(), parts=st.integers(1, 6)
+)
 
 
 def test_looser_limits_and_rules_without_limits_are_refused(tmp_path: Path):

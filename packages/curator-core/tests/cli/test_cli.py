@@ -812,8 +812,16 @@ def test_it_is_no_error_if_the_reader_of_the_output_ends_early() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGTERM, 0),
+        # `make test` has each signal and each number of workers once.
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.thorough),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.thorough),
+    ],
+)
 def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_be_resumed(
     curate: Project, name: signal.Signals, workers: int, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
