@@ -16,7 +16,7 @@ from curator_core.arrow.kinds import one_schema
 from curator_core.arrow.widening import keeps_values
 from curator_core.errors import UsageError
 from curator_text.json_text import json_lines
-from curator_text.readers import JsonlReader, _bytes, jsonl
+from curator_text.readers import JsonlReader, _blocks, _bytes, jsonl
 from curator_text.readers._bytes import Block, line_blocks
 from curator_text.readers.jsonl import JsonlRead
 from curator_text.widening import fitted
@@ -180,7 +180,7 @@ def test_a_column_of_nulls_takes_the_types_of_the_values_that_appear(tmp_path):
     assert list(dict.fromkeys(types)) == [pa.null(), pa.string(), JSON]
 
 
-# Values that drift like real data, for each of 10,000 rows; the first 250 are alike.
+# Values that drift like real data, for each row; the first 250 are alike.
 DRIFTS = {
     "numbers": lambda i: 0 if i < 250 or i % 2 else 0.5,
     "whole and fraction": lambda i: i if i < 250 else [i, i + 0.5, float(i)][i % 3],
@@ -197,16 +197,17 @@ DRIFTS = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("count", [2500, pytest.param(10_000, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("drift", DRIFTS)
-def test_drifting_types_lose_no_row_and_no_value(tmp_path, drift):
-    rows = [{"id": i, "value": DRIFTS[drift](i)} for i in range(10_000)]
+def test_drifting_types_lose_no_row_and_no_value(tmp_path, drift, count):
+    rows = [{"id": i, "value": DRIFTS[drift](i)} for i in range(count)]
     path = put(tmp_path / "a.jsonl", *rows)
     got = read_files(JsonlRead(), [path])
     assert (got.rejects, written(got)) == ([], rows)
     lines = [line for batch in got.batches for line in json_lines(batch.to_pyarrow())]
     schema = one_schema([batch.to_pyarrow().schema for batch in got.batches], no_question)
     size = Path(path).stat().st_size
-    for batch_bytes, step in ((1000, size), (20_000, size), ("8MiB", 30_000), (3000, 100_001)):
+    for batch_bytes, step in ((1000, size), (20_000, size), ("8MiB", size // 9), (3000, size // 3)):
         cut = [
             batch.to_pyarrow()
             for start in range(0, size, step)
@@ -262,12 +263,12 @@ def test_a_truncated_file_gives_its_complete_rows_and_reports_the_rest(tmp_path,
     import random
 
     rng = random.Random(1)
-    rows = [{"id": i, "text": rng.randbytes(40).hex()} for i in range(40_000)]
+    rows = [{"id": i, "text": rng.randbytes(40).hex()} for i in range(20_000)]
     whole = COMPRESS[suffix]("".join(json.dumps(row) + "\n" for row in rows).encode())
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(whole[: len(whole) * 2 // 3])
     got = read_files(JsonlRead(batch_bytes="1MiB"), [str(path)])
-    assert 5_000 < len(got.rows) < 30_000
+    assert 2_500 < len(got.rows) < 15_000
     assert got.rows == rows[: len(got.rows)]
     assert got.reasons == [("truncated file", f"line {len(got.rows) + 1}")]
 
@@ -441,34 +442,40 @@ DRIFTING = (
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.dictionaries(st.sampled_from("abc"), DRIFTING, max_size=3), max_size=14), st.data())
-@example([{"a": []}, {"a": [1.0]}, {"a": [1]}, {"b": 1, "a": [0.5]}], None)
-def test_the_rows_are_the_same_however_a_file_is_divided(tmp_path_factory, rows, data):
-    rows = [{"id": number, **row} for number, row in enumerate([{}, *rows])]
-    path = put(tmp_path_factory.mktemp("r") / "a.jsonl", *rows)
+@pytest.mark.parametrize("examples", [120, pytest.param(300, marks=pytest.mark.thorough)])
+def test_the_rows_are_the_same_however_a_file_is_divided(tmp_path_factory, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(st.dictionaries(st.sampled_from("abc"), DRIFTING, max_size=3), max_size=14), st.data())
+    @example([{"a": []}, {"a": [1.0]}, {"a": [1]}, {"b": 1, "a": [0.5]}], None)
+    def holds(rows, data):
+        rows = [{"id": number, **row} for number, row in enumerate([{}, *rows])]
+        path = put(tmp_path_factory.mktemp("r") / "a.jsonl", *rows)
+        size = Path(path).stat().st_size
+        whole = divided(path, 1 << 20, size, 16)
+        assert [without_nulls(json.loads(line)) for line in whole[0]] == [without_nulls(row) for row in rows]
+        if data is None:
+            assert all(divided(path, 64, step, 1) == whole for step in range(5, size))
+        else:
+            cut = (st.integers(64, 200), st.integers(5, size + 5), st.integers(1, 4))
+            assert divided(path, *map(data.draw, cut)) == whole
+
+    holds()
+
+
+def divided(path: str, batch_bytes: int, step: int, least: int) -> tuple[list[bytes], str, bytes]:
+    """The lines of a file that is read in ranges of ``step`` bytes, their common schema, and the lines in its types."""
     size = Path(path).stat().st_size
-
-    def read(batch_bytes: int, step: int):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jsonl, "_FIRST_LINES", 2)
-            patch.setattr(jsonl, "_GUESS_LINES", 1)
-            spans = [(start, min(start + step, size)) for start in range(0, size, step)]
-            parts = [read_files(JsonlRead(batch_bytes=batch_bytes), [path], [span]) for span in spans]
-        tables = [batch.to_pyarrow() for part in parts for batch in part.batches]
-        lines = [line for table in tables for line in json_lines(table)]
-        schema = schema_of([table for table in tables if table.num_rows]) if lines else None
-        packed = (
-            b"".join(json_lines(pa.concat_tables(fitted(t, schema) for t in tables if t.num_rows))) if lines else b""
-        )
-        return lines, str(schema), packed
-
-    whole = read(1 << 20, size)
-    assert [without_nulls(json.loads(line)) for line in whole[0]] == [without_nulls(row) for row in rows]
-    if data is None:
-        assert all(read(64, step) == whole for step in range(5, size))
-    else:
-        assert read(data.draw(st.integers(64, 200)), data.draw(st.integers(5, size + 5))) == whole
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "_FIRST_LINES", 2)
+        patch.setattr(jsonl, "_GUESS_LINES", 1)
+        patch.setattr(_blocks, "_LEAST_LINES", least)  # a block that is not uniform is read in pieces of so many
+        spans = [(start, min(start + step, size)) for start in range(0, size, step)]
+        parts = [read_files(JsonlRead(batch_bytes=batch_bytes), [path], [span]) for span in spans]
+    tables = [batch.to_pyarrow() for part in parts for batch in part.batches]
+    lines = [line for table in tables for line in json_lines(table)]
+    schema = schema_of([table for table in tables if table.num_rows]) if lines else None
+    packed = b"".join(json_lines(pa.concat_tables(fitted(t, schema) for t in tables if t.num_rows))) if lines else b""
+    return lines, str(schema), packed
 
 
 def without_nulls(row: dict) -> dict:

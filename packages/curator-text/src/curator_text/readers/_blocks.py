@@ -31,7 +31,9 @@ from curator_text.readers._lines import MOST_LEVELS, BadLine, parse_line
 from curator_text.readers._schema import Check
 from curator_text.widening import fitted
 
-_PIECES = 16
+# A block that is not valid as a whole is parsed in pieces, so that one line does not make Python parse all of them. For
+# fewer lines than these, starting Arrow's parser takes longer than parsing them in Python.
+_PIECES, _LEAST_LINES = 16, 16
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 # The type of lists whose elements have no known type, because all lists are empty or contain only nulls.
@@ -137,15 +139,16 @@ class LineParser:
         bad: list[BadRow] = []
         rows = 0
         bounds = np.concatenate(([0], ends + 1))
-        step = -(-len(ends) // _PIECES)
+        step = max(-(-len(ends) // _PIECES), _LEAST_LINES)
         for first in range(0, len(ends), step):
             after = min(first + step, len(ends))
             start, stop = int(bounds[first]), min(int(bounds[after]), len(data))
-            part = self._at_once(data[start:stop], bytes_[start:stop], ends[first:after] - start) if step > 1 else None
-            if part is not None:
-                tables.append(part)
-                rows += part.num_rows
-                continue
+            if step < len(ends):
+                part = self._at_once(data[start:stop], bytes_[start:stop], ends[first:after] - start)
+                if part is not None:
+                    tables.append(part)
+                    rows += part.num_rows
+                    continue
             cut = [
                 (index, int(bounds[index]), bytes(data[int(bounds[index]) : int(ends[index])]))
                 for index in range(first, after)
