@@ -145,6 +145,9 @@ class SeenRows:
         self._others: list[tuple[Any, ...]] = []
         self._sizes = _Sizes()
         self._samples: list[tuple[Any, ...]] = []
+        # The task whose verdicts wait, and what is to be done about them.
+        self._task: TaskKey | None = None
+        self._later: list[Callable[[], None]] = []
         # The size of the table that was measured last.
         self.measured: Measured | None = None
         # Chooses the rows of a map from those of all stages.
@@ -155,7 +158,23 @@ class SeenRows:
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._scores or self._made or self._others or self._sizes.sources)
+        return bool(self._later or self._scores or self._made or self._others or self._sizes.sources)
+
+    def later(self, task: TaskKey, work: Callable[[], None]) -> None:
+        """Do some work when the task has left the last stage, or before the next task or flush. What is done for all
+        stages of a task in a row takes half of the time that it takes between stages, which fill the caches of the
+        processor with other things. The tables of a task are in memory until it has left the last stage anyway.
+        """
+        if task != self._task:
+            self.catch_up()
+            self._task = task
+        self._later.append(work)
+
+    def catch_up(self) -> None:
+        """Do the work that waits."""
+        works, self._later = self._later, []
+        for work in works:
+            work()
 
     def score(
         self,
@@ -221,6 +240,7 @@ class SeenRows:
         """The counts that wait, as a table. They are kept until `clear_counts`, so that a file that could not be
         written can be written again.
         """
+        self.catch_up()
         self._condense()
         if self._others:
             self._made.append(_others_table(self._others))
@@ -236,6 +256,7 @@ class SeenRows:
 
     def samples(self) -> pa.Table | None:
         """The samples that wait, as a table; they are kept until `clear_samples`."""
+        self.catch_up()
         for hand_over in self.before_flush:
             hand_over()
         if not self._samples:

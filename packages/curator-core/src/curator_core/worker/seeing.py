@@ -1,14 +1,13 @@
 """What does a worker record about a stage for the report? Binned counts of scores, sizes, and a few rows of the data.
 
 The choice depends on the rows alone: each has a number from its task's id and its place there, and the rows with the
-smallest numbers are kept, or near a limit those with the nearest scores. A worker can discard a row as soon as it has
-enough that rank before it. Together the workers keep the first rows of the whole run, whichever worker handled which
-row.
+smallest numbers are kept, or near a limit those with the nearest scores. Together the workers keep the first rows of
+the whole run, whichever worker handled which row.
 """
 
 from __future__ import annotations
 
-import bisect
+import functools
 import hashlib
 import json
 import math
@@ -26,7 +25,7 @@ from curator_core.accounts.seen_rows import MOST_PICTURES, MOST_VALUES, OTHERS, 
 from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.arrow.json_column import whole_as_integers
 from curator_core.arrow.row_hash import row_numbers
-from curator_core.model.places import places_of
+from curator_core.model.places import Places, places_of
 from curator_core.model.recorder import Judged, Recorder, Scored
 from curator_core.model.scores import Limit, Score
 from curator_core.model.seen_options import SeenOptions, rows_kept
@@ -34,6 +33,7 @@ from curator_core.model.task import DocumentBatch, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
 from curator_core.stages.found_limits import without_limits
+from curator_core.worker.first_rows import Best, Beyond, Chosen, Firsts, Verdicts
 from curator_core.worker.tokens import CountTokens, token_counter
 
 TEXT_KEPT = 2_000
@@ -81,59 +81,6 @@ class _Declared(NamedTuple):
         return cls(score, np.array(score.edges), score.scale, limits)
 
 
-class Best:
-    """The first rows of one kind in a worker, by distance and number."""
-
-    __slots__ = ("keys", "most")
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.keys: list[tuple[float, int]] = []
-
-    def rank(self, distance: float, number: int) -> int | None:
-        """The place of a row among the first; None if others have replaced it."""
-        place = bisect.bisect_left(self.keys, (distance, number))
-        return place if place < len(self.keys) and self.keys[place] == (distance, number) else None
-
-    def choose(
-        self, among: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
-    ) -> list[tuple[int, float, int]]:
-        """The rows that are among the first so far, with their distances and numbers. ``among`` is a boolean mask of
-        the candidates; those without a finite distance are left out.
-        """
-        by = numbers if distances is None else distances
-        keys, most = self.keys, self.most
-        if len(keys) == most:
-            last, after = keys[-1]
-            # This leaves few rows of a batch; the exact order of the keys is checked below.
-            among = among & (by < np.uint64(after) if distances is None else by <= last)
-        rows = among.nonzero()[0]
-        if not len(rows):
-            return []
-        if distances is not None:
-            found = distances[rows]
-            if len(keys) < most:
-                rows = rows[np.isfinite(found)]
-            else:
-                rows = rows[(found < last) | (numbers[rows] < np.uint64(after))]
-        if len(rows) > most:
-            found = by[rows]
-            rows = rows[found <= np.partition(found, most - 1)[most - 1]]
-            if len(rows) > most:  # many rows have the same distance
-                rows = rows[np.lexsort((numbers[rows], by[rows]))[:most]]
-        chosen = []
-        far = [0.0] * len(rows) if distances is None else distances[rows].tolist()
-        for row, distance, number in zip(rows.tolist(), far, numbers[rows].tolist(), strict=True):
-            key = (distance, number)
-            place = bisect.bisect_left(keys, key)
-            if place == most or (place < len(keys) and keys[place] == key):
-                continue  # others come before it, or it is there already because the task is run again
-            keys.insert(place, key)
-            del keys[most:]
-            chosen.append((row, distance, number))
-        return chosen
-
-
 class StageSeer:
     """Records the work of one stage in one worker."""
 
@@ -150,7 +97,7 @@ class StageSeer:
         self.options = options
         self._attempt = attempt
         self._rows = rows
-        self._best: dict[tuple[str, str, str], Best] = {}
+        self._firsts: dict[str, Firsts] = {}
         self._counter: CountTokens | None = None
         self._scores = scores
         self._declared: list[_Declared] | None = None
@@ -169,6 +116,7 @@ class StageSeer:
 
     def entered(self, task: Task[Any]) -> None:
         """Record the rows of a task that enters the pipeline."""
+        self._rows.catch_up()
         self._size("in", task)
 
     def left(self, task: Task[Any]) -> None:
@@ -176,25 +124,28 @@ class StageSeer:
         self._size("out", task)
         if isinstance(task, DocumentBatch):
             self._count_empty(task)
-        if not isinstance(task, DocumentBatch) or not self.options.map or not isinstance(task.data, pa.Table):
-            return
-        if self._columns_of(task.data)[1] and task.num_rows:
-            take = _Taken(self, TaskKey.of(task, self._attempt), task, {})
-            self._map(take, "kept", "", np.ones(task.num_rows, bool))
-            self._keep(take)
+            rows = _Rows.of(task)
+            if self._maps(rows):
+                key = TaskKey.of(task, self._attempt)
+                self._keep(key, rows, self._mapped(key, rows, None, np.ones(task.num_rows, bool)), {})
+        self._rows.catch_up()
 
-    def _map(self, take: _Taken, side: str, reason: str, among: np.ndarray[Any, Any]) -> None:
+    def _maps(self, rows: _Rows) -> bool:
+        """Whether there are embeddings for a map; a frame has no lists of fixed length."""
+        return bool(self.options.map and rows.table is not None and self._columns_of(rows.table)[1])
+
+    def _mapped(self, key: TaskKey, rows: _Rows, reason: str | None, among: np.ndarray[Any, Any]) -> list[Chosen]:
         """Rows with an embedding that leave here may appear in the map."""
-        vectors = take.vectors() if self.options.map else None
+        vectors = _vectors_of(rows.table) if self._maps(rows) else None
         if vectors is None:
-            return
+            return []
         if self._rows.map is None:
             self._rows.map = Best(self.options.map)
         if vectors.null_count:
             among = among & to_numpy(pc.is_valid(vectors)).astype(bool)
-        task = take.task_id
-        numbers = row_numbers(f"map\0{self.name}\0{task}", len(vectors), self.options.seed)
-        take.add(self._rows.map, (side, reason, MAP), among, None, numbers, None)
+        numbers = row_numbers(f"map\0{self.name}\0{key.source}{key.path}", len(vectors), self.options.seed)
+        best: Best = self._rows.map
+        return [Chosen(best, reason, MAP, *found) for found in best.choose(among, None, numbers)]
 
     def changed(self, parent: Task[Any], made: Task[Any]) -> None:
         """Record that a stage has turned a batch into another one, which may have new columns to count rows by."""
@@ -247,10 +198,6 @@ class StageSeer:
             self._unfilled = [(at, name) for at, name in enumerate(schema.names) if name not in self._filled]
         return self._columns
 
-    def has_vectors(self, batch: DocumentBatch) -> bool:
-        """Whether a batch has embeddings in a table; a frame has no lists of fixed length."""
-        return isinstance(batch.data, pa.Table) and self._columns_of(batch.data)[1]
-
     def _by(
         self,
         key: TaskKey,
@@ -297,7 +244,11 @@ class StageSeer:
         """Process the stage's records about one task."""
         key = TaskKey.of(task, self._attempt)
         if recorder.judged is not None:
-            self._judged(key, task, recorder.judged)
+            rows = _Rows.of(recorder.judged.batch)
+            if rows.table is None:  # the next stage may change a frame in place
+                self._judged(key, rows, recorder.judged)
+            else:
+                self._rows.later(key, functools.partial(self._judged, key, rows, recorder.judged))
         elif isinstance(task, DocumentBatch) and (recorder.which or recorder.of is not None or not recorder.rejects):
             self._named(key, task if recorder.of is None else recorder.of, recorder.which, recorder.scored)
 
@@ -306,8 +257,8 @@ class StageSeer:
         if isinstance(task, DocumentBatch) and task.num_rows:
             self._named(TaskKey.of(task, self._attempt), task, {reason: [np.arange(task.num_rows)]})
 
-    def _judged(self, key: TaskKey, task: Task[Any], judged: Judged) -> None:
-        batch, stage = judged.batch, self.stage
+    def _judged(self, key: TaskKey, rows: _Rows, judged: Judged) -> None:
+        stage = self.stage
         assert isinstance(stage, ColumnFilter)
         kept = to_numpy(judged.kept)
         parts = stage.score_parts(judged.scores)
@@ -322,12 +273,14 @@ class StageSeer:
                 numbers, nulls = values[score.name]
                 others = free.get(score.name)
                 self._rows.score(key, self.name, score.name, scale, edges, numbers, nulls, kept, others)
-        lost = (~kept).nonzero()[0]
-        if self.options.by and len(lost) and stage.mode != "annotate":
-            self._by_dropped(key, batch.to_pyarrow().take(array(lost)))
-        self._sides(key, len(kept) - len(lost), _counted(judged.reasons, len(lost)))
+        lost = len(kept) - int(np.count_nonzero(kept))
+        if self.options.by and lost and stage.mode != "annotate":
+            self._by_dropped(key, rows.as_table().take(array((~kept).nonzero()[0])))
+        counted = _counted(judged.reasons, lost)
+        self._sides(key, len(kept) - lost, counted)
         if self.options.samples and len(kept):
-            self._sample(key, task, batch, kept, lost, judged.reasons, values)
+            verdicts = Verdicts(kept, judged.reasons, list(counted))
+            self._keep(key, rows, self._samples(key, rows, verdicts, values), values)
 
     def _by_dropped(self, key: TaskKey, table: pa.Table) -> None:
         names = [name for name in self.options.by if name in table.column_names]
@@ -369,27 +322,14 @@ class StageSeer:
         if dropped:
             self._rows.count(key, self.name, "side", "dropped", list(dropped), list(dropped.values()))
 
-    def _sample(
-        self,
-        key: TaskKey,
-        task: Task[Any],
-        batch: DocumentBatch,
-        kept: np.ndarray[Any, Any],
-        lost: np.ndarray[Any, Any],
-        reasons: pa.Array | str,
-        values: dict[str, _Numbers],
-    ) -> None:
+    def _samples(self, key: TaskKey, rows: _Rows, verdicts: Verdicts, values: dict[str, _Numbers]) -> list[Chosen]:
         assert self._declared is not None
-        numbers = row_numbers(f"{self.name}\0{task.task_id}", len(kept), self.options.seed)
-        groups = _grouped(kept, lost, reasons)
-        take = _Taken(self, key, batch, values)
-        self._choose(take, "kept", "", "", kept, None, numbers, None)
+        numbers = row_numbers(f"{self.name}\0{key.source}{key.path}", len(verdicts.kept), self.options.seed)
+        chosen = self._first("").choose(verdicts, None, numbers)
         mode = getattr(self.stage, "mode", "")
-        mapped = mode != "annotate" and take.vectors() is not None
-        for reason, dropped in groups.items():
-            self._choose(take, "dropped", reason, "", dropped, None, numbers, self._score_of(reason))
-            if mapped:
-                self._map(take, "dropped", reason, dropped)
+        if mode != "annotate":
+            for reason in verdicts.reasons:
+                chosen += self._mapped(key, rows, reason, verdicts.of(reason))
         for score, _, _, limits in self._declared:
             found = values.get(score.name)
             if found is None:
@@ -397,40 +337,33 @@ class StageSeer:
             for limit, near, edge in limits:
                 distances = found[0] - limit.value
                 np.abs(distances, out=distances)
-                self._choose(take, "kept", "", near, kept, distances, numbers, score.name)
                 # Only rows beyond this limit count: a row that was dropped for another limit is not near this one.
-                beyond = None
-                for reason, dropped in groups.items():
-                    if limit.reason not in ("", reason):
-                        continue
-                    if beyond is None and mode != "invert":
-                        beyond = found[0] < edge if limit.keeps == "at least" else found[0] >= edge
-                    mine = dropped if beyond is None else dropped & beyond
-                    self._choose(take, "dropped", reason, near, mine, distances, numbers, score.name)
-        self._keep(take)
+                beyond = Beyond(
+                    verdicts,
+                    found[0],
+                    None if mode == "invert" else edge,
+                    low=limit.keeps == "at least",
+                    reason=limit.reason,
+                )
+                chosen += self._first(near).choose(beyond, distances, numbers)
+        return chosen
 
-    def _choose(
-        self,
-        take: _Taken,
-        side: str,
-        reason: str,
-        near: str,
-        among: np.ndarray[Any, Any],
-        distances: np.ndarray[Any, Any] | None,
-        numbers: np.ndarray[Any, Any],
-        score: str | None,
-    ) -> None:
-        best = self._best.get((side, reason, near))
-        if best is None:
-            most = rows_kept(self.options.samples, side, near=bool(near), limited=self._limited)
-            best = self._best[side, reason, near] = Best(most)
-        take.add(best, (side, reason, near), among, distances, numbers, score)
+    def _first(self, near: str) -> Firsts:
+        found = self._firsts.get(near)
+        if found is None:
+            kept, dropped = (
+                rows_kept(self.options.samples, side, near=bool(near), limited=self._limited)
+                for side in ("kept", "dropped")
+            )
+            found = self._firsts[near] = Firsts(near, kept, dropped)
+        return found
 
-    def _keep(self, take: _Taken) -> None:
-        rows = take.close()
-        if rows:
+    def _keep(self, key: TaskKey, rows: _Rows, chosen: list[Chosen], values: dict[str, _Numbers]) -> None:
+        """Copy the chosen rows of a batch."""
+        if chosen:
+            take = _Taken(self, key, rows, chosen, values)
             self._taken.append(take)
-            self._waiting += rows
+            self._waiting += len(take.rows)
             self._waiting_bytes += take.picture_bytes
             if self._waiting > ROWS_WAITING or self._waiting_bytes > PICTURES_WAITING:
                 self._settle()
@@ -505,52 +438,67 @@ class StageSeer:
         }
         if self.options.by and groups:
             self._by_dropped(key, task.to_pyarrow().take(array(np.concatenate(list(groups.values())))))
-        sides: list[tuple[str, str, np.ndarray[Any, Any]]] = []
+        sides: list[tuple[str | None, np.ndarray[Any, Any]]] = []
         kept = np.ones(task.num_rows, bool)
         for reason, rows in groups.items():
             among = np.zeros(task.num_rows, bool)
             among[rows] = True
             kept &= ~among
-            sides.append(("dropped", reason, among))
+            sides.append((reason, among))
         shows_kept = self.stage.shows_kept
         if shows_kept:
-            sides.append(("kept", "", kept))
+            sides.append((None, kept))
         numbers = row_numbers(f"{self.name}\0{task.task_id}", task.num_rows, self.options.seed)
-        take = _Taken(
-            self, key, task, {} if scored is None else {scored.name: (np.asarray(scored.values, float), None)}
-        )
-        for side, reason, among in sides:
+        of, chosen = _Rows.of(task), list[Chosen]()
+        for side, among in sides:
             if self.options.samples:
-                name = None if scored is None else scored.name
-                self._choose(take, side, reason, "", among, None, numbers, name)
+                chosen += self._first("").first(side, among, None, numbers)
                 if scored is not None:
-                    near = f"{scored.name}\0{scored.limit}"
-                    self._choose(take, side, reason, near, among, scored.distances, numbers, name)
-            if side == "dropped":
-                self._map(take, side, reason, among)
-        self._keep(take)
+                    near = self._first(f"{scored.name}\0{scored.limit}")
+                    chosen += near.first(side, among, scored.distances, numbers)
+            if side is not None:
+                chosen += self._mapped(key, of, side, among)
+        values: dict[str, _Numbers] = {} if scored is None else {scored.name: (np.asarray(scored.values, float), None)}
+        self._keep(key, of, chosen, values)
         counts = {reason: len(rows) for reason, rows in groups.items()}
         self._sides(key, int(kept.sum()) if shows_kept else 0, counts)
 
-    def _score_of(self, reason: str) -> str | None:
-        assert self._declared is not None
-        for score, *_ in self._declared:
+    def score_of(self, reason: str | None, near: str) -> str | None:
+        """The name of the score that decides about a row near a limit, or about one that is dropped for a reason."""
+        if near or reason is None:
+            return near.partition("\0")[0] or None
+        declared = self._declared or ()
+        for score, *_ in declared:
             if any(limit.reason == reason for limit in score.limits):
                 return score.name
-        return self._declared[0].score.name if len(self._declared) == 1 else None
+        return declared[0].score.name if len(declared) == 1 else None
+
+
+class _Rows(NamedTuple):
+    """The rows of a batch as they were when a stage judged them: a later stage may put another table into the batch."""
+
+    batch: DocumentBatch
+    table: pa.Table | None  # None if the rows are a frame
+    places: Places | None
+
+    @classmethod
+    def of(cls, batch: DocumentBatch) -> _Rows:
+        return cls(batch, batch.data if isinstance(batch.data, pa.Table) else None, places_of(batch))
+
+    def as_table(self) -> pa.Table:
+        return self.batch.to_pyarrow() if self.table is None else self.table
 
 
 class _Taken:
     """Copies of the chosen rows of one batch, which wait until they are written.
 
     Most rows are chosen early and replaced by others before the next flush. So the costly work (converting a row and
-    finding the passages at fault) is done only for the rows that are left at the flush. The batch itself is released
-    before: if a worker held the batches of a second, with the values derived from them, it would need new memory for
-    each batch instead of reusing the same memory.
+    finding the passages at fault) is done only for the rows that are left at the flush. The batch itself is not held:
+    if a worker held the batches of a second, with the values derived from them, it would need new memory for each batch
+    instead of reusing the same memory.
     """
 
     __slots__ = (
-        "_batch",
         "_brief",
         "_chosen",
         "_columns",
@@ -559,94 +507,65 @@ class _Taken:
         "_kind",
         "_pictures",
         "_places",
-        "_rows",
         "_seer",
         "_text",
         "_values",
         "_vectors",
         "picture_bytes",
+        "rows",
     )
 
-    def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
-        self._seer, self._key, self._values = seer, key, values
-        self._batch: DocumentBatch | None = batch  # until `close`
-        self._kind = type(batch)
-        self._text: str | None = None  # the column that is shown as the row's text
-        self._identity: str | None = None
-        self._brief: list[str] = []  # the columns that are shown beside the text
-        self._places: list[tuple[str, str]] = []
-        self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
-        self._rows: dict[int, int] = {}
-        self._columns: dict[str, list[Any]] = {}
-        self._pictures: list[bytes | None] = []  # the values that pictures of the rows are made from
-        self._vectors: pa.ChunkedArray | None = None  # embeddings of the rows
-        self.picture_bytes = 0
-
-    @property
-    def task_id(self) -> str:
-        return f"{self._key.source}{self._key.path}"
-
-    def vectors(self) -> pa.ChunkedArray | None:
-        """The embeddings of the batch, until it is released."""
-        batch = self._batch
-        return _vectors_of(batch) if batch is not None and self._seer.has_vectors(batch) else None
-
-    def add(
+    def __init__(
         self,
-        best: Best,
-        of: tuple[str, str, str],
-        among: np.ndarray[Any, Any],
-        distances: np.ndarray[Any, Any] | None,
-        numbers: np.ndarray[Any, Any],
-        score: str | None,
+        seer: StageSeer,
+        key: TaskKey,
+        of: _Rows,
+        chosen: list[Chosen],
+        values: dict[str, _Numbers],
     ) -> None:
-        """Choose the first of these rows, given their side, reason and limit, and the score of the limit."""
-        self._chosen += [(best, of, found, score) for found in best.choose(among, distances, numbers)]
-
-    def close(self) -> int:
-        """Copy the chosen rows of the batch and release the batch; return the number of rows."""
-        batch, self._batch = self._batch, None
-        rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
-        if rows and batch is not None:
-            table = batch.to_pyarrow()
-            shown = self._seer.shown_of(table.schema)
-            self._text, self._identity, self._brief = shown.text, shown.identity, shown.brief
-            # Only a few rows are taken from most batches; for these, `take` and its arrays would be slower.
-            columns = [(name, table[name]) for name in shown.wanted]
-            self._columns = {name: [column[row].as_py() for row in rows] for name, column in columns}
-            drawn = batch.picture_column
-            if drawn is not None and drawn in table.column_names and _is_binary(table.schema.field(drawn).type):
-                self._pictures = [table[drawn][row].as_py() for row in rows]
-                self.picture_bytes = sum(len(picture or b"") for picture in self._pictures)
-            if any(of[2] == MAP for _, of, _, _ in self._chosen):
-                vectors = _vectors_of(batch)
-                self._vectors = None if vectors is None else vectors.take(array(np.array(rows, np.int64)))
-            self._values = {name: (found[0][rows], None) for name, found in self._values.items()}
-            self._rows = {row: place for place, row in enumerate(rows)}
-            places = places_of(batch)
-            self._places = [(_file_of(batch), "")] * len(rows) if places is None else places.of(rows)
-        return len(rows)
+        self._seer, self._key, self._chosen, self._kind = seer, key, chosen, type(of.batch)
+        rows = sorted({one.row for one in chosen})
+        self.rows = {row: place for place, row in enumerate(rows)}
+        table = of.as_table()
+        shown = seer.shown_of(table.schema)
+        # The column that is shown as the row's text, its name, and the columns that are shown beside the text.
+        self._text, self._identity, self._brief = shown.text, shown.identity, shown.brief
+        # Only a few rows are taken from most batches; for these, `take` and its arrays would be slower.
+        columns = [(name, table[name]) for name in shown.wanted]
+        self._columns = {name: [column[row].as_py() for row in rows] for name, column in columns}
+        self._pictures: list[bytes | None] = []  # the values that pictures of the rows are made from
+        self.picture_bytes = 0
+        drawn = of.batch.picture_column
+        if drawn is not None and drawn in table.column_names and _is_binary(table.schema.field(drawn).type):
+            self._pictures = [table[drawn][row].as_py() for row in rows]
+            self.picture_bytes = sum(len(picture or b"") for picture in self._pictures)
+        self._vectors: pa.ChunkedArray | None = None  # embeddings of the rows
+        if any(one.near == MAP for one in chosen):
+            vectors = _vectors_of(table)
+            self._vectors = None if vectors is None else vectors.take(array(np.array(rows, np.int64)))
+        self._values = {name: found[0][rows].tolist() for name, found in values.items()}
+        self._places = [(_file_of(of.batch), "")] * len(rows) if of.places is None else of.places.of(rows)
 
     def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
         """The rows that are still among the first, as samples."""
-        left: dict[int, list[tuple[tuple[str, str, str], tuple[int, float, int], str | None, int]]] = {}
-        for best, of, found, score in self._chosen:
-            rank = best.rank(found[1], found[2])
+        left: dict[int, list[tuple[Chosen, int]]] = {}
+        for one in self._chosen:
+            rank = one.best.rank(one.distance, one.number)
             if rank is not None:
-                left.setdefault(self._rows[found[0]], []).append((of, found, score, rank))
+                left.setdefault(self.rows[one.row], []).append((one, rank))
         seer, columns, text_name, identity = self._seer, self._columns, self._text, self._identity
         for place, entries in sorted(left.items()):
             source, position = self._places[place]
-            scores = {
-                name: value for name, found in self._values.items() if (value := _number(found, place)) is not None
-            }
+            scores = {name: found[place] for name, found in self._values.items() if math.isfinite(found[place])}
             encoded = as_json(scores)
             text = columns[text_name][place] if text_name else None
             name = columns[identity][place] if identity else None
             name = None if name is None else str(whole_as_integers(name))
             brief: str | None = None
             parts: dict[str, tuple[int, int, str | None, list[int]]] = {}
-            for (side, reason, near), (row, distance, number), score, rank in entries:
+            for (_, why, near, row, distance, number), rank in entries:
+                side, reason = ("kept", "") if why is None else ("dropped", why)
+                score = None if near == MAP else seer.score_of(why, near)
                 if near == MAP:
                     vector = self._vector(place)
                     if vector is not None:
@@ -683,12 +602,8 @@ class _Taken:
         return (value / largest).astype("<f2").tobytes() if 0 < largest < np.inf else None
 
 
-def _vectors_of(batch: DocumentBatch) -> pa.ChunkedArray | None:
+def _vectors_of(table: pa.Table) -> pa.ChunkedArray | None:
     """The embeddings of a batch: its first column of lists of floats of equal length."""
-    table = batch.data
-    if not isinstance(table, pa.Table):
-        # A frame has no lists of fixed length, and converting it to Arrow again is slow.
-        return None
     return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
 
@@ -720,25 +635,6 @@ def _floats(column: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
         return to_numpy(column).astype(np.float64, copy=False), None
     nulls = to_numpy(column.is_null()).astype(bool)
     return to_numpy(column.cast(pa.float64())).astype(np.float64), nulls
-
-
-def _number(found: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None], row: int) -> float | None:
-    value = float(found[0][row])
-    return value if math.isfinite(value) else None
-
-
-def _grouped(
-    kept: np.ndarray[Any, Any], lost: np.ndarray[Any, Any], reasons: pa.Array | str
-) -> dict[str, np.ndarray[Any, Any]]:
-    """The rows that leave for each reason, as boolean masks. ``lost`` are the rows that are not kept."""
-    if not len(lost):
-        return {}
-    if isinstance(reasons, str):
-        return {reasons: ~kept}
-    words = reasons.dictionary_encode()
-    codes = np.full(len(kept), -1)
-    codes[lost] = to_numpy(words.indices)
-    return {word: codes == code for code, word in enumerate(words.dictionary.to_pylist())}
 
 
 def _counted(reasons: pa.Array | str, lost: int) -> dict[str, int]:
