@@ -31,9 +31,18 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
     first = next(given)
     with storage.write_atomic(path) as target:
         out = _Summed(target)
-        codec = "lz4" if isinstance(tables, pa.Table) and tables.nbytes < _SMALL_BYTES else "zstd"
+        small = isinstance(tables, pa.Table) and tables.nbytes < _SMALL_BYTES
+        words = [field.name for field in first.schema if pa.types.is_dictionary(field.type)]
         with pq.ParquetWriter(
-            out, first.schema, compression=codec, store_schema=True, write_page_checksum=True
+            out,
+            first.schema,
+            compression="lz4" if small else "zstd",
+            store_schema=True,
+            write_page_checksum=True,
+            # A small file is read whole, so it needs neither a dictionary for each column nor statistics, which take half
+            # of the time of writing it.
+            use_dictionary=words if small else True,
+            write_statistics=not small,
         ) as file:
             file.write_table(first)
             for table in given:

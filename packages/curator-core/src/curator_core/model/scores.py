@@ -79,7 +79,7 @@ class Score:
     @functools.cached_property
     def scale(self) -> str:
         """A short hash of the edges: counts with the same scale can be added."""
-        return hashlib.sha256(json.dumps(self.edges).encode()).hexdigest()[:8]
+        return hashlib.sha256(f"[{', '.join(map(_as_json, self.edges))}]".encode()).hexdigest()[:8]
 
     def with_limits(self, limits: Iterable[Limit]) -> Score:
         """The same score with these limits, and an edge at each of them and around it."""
@@ -116,16 +116,28 @@ def magnitudes() -> tuple[float, ...]:
 
 def merged(edges: Iterable[float], more: Iterable[float]) -> tuple[float, ...]:
     """All finite edges of both, in order and without repeats."""
-    # Adding zero leaves no negative zero.
-    found = [float(edge) + 0.0 for edge in edges]
-    if not all(map(operator.lt, found, found[1:])) or not all(map(math.isfinite, found[:1] + found[-1:])):
-        found = sorted({edge for edge in found if math.isfinite(edge)})
+    found = list(_in_order(tuple(edges)))
     for edge in more:  # a few beside some hundred
         if math.isfinite(edge):
             place = bisect.bisect_left(found, edge)
             if place == len(found) or found[place] != edge:
                 found.insert(place, float(edge) + 0.0)
     return tuple(found)
+
+
+@functools.lru_cache(64)
+def _in_order(edges: tuple[float, ...]) -> tuple[float, ...]:
+    # Adding zero leaves no negative zero.
+    found = [float(edge) + 0.0 for edge in edges]
+    if not all(map(operator.lt, found, found[1:])) or not all(map(math.isfinite, found[:1] + found[-1:])):
+        found = sorted({edge for edge in found if math.isfinite(edge)})
+    return tuple(found)
+
+
+@functools.lru_cache(1 << 13, typed=True)
+def _as_json(edge: float) -> str:
+    # `repr` writes a finite number as JSON does, in a third of the time.
+    return repr(edge + 0.0) if isinstance(edge, float) and math.isfinite(edge) else json.dumps(edge)
 
 
 def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:

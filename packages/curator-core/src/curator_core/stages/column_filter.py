@@ -22,6 +22,7 @@ b"])``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def short_name(self) -> str:
         """``word_count`` for ``WordCountFilter``: the reason for dropping, and the column in annotate mode."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__.removesuffix("Filter")).lower()
+        return _short_name(type(self).__name__)
 
     def columns_added(self) -> tuple[str | None, str | None]:
         """The names of the score and the verdict columns, None for one that is not added."""
@@ -219,6 +220,11 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         if pa.types.is_dictionary(found.type):
             found = found.cast(pa.string())
         return pc.fill_null(pc.if_else(pc.equal(found, scalar("")), null(found.type), found), scalar(self.short_name()))
+
+
+@functools.cache
+def _short_name(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.removesuffix("Filter")).lower()
 
 
 def _as_array(values: Any, kind: pa.DataType | None = None) -> pa.Array:

@@ -24,9 +24,10 @@ _COUNTED = 3_000
 MOST_SPANS = 200
 _DIGITS = re.compile(r"[0-9]+")
 _ODD = re.compile(r"[^a-zA-Z0-9\n?!,. ]+")
-_SYMBOLS = re.compile(r"#+|\.{3,}|…")
+# The set at the beginning lets the search skip all other characters at once.
+_SYMBOLS = re.compile(r"[#.…](?:(?<=#)#*|(?<=\.)\.{2,}|(?<=…))")
 _HASHES = re.compile(r"#+")
-_DOTS = re.compile(r"\.{3,}|…")
+_DOTS = re.compile(r"[.…](?:(?<=\.)\.{2,}|(?<=…))")
 _URL = re.compile(r"https?://[^\s<>\"')\]]+")
 _BLANKS = re.compile(r"[ \t\n\r\b]{2,}")
 _BRACKETS = re.compile(r"[()\[\]{}⟨⟩]+")
