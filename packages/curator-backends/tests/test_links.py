@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from curator_backends.coordinator import Begun, Suspect
-from curator_backends.links import DriverLink, WorkerLink
+from curator_backends.links import ActorLink, DriverLink, WorkerLink
+from curator_core.errors import CuratorError
 from curator_core.testing.waiting import wait_for
 
 
@@ -77,3 +78,24 @@ def test_a_worker_does_not_wait_for_a_driver_that_is_gone(tmp_path: Path) -> Non
 def test_a_folder_whose_name_is_too_long_for_a_socket_is_detected_in_advance(tmp_path: Path) -> None:
     assert DriverLink.fits(tmp_path / "run") is (len(os.fsencode(tmp_path)) + len("/run/coordinator") <= 107)
     assert not DriverLink.fits(Path("/" + "x" * 100))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_the_coordinators_of_a_driver_share_a_process_and_nothing_else() -> None:
+    ray = pytest.importorskip("ray")
+    first, second = ActorLink.start(ray, "first"), ActorLink.start(ray, "second")
+    assert first._actor is second._actor
+    assert first.call("begin", "0:one", "0:a:1") == Begun(again=False, died=False)
+    assert second.call("begin", "0:two", "0:a:1") == Begun(again=False, died=False)
+    first.close()
+    with pytest.raises(CuratorError, match="has outlived its run"):
+        first.call("begin", "0:one", "0:b:1")
+    assert second.call("status", 0).busy == 1
+    # Something ends the process between two runs, such as Ray when memory runs out.
+    ray.kill(second._actor)
+    third = ActorLink.start(ray, "third")
+    assert third._actor is not second._actor
+    assert third.call("status", 0).busy == 0
+    third.close()

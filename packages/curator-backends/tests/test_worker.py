@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,3 +64,29 @@ def test_a_driver_killed_with_a_result_loses_no_reject_and_no_sample_of_its_task
         assert list((tmp_path / "run" / folder).glob("*.parquet")), folder
     assert [task.task_id for task in results] == ["t-1", "t-2"]
     worker.close()
+
+
+LEAVING = """
+import atexit, gc, sys
+def searched():
+    return len(gc.get_objects()) > 1000  # objects that the collector would visit
+# Handlers run in reverse order, so this one runs after that of the worker.
+atexit.register(lambda: print(searched()))
+sys.path.insert(0, sys.argv[1])
+from test_worker import a_worker
+a_worker().close()
+print(searched())
+"""
+
+
+def a_worker() -> GroupWorker:
+    group = Group((PlannedStage(RejectFirst(), "RejectFirst"),), Resources())
+    return GroupWorker(Job("token", 0, group, RunContext()), Beside(), NodeInfo("node"), WorkerMetadata())
+
+
+@pytest.mark.slow
+def test_a_process_that_was_a_worker_ends_without_a_search_for_garbage() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LEAVING, str(Path(__file__).parent)], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == ["True", "False"]

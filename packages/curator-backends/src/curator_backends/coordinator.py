@@ -7,10 +7,14 @@ whether any worker is busy.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from curator_core.errors import CuratorError
 
 # How often a busy worker reports that it is busy, and how long such a report is valid.
 BEAT_SECONDS = 15.0
@@ -18,6 +22,9 @@ BELIEF_SECONDS = 120.0
 
 # `Coordinator.source` returns this while the driver is still listing; the caller asks again later.
 NOT_YET = "not yet"
+
+# A coordinator that does not answer a driver for so long is replaced by another.
+ANSWER_SECONDS = 30.0
 
 
 @dataclass
@@ -63,7 +70,7 @@ class Suspect:
 class Coordinator:
     """One coordinator for each segment of a run. Methods are short and never wait, so one thread serves all callers.
 
-    It is not an asynchronous actor: in Ray 2.60, an asynchronous actor aborts with ``Check failed: erased == 1`` when
+    Its actor is not asynchronous: in Ray 2.60, an asynchronous actor aborts with ``Check failed: erased == 1`` when
     calls are resent while it starts, and the run loses its facts.
     """
 
@@ -238,12 +245,50 @@ class Coordinator:
         )
 
 
-def start_coordinator(ray: Any) -> Any:
-    """Start the coordinator as an actor. It runs on the driver's node, so it is lost only with the driver, and it
-    reserves no CPU.
+class Coordinators:
+    """The coordinators of a driver's segments in one actor: one process more for each segment would import Ray for a
+    second of CPU time.
     """
-    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=strategy)
-    return actor.remote()
+
+    def __init__(self) -> None:
+        self._by_token: dict[str, Coordinator] = {}
+
+    def start(self, token: str) -> None:
+        """Add the coordinator of a segment."""
+        self._by_token[token] = Coordinator()
+
+    def call(self, token: str, method: str, *arguments: Any) -> Any:
+        """Call a method of the coordinator of a segment."""
+        coordinator = self._by_token.get(token)
+        if coordinator is None:
+            raise CuratorError("this worker has outlived its run, which has ended or failed; the worker ends as well")
+        return getattr(coordinator, method)(*arguments)
+
+    def end(self, token: str) -> None:
+        """Remove the coordinator of a segment, with all that it holds."""
+        self._by_token.pop(token, None)
+
+
+# The actor of this driver, and the driver's node and job: a driver may connect to several clusters in turn.
+_running: tuple[tuple[str, str], Any] | None = None
+_lock = threading.Lock()
+
+
+def start_coordinator(ray: Any, token: str) -> Any:
+    """Start the coordinator of a segment in the driver's actor of coordinators, which ends with the driver.
+
+    The actor runs on the driver's node, so it is lost only with the driver, and it reserves no CPU.
+    """
+    global _running
+    context = ray.get_runtime_context()
+    driver = (context.get_node_id(), context.get_job_id())
+    with _lock:
+        if _running is not None and _running[0] == driver:
+            with contextlib.suppress(ray.exceptions.RayError):  # something has ended the actor
+                ray.get(_running[1].start.remote(token), timeout=ANSWER_SECONDS)
+                return _running[1]
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(driver[0], soft=False)
+        actor = ray.remote(Coordinators).options(num_cpus=0, scheduling_strategy=strategy).remote()
+        actor.start.remote(token)
+        _running = (driver, actor)
+        return actor

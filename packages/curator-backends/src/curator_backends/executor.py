@@ -182,7 +182,7 @@ class RaySegment[Options: RayOptions](ABC):
         folder = node_folder(self.token)
         if self.cluster.ours and not lists_sources and DriverLink.fits(folder):
             return DriverLink(folder)
-        return ActorLink.start(self.ray)
+        return ActorLink.start(self.ray, self.token)
 
     def _job(self, index: int) -> Job:
         return Job(

@@ -51,32 +51,33 @@ class Link(ABC):
 
 
 class ActorLink(Link):
-    """The coordinator as an actor: on a cluster, and where sources are still being listed into the object store."""
+    """The coordinator in an actor: on a cluster, and where sources are still being listed into the object store."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: Any, token: str) -> None:
         self._actor = actor
+        self._token = token
         self._pending: Any = None
 
     @classmethod
-    def start(cls, ray: Any) -> ActorLink:
-        return cls(start_coordinator(ray))
+    def start(cls, ray: Any, token: str) -> ActorLink:
+        return cls(start_coordinator(ray, token), token)
 
-    def __reduce__(self) -> tuple[Callable[[Any], ActorLink], tuple[Any]]:
-        return ActorLink, (self._actor,)
+    def __reduce__(self) -> tuple[Callable[[Any, str], ActorLink], tuple[Any, str]]:
+        return ActorLink, (self._actor, self._token)
 
     def call(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
         import ray
 
-        return ray.get(getattr(self._actor, method).remote(*arguments), timeout=timeout)
+        return ray.get(self._call(method, *arguments), timeout=timeout)
 
     def tell(self, method: str, *arguments: Any) -> None:
-        getattr(self._actor, method).remote(*arguments)
+        self._call(method, *arguments)
 
     def status_now(self, received: int) -> Status | None:
         import ray
 
         if self._pending is None:
-            self._pending = self._actor.status.remote(received)
+            self._pending = self._call("status", received)
         ready, _ = ray.wait([self._pending], timeout=0)
         return self.last_status(0.0) if ready else None
 
@@ -90,9 +91,10 @@ class ActorLink(Link):
         return status
 
     def close(self) -> None:
-        import ray
+        self._actor.end.remote(self._token)
 
-        ray.kill(self._actor)
+    def _call(self, method: str, *arguments: Any) -> Any:
+        return self._actor.call.remote(self._token, method, *arguments)
 
 
 class DriverLink(Link):

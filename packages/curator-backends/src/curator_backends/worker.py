@@ -7,10 +7,12 @@ instead. It also reports errors: an error that a stage raises goes to the coordi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import fcntl
 import functools
+import gc
 import shutil
 import tempfile
 import threading
@@ -109,6 +111,7 @@ class GroupWorker:
         self._runner = GroupRunner(job.group, job.context, ending=job.ending, folder=job.folder, calls=self._calls)
         self._busy = threading.Event()
         self._closed = threading.Event()
+        _leave_garbage_at_the_end()
         self._report("starting", self.worker_id, node.node_id)
         threading.Thread(target=self._beat, name="curator-heartbeat", daemon=True).start()
         with self._reporting(self.worker_id), self._working():
@@ -236,6 +239,14 @@ class GroupWorker:
         while not self._closed.wait(BEAT_SECONDS):
             if self._busy.is_set():
                 self._link.tell("beat", self.worker_id)
+
+
+def _leave_garbage_at_the_end() -> None:
+    """Let this process end without a search for cyclic garbage, which takes 0.3 to 0.4 s of a CPU if Ray Data is
+    imported. Handlers of `atexit` still run, and objects outside of cycles are still deleted.
+    """
+    atexit.unregister(gc.freeze)  # a process may serve several groups
+    atexit.register(gc.freeze)
 
 
 def _bytes_of(task: Task[Any]) -> int:
