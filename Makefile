@@ -10,6 +10,8 @@ WORKERS ?= 2
 ARGS ?=
 # What the demo shows: one pipeline of each modality, and one across rows.
 EXAMPLES ?= text dedup images-basic
+# Where tests may need an engine, so that no others are imported to find them, unless ARGS names files or folders.
+ENGINE_TESTS = $(if $(wildcard $(foreach word,$(ARGS),$(firstword $(subst ::, ,$(word))))),,packages/curator-backends/tests tests)
 SOURCES := $(wildcard packages/*/src)
 
 # Some shells forbid writing bytecode; every process of a test or worker would then compile pandas anew.
@@ -46,11 +48,12 @@ sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
 test: sync-all ## run all tests with all extras
 	@# A test that fails on a busy machine gets a second go; the closing line counts it, and why it failed at the first
 	@# is printed, since a race that shows once in a thousand runs is a fault to mend and no reason to test nothing.
+	@# Clusters one after the other and alone: they keep two cores busy, so beside other tests both take twice as long.
+	@# They come first, since continuous integration runs short steps beside them, while they wait for their processes.
+	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR \
+		-m "(ray or xenna) and not thorough" $(ARGS) $(ENGINE_TESTS) || [ $$? -eq 5 ]
 	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --timeout 600 --durations 15 \
 		--reruns 1 -rR -m "not (ray or xenna or thorough)" $(ARGS) || [ $$? -eq 5 ]
-	@# Clusters one after the other and alone: they keep two cores busy, so beside other tests both take twice as long.
-	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR \
-		-m "(ray or xenna) and not thorough" $(ARGS) || [ $$? -eq 5 ]
 
 .PHONY: test-engines
 test-engines: sync-all ## run every test that needs an engine, and all that `make test` leaves out

@@ -21,6 +21,9 @@ ENGINES = {
     "dali": ("nvidia.dali", "curator-image[dali]"),
 }
 
+# Only here are tests marked ray or xenna: `make test` looks for them nowhere else.
+ENGINE_TESTS = ("packages/curator-backends/tests", "tests")
+
 # The folders of tests (`tmp_path`) are in memory, if it has room for several times what all of them need.
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30  # noqa: S108 - pytest makes a folder of its own there
 
@@ -80,7 +83,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse a pytest and a pytest-xdist that do not go together: each worker would start clusters of its own."""
+    """Refuse a pytest and a pytest-xdist that do not go together: each worker would start clusters of its own. Refuse a
+    test of an engine where `make test` does not look for one.
+    """
+    for item in session.items:
+        if any(map(item.get_closest_marker, ("ray", "xenna"))) and not item.nodeid.startswith(ENGINE_TESTS):
+            raise pytest.UsageError(
+                f"{item.nodeid} is marked ray or xenna, and `make test` looks for such tests only in "
+                f"{' and '.join(ENGINE_TESTS)}: move it there"
+            )
     grouped = (item for item in session.items if item.get_closest_marker("xdist_group"))
     if session.config.getoption("loadgroup", False) and any("@" not in item.nodeid for item in grouped):
         raise pytest.UsageError(

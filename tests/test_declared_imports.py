@@ -4,7 +4,9 @@ the gap."""
 from __future__ import annotations
 
 import ast
+import functools
 import sys
+from collections.abc import Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -12,7 +14,6 @@ import pytest
 from packaging.utils import canonicalize_name
 from workspace import Package, packages
 
-PROVIDERS = packages_distributions()
 # Installed with a declared package.
 BROUGHT_BY = {
     "attrs": "cosmos-xenna",
@@ -22,6 +23,12 @@ BROUGHT_BY = {
 }
 # Used only if the user has installed it, or made by a check in the folder of a run.
 OPTIONAL = {"IPython", "brotli", "curator_conformance_pinned", "pynvml"}
+
+
+@functools.cache
+def providers() -> Mapping[str, list[str]]:
+    """The installed distributions that provide each module. Reading them takes a second, so it is done once."""
+    return packages_distributions()
 
 
 def imported(folder: Path) -> set[str]:
@@ -42,7 +49,7 @@ def undeclared(package: Package) -> list[str]:
         name
         for name in imported(package.folder / "src") - set(sys.stdlib_module_names) - OPTIONAL - {package.module}
         if BROUGHT_BY.get(name) not in declared
-        and not {canonicalize_name(provider) for provider in PROVIDERS.get(name, [name])} & declared
+        and not {canonicalize_name(provider) for provider in providers().get(name, [name])} & declared
     )
 
 
@@ -52,6 +59,7 @@ def test_a_package_declares_its_imports(package: Package) -> None:
     assert undeclared(package) == []
 
 
+@pytest.mark.slow
 def test_an_undeclared_import_in_a_function_is_found(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "mine.py").write_text("import json\n\ndef work():\n    from yaml.nodes import Node\n")

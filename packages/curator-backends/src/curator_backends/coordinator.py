@@ -269,8 +269,8 @@ class Coordinators:
         self._by_token.pop(token, None)
 
 
-# The actor of this driver, and the driver's node and job: a driver may connect to several clusters in turn.
-_running: tuple[tuple[str, str], Any] | None = None
+# The actor of this driver, by its node and job: a driver may connect to several clusters, one after the other.
+_actor_of: dict[tuple[str, str], Any] = {}
 _lock = threading.Lock()
 
 
@@ -279,16 +279,17 @@ def start_coordinator(ray: Any, token: str) -> Any:
 
     The actor runs on the driver's node, so it is lost only with the driver, and it reserves no CPU.
     """
-    global _running
     context = ray.get_runtime_context()
     driver = (context.get_node_id(), context.get_job_id())
     with _lock:
-        if _running is not None and _running[0] == driver:
+        actor = _actor_of.get(driver)
+        if actor is not None:
             with contextlib.suppress(ray.exceptions.RayError):  # something has ended the actor
-                ray.get(_running[1].start.remote(token), timeout=ANSWER_SECONDS)
-                return _running[1]
+                ray.get(actor.start.remote(token), timeout=ANSWER_SECONDS)
+                return actor
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(driver[0], soft=False)
         actor = ray.remote(Coordinators).options(num_cpus=0, scheduling_strategy=strategy).remote()
         actor.start.remote(token)
-        _running = (driver, actor)
+        _actor_of.clear()
+        _actor_of[driver] = actor
         return actor
