@@ -107,17 +107,24 @@ def top(data: str, out: Path, **how: Any) -> TopFraction:
 # One machine ---------------------------------------------------------------------------------------------------------
 
 
+FRACTIONS: list[tuple[float, dict[str, str]]] = [
+    (0.1, {}),
+    (0.3, {"by": "language"}),
+    (0.5, {"weight": "tokens"}),
+    (0.07, {"weight": "tokens", "by": "language", "order": "lowest"}),
+    (1, {}),
+    (0, {"order": "lowest"}),
+]
+
+
+# `make test` gathers the scores of every second one, and narrows the search for the others.
 @pytest.mark.slow
-@pytest.mark.parametrize("few", [0, 1 << 21])
 @pytest.mark.parametrize(
-    ("fraction", "how"),
+    ("fraction", "how", "few"),
     [
-        (0.1, {}),
-        (0.3, {"by": "language"}),
-        (0.5, {"weight": "tokens"}),
-        (0.07, {"weight": "tokens", "by": "language", "order": "lowest"}),
-        (1, {}),
-        (0, {"order": "lowest"}),
+        pytest.param(*case, few, marks=() if (number + place) % 2 else pytest.mark.thorough)
+        for number, case in enumerate(FRACTIONS)
+        for place, few in enumerate((0, 1 << 21))
     ],
 )
 def test_the_kept_rows_are_those_that_sorting_keeps(tmp_path, monkeypatch, fraction, how, few):
@@ -307,15 +314,33 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(scope="module")
+def twenty_files(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_files(tmp_path_factory.mktemp("twenty") / "in", made_rows(600), 20)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, twenty_files: str) -> list[dict[str, bytes]]:
+    """The output of each workflow."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "MOST_CANDIDATES", 50)
+        for which in (0, 1):
+            folder = tmp_path_factory.mktemp("whole")
+            both(folder, twenty_files)[which].run(HERE, run_dir=str(folder / "run"))
+            found.append(contents(folder / "out"))
+    return found
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("fractions-killed")
 @pytest.mark.parametrize(
     ("which", "sign"),
     [(0, "scores/batches"), (0, "count-1"), (0, "limits.arrow"), (1, "collect"), (1, "scores/_SUCCESS")],
 )
-def test_a_killed_and_resumed_run_has_the_same_output(tmp_path, monkeypatch, which, sign):
+def test_a_killed_and_resumed_run_has_the_same_output(tmp_path, monkeypatch, which, sign, twenty_files, undisturbed):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", 50)
-    data = write_files(tmp_path / "in", made_rows(600), 20)
-    both(tmp_path / "whole", data)[which].run(HERE, run_dir=str(tmp_path / "whole/run"))
+    data = twenty_files
     folder = tmp_path / "killed"
     folder.mkdir()
     run_dir = folder / "run"
@@ -330,7 +355,7 @@ def test_a_killed_and_resumed_run_has_the_same_output(tmp_path, monkeypatch, whi
             os.killpg(with_group, signal.SIGKILL)
         process.wait()
     both(folder, data)[which].run(HERE, run_dir=str(run_dir), resume=True)
-    assert contents(folder / "out") == contents(tmp_path / "whole/out")
+    assert contents(folder / "out") == undisturbed[which]
 
 
 def engine(name: str) -> BaseExecutor:

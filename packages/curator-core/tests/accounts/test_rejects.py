@@ -70,17 +70,17 @@ def test_a_file_with_only_bad_rows_does_not_fill_memory(tmp_path: Path) -> None:
         "    stages = [FilePartitioning(paths='in.txt'), Bad(rows=rows)]\n"
         "    Pipeline(stages, name='bad').run(LocalExecutor(workers=0), run_dir=f'run-{rows}')\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
-        "few = run(10_000)\n"
-        "print(few, run(60_000))\n"
+        "few = run(5_000)\n"
+        "print(few, run(35_000))\n"
     )
     done = subprocess.run(
         [sys.executable, "run.py"], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     few, many = map(int, done.stdout.split())
-    assert many - few < 80  # MiB; the rows alone are 240
-    (group,) = group_rejects(str(tmp_path / "run-60000"), examples=2)
-    assert (group.reason, group.rows, [row["position"] for row in group.examples]) == ("bad", 60_000, ["0", "1"])
+    assert many - few < 40  # MiB; the rows alone are 137
+    (group,) = group_rejects(str(tmp_path / "run-35000"), examples=2)
+    assert (group.reason, group.rows, [row["position"] for row in group.examples]) == ("bad", 35_000, ["0", "1"])
 
 
 def test_if_rejects_cannot_be_spooled_the_run_stops_and_says_why(

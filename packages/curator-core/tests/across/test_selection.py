@@ -167,15 +167,18 @@ def by_sorting(batches: list[dict[str, Any]], column: int, group: str, bound: in
     return None
 
 
+SEARCHES = {
+    "data": st.data(),
+    "few": st.sampled_from([0, 3, 10**6]),
+    "bins": st.sampled_from([1 << 10, 1 << 22]),
+    "weighted": st.booleans(),
+    "keys_alone": st.booleans(),
+}
+
+
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
-@given(
-    data=st.data(),
-    few=st.sampled_from([0, 3, 10**6]),
-    bins=st.sampled_from([1 << 10, 1 << 22]),
-    weighted=st.booleans(),
-    keys_alone=st.booleans(),
-)
+@settings(max_examples=25, deadline=None)
+@given(**SEARCHES)
 def test_the_search_finds_the_same_as_sorting_in_every_group(tmp_path_factory, data, few, bins, weighted, keys_alone):
     scores = st.none() | st.sampled_from([0.5, 0.25, -1.0, 1e300]) | st.floats(0, 1, width=16)
     batches = []
@@ -203,6 +206,16 @@ def test_the_search_finds_the_same_as_sorting_in_every_group(tmp_path_factory, d
             assert found.high[number] == expected[0]
             if not keys_alone:
                 assert found.low[number] == expected[1]
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@settings(max_examples=100, deadline=None)
+@given(**SEARCHES)
+def test_the_search_finds_the_same_in_more_examples(tmp_path_factory, data, few, bins, weighted, keys_alone):
+    test_the_search_finds_the_same_as_sorting_in_every_group.hypothesis.inner_test(
+        tmp_path_factory, data, few, bins, weighted, keys_alone
+    )
 
 
 @pytest.mark.slow

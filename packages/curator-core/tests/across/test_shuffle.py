@@ -42,9 +42,16 @@ PLACES = st.sampled_from([0, 1, 2, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64
 BATCHES = st.lists(st.lists(PLACES, max_size=30), max_size=4)
 
 
+SHUFFLES = {
+    "batches": BATCHES,
+    "partitions": st.sampled_from([1, 2, 3, 64, 1000]),
+    "memory": st.sampled_from([1, 200, 10**6]),
+}
+
+
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
-@given(batches=BATCHES, partitions=st.sampled_from([1, 2, 3, 64, 1000]), memory=st.sampled_from([1, 200, 10**6]))
+@settings(max_examples=25, deadline=None)
+@given(**SHUFFLES)
 def test_rows_are_read_in_the_order_of_place_file_and_row(tmp_path_factory, batches, partitions, memory):
     folder = tmp_path_factory.mktemp("s")
     tables = [
@@ -82,6 +89,16 @@ def test_rows_are_read_in_the_order_of_place_file_and_row(tmp_path_factory, batc
         low = first_place(first, manifest.partitions)
         in_order = sorted(rows, key=lambda row: (row[1], row[0]))
         assert ranged == [(number, place, text) for place, number, text in in_order if place >= low]
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@settings(max_examples=100, deadline=None)
+@given(**SHUFFLES)
+def test_rows_are_read_in_order_in_more_examples(tmp_path_factory, batches, partitions, memory):
+    test_rows_are_read_in_the_order_of_place_file_and_row.hypothesis.inner_test(
+        tmp_path_factory, batches, partitions, memory
+    )
 
 
 @settings(max_examples=100, deadline=None)
