@@ -29,6 +29,8 @@ MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30  # noqa: S108 - pytest makes a 
 
 # The tests that start clusters: two clusters on a small machine starve each other, so one pytest worker runs them all.
 CLUSTER = "cluster"
+# The tests that write to an object store: its server takes seconds to start.
+OBJECT_STORE = "object-store"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -80,6 +82,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if marks & {"ray", "xenna"} and "xdist_group" not in marks:
             # All others are dealt out one by one, so that no worker waits at the end for a long file of another one.
             item.add_marker(pytest.mark.xdist_group(CLUSTER))
+        elif "s3_bucket" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(OBJECT_STORE))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -61,7 +61,7 @@ def test_the_parts_of_the_gpu_benchmark_run_on_cpus(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(str(NIGHTLY.parent))
     import image_gpu
 
-    words = [str(tmp_path), "--cpu", "--size", "tiny", "--seconds", "0.1", "--rows", "8"]
+    words = [str(tmp_path), "--cpu", "--size", "tiny", "--side", "96", "--seconds", "0.1", "--rows", "8"]
     options = image_gpu.arguments().parse_args(words)
     bare, memory = image_gpu.measure_bare(options), image_gpu.measure_memory(options)
     assert bare["bare_images_s"] > 0
