@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -65,6 +66,12 @@ def check(
             assert (made.jaccard[row], made.containment[row], made.new_words[row]) == found
 
 
+def with_more_examples(test: Any, count: int, **strategies: Any) -> Any:
+    """The test with more examples, which `make test-engines` runs."""
+    more = settings(max_examples=count, deadline=None)(given(**strategies)(test.hypothesis.inner_test))
+    return pytest.mark.slow(pytest.mark.thorough(more))
+
+
 RULES = st.builds(
     Rule,
     kind=st.sampled_from(["nothing_new", "containment", "jaccard"]),
@@ -75,7 +82,7 @@ RULES = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts=families(), rule=RULES, data=st.data())
 def test_decisions_equal_those_of_the_rule(texts: list[str], rule: Rule, data: st.DataObject) -> None:
     group = data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts)))
@@ -84,8 +91,13 @@ def test_decisions_equal_those_of_the_rule(texts: list[str], rule: Rule, data: s
     check(texts, [7] * len(texts), list(range(len(texts))), rule)
 
 
+test_decisions_equal_those_of_the_rule_in_more_examples = with_more_examples(
+    test_decisions_equal_those_of_the_rule, 400, texts=families(), rule=RULES, data=st.data()
+)
+
+
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts=families(), rule=RULES, data=st.data(), large=st.booleans(), among_new=st.booleans())
 def test_old_documents_come_first_and_stay(
     texts: list[str], rule: Rule, data: st.DataObject, large: bool, among_new: bool
@@ -101,8 +113,19 @@ def test_old_documents_come_first_and_stay(
         check(texts, [number % 2 for number in range(len(texts))], order, rule, old, among_new)
 
 
+test_old_documents_come_first_and_stay_in_more_examples = with_more_examples(
+    test_old_documents_come_first_and_stay,
+    300,
+    texts=families(),
+    rule=RULES,
+    data=st.data(),
+    large=st.booleans(),
+    among_new=st.booleans(),
+)
+
+
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts=families(), rule=RULES, most=st.integers(1, 4))
 def test_decisions_of_a_large_group_equal_those_of_the_rule(texts: list[str], rule: Rule, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -111,6 +134,11 @@ def test_decisions_of_a_large_group_equal_those_of_the_rule(texts: list[str], ru
         patch.setattr(compare, "MOST", most)
         patch.setattr(compare, "_MARKS", 100)
         check(texts, [0] * len(texts), [-number for number in range(len(texts))], rule)
+
+
+test_decisions_of_a_large_group_equal_those_of_the_rule_in_more_examples = with_more_examples(
+    test_decisions_of_a_large_group_equal_those_of_the_rule, 400, texts=families(), rule=RULES, most=st.integers(1, 4)
+)
 
 
 def texts_of_a_template(chance: random.Random, count: int) -> list[str]:

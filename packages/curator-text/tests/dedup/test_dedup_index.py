@@ -458,20 +458,35 @@ def test_without_a_run_directory_a_plan_does_not_refuse_an_index_for_its_place(
 # Merged runs ----------------------------------------------------------------------------------------------------
 
 
-def four_runs(place: Path, make: type = FuzzyDedup, count: int = 12) -> str:
-    """An index of four runs whose keys are in different numbers of partitions."""
-    index = str(place / "index")
-    for at in range(4):
-        data = write(place / "data" / str(at), documents(at, count)[0], files=2)
-        dedup(make, place / str(at), data, index=index, partitions=(32, 7, 40, 1)[at])
-    return index
+@pytest.fixture(scope="module")
+def four_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type, str], Path]:
+    """The folder of four runs, which add to one index with keys in different numbers of partitions: their data in
+    `data/0` and so on, what they wrote in `0` and so on. The index is in a place of the caller's own.
+    """
+    made: dict[type, Path] = {}
+
+    def copied(make: type, index: str) -> Path:
+        if make not in made:
+            place = tmp_path_factory.mktemp(make.__name__)
+            for at in range(4):
+                data = write(place / "data" / str(at), documents(at, 12 if make is FuzzyDedup else 4)[0], files=2)
+                dedup(make, place / str(at), data, index=str(place / "index"), partitions=(32, 7, 40, 1)[at])
+            made[make] = place
+        shutil.copytree(made[make] / "index", index)
+        return made[make]
+
+    return copied
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-def test_compacted_runs_decide_the_same_bytes(tmp_path: Path, make: type) -> None:
-    index = four_runs(tmp_path, make)
-    new = write(tmp_path / "new", [row for seed in range(4) for row in documents(seed, 12)[1]])
+def test_compacted_runs_decide_the_same_bytes(
+    tmp_path: Path, make: type, four_runs: Callable[[type, str], Path]
+) -> None:
+    index = str(tmp_path / "index")
+    runs_place = four_runs(make, index)
+    count = 12 if make is FuzzyDedup else 4
+    new = write(tmp_path / "new", [row for seed in range(4) for row in documents(seed, count)[1]])
     only = {"index": index, "index_add": False}
     dedup(make, tmp_path / "before", new, **only)
     runs = Index.read(index).runs
@@ -488,9 +503,9 @@ def test_compacted_runs_decide_the_same_bytes(tmp_path: Path, make: type) -> Non
     assert any(row["witness_source"] == f"index:{runs[2].name}" for row in table(tmp_path / "before" / "run"))
     # A run in the compacted folder is repeated: it finds earlier documents, but not its own or later ones.
     held = bytes_of(tmp_path / "index")
-    dedup(make, tmp_path / "again", str(tmp_path / "data" / "2"), index=index, partitions=40)
-    assert bytes_of(tmp_path / "again" / "out") == bytes_of(tmp_path / "2" / "out")
-    assert bytes_of(tmp_path / "again" / "run/decisions") == bytes_of(tmp_path / "2" / "run/decisions")
+    dedup(make, tmp_path / "again", str(runs_place / "data" / "2"), index=index, partitions=40)
+    assert bytes_of(tmp_path / "again" / "out") == bytes_of(runs_place / "2" / "out")
+    assert bytes_of(tmp_path / "again" / "run/decisions") == bytes_of(runs_place / "2" / "run/decisions")
     assert bytes_of(tmp_path / "index") == held
     # Another run is added after it.
     dedup(make, tmp_path / "added", new, index=index)
@@ -504,12 +519,12 @@ class Killed(BaseException):
 
 @pytest.mark.slow
 def test_decisions_are_the_same_if_compacting_is_interrupted_at_any_change_of_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, four_runs: Callable[[type, str], Path]
 ) -> None:
-    place = Path(four_runs(tmp_path, ExactDedup, count=2))
+    whole, place = tmp_path / "whole", tmp_path / "index"
+    four_runs(ExactDedup, str(whole))
+    shutil.copytree(whole, place)
     new = write(tmp_path / "new", documents(1, 4)[1])
-    whole = tmp_path / "whole"
-    shutil.copytree(place, whole)
     compact_index(str(place), folders=2)
     expected = bytes_of(place)
     dedup(ExactDedup, tmp_path / "peace", new, index=str(place), index_add=False)
@@ -555,8 +570,11 @@ def test_decisions_are_the_same_if_compacting_is_interrupted_at_any_change_of_a_
 
 
 @pytest.mark.slow
-def test_a_run_that_is_comparing_continues_in_the_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = four_runs(tmp_path)
+def test_a_run_that_is_comparing_continues_in_the_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, four_runs: Callable[[type, str], Path]
+) -> None:
+    index = str(tmp_path / "index")
+    four_runs(FuzzyDedup, index)
     new = write(tmp_path / "new", documents(2, 12)[1])
     only = {"index": index, "index_add": False}
     dedup(FuzzyDedup, tmp_path / "peace", new, **only)
@@ -588,8 +606,11 @@ def test_a_run_that_is_comparing_continues_in_the_new_folder(tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_runs_that_are_added_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = four_runs(tmp_path, ExactDedup, count=4)
+def test_runs_that_are_added_meanwhile_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, four_runs: Callable[[type, str], Path]
+) -> None:
+    index = str(tmp_path / "index")
+    four_runs(ExactDedup, index)
     new = write(tmp_path / "new", documents(9, 4)[1])
     write_together = compacting._written_together
 
@@ -606,8 +627,11 @@ def test_runs_that_are_added_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_the_command_compacts_an_index_and_says_what_it_did(tmp_path: Path) -> None:
-    index = four_runs(tmp_path, ExactDedup, count=4)
+def test_the_command_compacts_an_index_and_says_what_it_did(
+    tmp_path: Path, four_runs: Callable[[type, str], Path]
+) -> None:
+    index = str(tmp_path / "index")
+    four_runs(ExactDedup, index)
     shown = curate("dedup", "index", index)
     said = curate("dedup", "compact", index)
     assert [line.split() for line in said.splitlines()][:2] == [["before", "now"], ["folders", "4", "1"]]
