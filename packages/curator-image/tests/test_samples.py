@@ -112,26 +112,30 @@ names = st.builds(lambda parts, end: ".".join([*parts, end]), st.lists(words, mi
 
 
 @pytest.mark.slow
-@given(st.lists(names, max_size=12), st.integers(1, 4))
-@settings(max_examples=500, deadline=None)
-def test_every_member_is_in_one_sample_or_one_record_and_no_picture_is_a_sidecar(given: list[str], most: int) -> None:
-    items = [Member(name, str(at).encode(), 1024 * at, 1024 * at + 512) for at, name in enumerate(given)]
-    samples: list[Sample] = []
-    left: list[bytes] = []
-    beyond = 0
-    for item in group_members(iter(items), limits=Limits(members=most)):
-        if isinstance(item, Sample):
-            samples.append(item)
-            left += item.members.values()
-            assert len(item.members) <= most
-        elif item.reason == "sample too large" and not item.raw:
-            beyond += int(item.message.split(": ")[1].split()[0].replace(",", ""))
-        elif item.reason == "duplicate key":
-            beyond += item.message.split("members here are ")[1].count(",") + 1
-        else:
-            left.append(item.raw)
-    assert len(left) == len(set(left))
-    assert len(left) + beyond == len(items)
-    assert len({sample.key for sample in samples}) == len(samples)
-    for sample in samples:
-        assert sum(map(names_picture, sample.members)) <= 1
+@pytest.mark.parametrize("examples", [150, pytest.param(500, marks=pytest.mark.thorough)])
+def test_every_member_is_in_one_sample_or_one_record_and_no_picture_is_a_sidecar(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(names, max_size=12), st.integers(1, 4))
+    def holds(given: list[str], most: int) -> None:
+        items = [Member(name, str(at).encode(), 1024 * at, 1024 * at + 512) for at, name in enumerate(given)]
+        samples: list[Sample] = []
+        left: list[bytes] = []
+        beyond = 0
+        for item in group_members(iter(items), limits=Limits(members=most)):
+            if isinstance(item, Sample):
+                samples.append(item)
+                left += item.members.values()
+                assert len(item.members) <= most
+            elif item.reason == "sample too large" and not item.raw:
+                beyond += int(item.message.split(": ")[1].split()[0].replace(",", ""))
+            elif item.reason == "duplicate key":
+                beyond += item.message.split("members here are ")[1].count(",") + 1
+            else:
+                left.append(item.raw)
+        assert len(left) == len(set(left))
+        assert len(left) + beyond == len(items)
+        assert len({sample.key for sample in samples}) == len(samples)
+        for sample in samples:
+            assert sum(map(names_picture, sample.members)) <= 1
+
+    holds()
