@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -446,3 +448,44 @@ def test_columns_of_the_output_without_a_value_cause_an_alarm(tmp_path: Path) ->
 def test_both_sides_and_empty_columns_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     alone, several = halved(tmp_path).to_json(), halved(tmp_path, 2).to_json()
     assert json.dumps(several, default=str) == json.dumps(alone, default=str)
+
+
+SHORT = """
+import sys
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline
+from curator_core.arrow.arrays import array, scalar
+
+
+@dataclass
+class Short(ColumnFilter):
+    most: float = 2.5
+
+    def score_array(self, values):
+        return array([float(len(text)) for text in values.to_pylist()], self.score_type)
+
+    def keep_array(self, scores):
+        return pc.less_equal(scores, scalar(self.most))
+
+
+texts = array(["x" * size for size in range(1, 6)], pa.string())
+tasks = [DocumentBatch(data=pa.Table.from_arrays([texts], names=["text"]))]
+result = Pipeline([Short()]).run(LocalExecutor(workers=0), initial_tasks=tasks, run_dir=sys.argv[1])
+assert result.summary.stages[-1].rows_out == 2
+assert "pandas" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_neither_the_counts_of_a_run_nor_its_report_load_pandas(tmp_path: Path) -> None:
+    """It takes 0.2 s, as long as everything that a run keeps to be seen; some calls of pyarrow load it on their own."""
+    pytest.importorskip("pandas")
+    command = [sys.executable, "-c", SHORT, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert len(report["stages"][-1]["samples"]) > 2

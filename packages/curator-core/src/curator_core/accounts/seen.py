@@ -320,15 +320,16 @@ class _Sums:
         # One call for all groups: a call for each would take longer than all else.
         table = table.take(array(np.argsort(inverse, kind="stable")))
         bounds = np.r_[0, np.cumsum(np.bincount(inverse))].tolist()
+        columns = _Lists(table)
         for number, at in enumerate(first.tolist()):
             kind, stage, name, scale = (found[codes_of[at]] for found, codes_of in (kinds, stages, names, scales))
-            part = table.slice(bounds[number], bounds[number + 1] - bounds[number])
+            part = _Part(columns, bounds[number], bounds[number + 1])
             if kind == "score":
                 self._score((stage, name, scale), part)
             elif kind == "side":
                 _add_values(self.sides.setdefault((stage, name), {}), part)
             elif kind in ("in", "out"):
-                self._size(kind, part)
+                self._size(kind, part.table)
             elif kind == "overlap":
                 _add_values(self.overlaps.setdefault((stage, name), {}), part)
             elif kind == "empty":
@@ -336,21 +337,18 @@ class _Sums:
             elif kind.startswith("by "):
                 _add_lists(self.values.setdefault((kind, stage, name), {}), part)
 
-    def _score(self, key: tuple[str, str, str], part: pa.Table) -> None:
-        bins = to_numpy(part["keys"].combine_chunks().flatten())
+    def _score(self, key: tuple[str, str, str], part: _Part) -> None:
+        bins = part.numbers("keys")
         most = int(bins.max(initial=0)) + 1
         sums = self.scores.setdefault(key, [np.zeros(0, np.int64)] * 3)
         for place, name in enumerate(("rows", "kept", "free")):
-            found = np.bincount(bins, weights=to_numpy(part[name].combine_chunks().flatten()), minlength=most).astype(
-                np.int64
-            )
+            found = np.bincount(bins, weights=part.numbers(name), minlength=most).astype(np.int64)
             sums[place] = _widened(sums[place], max(most, len(sums[place])))
             sums[place][: len(found)] += found
         low, high = self.ends.get(key, (np.inf, -np.inf))
-        self.ends[key] = (
-            min(low, float(np.min(to_numpy(part["low"])))),
-            max(high, float(np.max(to_numpy(part["high"])))),
-        )
+        # Only the rows of scores have these columns.
+        lows, highs = (to_numpy(part.table[name]) for name in ("low", "high"))
+        self.ends[key] = min(low, float(lows.min())), max(high, float(highs.max()))
 
     def _size(self, kind: str, part: pa.Table) -> None:
         sources, codes = _texts(part["run_source"])
@@ -382,23 +380,58 @@ def _widened(sums: np.ndarray, size: int) -> np.ndarray:
     return wide
 
 
-def _add_values(found: dict[str, int], part: pa.Table) -> None:
-    names = part["names"].combine_chunks().flatten().dictionary_encode()
-    sums = np.bincount(to_numpy(names.indices), weights=to_numpy(part["rows"].combine_chunks().flatten()))
-    for name, rows in zip(names.dictionary.to_pylist(), sums.tolist(), strict=True):
-        found[name] = found.get(name, 0) + int(rows)
+class _Lists:
+    """The columns of lists of a table of counts: all of their numbers one after another, and where each list begins. The
+    names are numbers, too: ``words`` are the different ones.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        lists = {name: table[name].combine_chunks() for name in ("keys", "names", "rows", "kept", "free")}
+        self.offsets = {name: to_numpy(column.offsets) for name, column in lists.items()}
+        names = lists["names"].values.dictionary_encode()
+        self.words: list[str] = names.dictionary.to_pylist()
+        self.values = {name: to_numpy(column.values) for name, column in lists.items() if name != "names"}
+        self.values["names"] = to_numpy(names.indices)
+        self.table = table
 
 
-def _add_lists(found: dict[str, list[int]], part: pa.Table) -> None:
-    names = part["names"].combine_chunks().flatten().dictionary_encode()
-    codes = to_numpy(names.indices)
+class _Part(NamedTuple):
+    """Some rows of a table of counts."""
+
+    columns: _Lists
+    first: int
+    end: int
+
+    @property
+    def table(self) -> pa.Table:
+        return self.columns.table.slice(self.first, self.end - self.first)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The numbers in the lists of one column."""
+        offsets = self.columns.offsets[name]
+        return self.columns.values[name][offsets[self.first] : offsets[self.end]]
+
+    def named(self, codes: np.ndarray) -> list[tuple[str, int]]:
+        """The different names among these codes, each with its code; in the same order in every run."""
+        return sorted((self.columns.words[code], code) for code in distinct(codes).tolist())
+
+
+def _add_values(found: dict[str, int], part: _Part) -> None:
+    codes = part.numbers("names")
+    sums = np.bincount(codes, weights=part.numbers("rows")).tolist()
+    for name, code in part.named(codes):
+        found[name] = found.get(name, 0) + int(sums[code])
+
+
+def _add_lists(found: dict[str, list[int]], part: _Part) -> None:
+    codes = part.numbers("names")
     for place, column in enumerate(("rows", "kept", "free")):
-        values = part[column].combine_chunks().flatten()
+        values = part.numbers(column)
         if len(values) != len(codes):
             continue
-        sums = np.bincount(codes, weights=to_numpy(values), minlength=len(names.dictionary))
-        for name, total in zip(names.dictionary.to_pylist(), sums.tolist(), strict=True):
-            found.setdefault(name, [0, 0, 0])[place] += int(total)
+        sums = np.bincount(codes, weights=values).tolist()
+        for name, code in part.named(codes):
+            found.setdefault(name, [0, 0, 0])[place] += int(sums[code])
 
 
 def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:

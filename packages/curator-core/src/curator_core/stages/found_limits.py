@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -74,9 +75,15 @@ def _limits(judge: Judge, part: str, integers: bool, single: bool) -> Iterator[L
         ]
         if not changes:
             continue
-        freed = [_passing(parameter.moved(far), part, values) for far in (-math.inf, math.inf)]
+
+        @functools.cache
+        def freed(far: float, parameter: _Parameter = parameter, values: list[float] = values) -> dict[str, list[bool]]:
+            return _passing(parameter.moved(far), part, values)
+
         for reason, side, _, right in changes:
-            if any(other and all(other.get(reason, [True] * 3)[side : side + 2]) for other in freed):
+            # Moved to one side, a limit stops nothing; to which side follows from the rows that it stops, usually.
+            sides = (-math.inf, math.inf) if right else (math.inf, -math.inf)
+            if any((other := freed(far)) and all(other.get(reason, [True] * 3)[side : side + 2]) for far in sides):
                 inclusive = passing[reason][3 * place + 1] or values[1] != parameter.value
                 yield Limit(parameter.name, parameter.value, "at least" if right else "at most", inclusive, reason)
 

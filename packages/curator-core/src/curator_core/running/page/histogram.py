@@ -50,7 +50,8 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         first, last = self._ends
-        part = (self._at(min(max(value, self.low), self.high)) - first) / (last - first)
+        value = self.low if value < self.low else min(value, self.high)
+        part = (self._at(value) - first) / (last - first)
         return _LEFT + part * (WIDTH - _LEFT - _RIGHT)
 
     def ticks(self) -> list[float]:
