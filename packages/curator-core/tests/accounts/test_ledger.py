@@ -67,7 +67,13 @@ def events(draw: Any) -> Event:
     )
 
 
-patient = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def with_more_examples(test: Any, *strategies: Any) -> Any:
+    """The same test for `make test-engines`."""
+    more = settings(patient, max_examples=100)(given(*strategies)(test.hypothesis.inner_test))
+    return pytest.mark.slow(pytest.mark.thorough(more))
 
 
 @pytest.mark.slow
@@ -78,6 +84,11 @@ def test_events_are_read_as_they_were_written(given_events: list[Event]) -> None
     assert list(events_from(table)) == given_events
     # A slice, such as a reader of a part of a file gets.
     assert list(events_from(table.slice(1, 2))) == given_events[1:3]
+
+
+test_events_are_read_as_written_in_more_examples = with_more_examples(
+    test_events_are_read_as_they_were_written, st.lists(events(), max_size=5)
+)
 
 
 def counted(totals: StageTotals) -> tuple[object, ...]:
@@ -108,9 +119,15 @@ def test_totals_of_a_table_equal_those_of_its_events(given_events: list[Event]) 
         assert found.metrics == pytest.approx(totals.metrics)
 
 
+test_totals_of_a_table_in_more_examples = with_more_examples(
+    test_totals_of_a_table_equal_those_of_its_events, st.lists(events(), max_size=6)
+)
+PIECES = (st.lists(events(), max_size=12), st.integers(0, 20), st.integers(1, 4))
+
+
 @pytest.mark.slow
 @patient
-@given(st.lists(events(), max_size=12), st.integers(0, 20), st.integers(1, 4))
+@given(*PIECES)
 def test_counts_passed_on_in_pieces_add_up_to_the_total(given_events: list[Event], few: int, every: int) -> None:
     at_once, worker, driver = Tally(), Tally(), Tally()
     for number, event in enumerate(given_events, start=1):
@@ -124,6 +141,11 @@ def test_counts_passed_on_in_pieces_add_up_to_the_total(given_events: list[Event
     for name, totals in at_once.stages.items():
         found = driver.stages[name]
         assert counted(found) == counted(totals)
+
+
+test_counts_passed_on_in_pieces_in_more_examples = with_more_examples(
+    test_counts_passed_on_in_pieces_add_up_to_the_total, *PIECES
+)
 
 
 def test_counts_of_many_calls_are_summed_when_passed_on_and_while_waiting() -> None:
