@@ -31,6 +31,8 @@ MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30  # noqa: S108 - pytest makes a 
 CLUSTER = "cluster"
 # The tests that write to an object store: its server takes seconds to start.
 OBJECT_STORE = "object-store"
+# The tests that load torch and transformers, which takes a process five seconds or more.
+MODELS = "models"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -79,11 +81,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"needs a Chromium on PATH: one of {', '.join(BROWSERS)}"))
         if "gpu" in marks and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
-        if marks & {"ray", "xenna"} and "xdist_group" not in marks:
-            # All others are dealt out one by one, so that no worker waits at the end for a long file of another one.
-            item.add_marker(pytest.mark.xdist_group(CLUSTER))
-        elif "s3_bucket" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(OBJECT_STORE))
+        # All others are dealt out one by one, so that no worker waits at the end for a long file of another one.
+        if "xdist_group" not in marks and (group := _group_of(item, marks)):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -131,6 +131,15 @@ def slow_without_mark(reports: Iterable[object]) -> list[tuple[str, float]]:
     return sorted(
         ((name, seconds) for name, seconds in took.items() if seconds > NAMED_SECONDS), key=lambda one: -one[1]
     )
+
+
+def _group_of(item: pytest.Item, marks: set[str]) -> str | None:
+    """The group of tests that share a pytest worker, if they do."""
+    if marks & {"ray", "xenna"}:
+        return CLUSTER
+    if "models" in marks:
+        return MODELS
+    return OBJECT_STORE if "s3_bucket" in getattr(item, "fixturenames", ()) else None
 
 
 def _has_room(folder: Path) -> bool:

@@ -26,8 +26,6 @@ from curator_image.nsfw import NSFWFilter
 pytestmark = [pytest.mark.models, pytest.mark.slow]
 
 TARS, IMAGES, CORRUPT = 4, 30, 3
-# One worker of pytest runs the chain for all of these.
-TOGETHER = pytest.mark.xdist_group("image-chain")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +85,6 @@ def local(
     return out, run_chain(LocalExecutor(workers=0), out, shards, models)
 
 
-@TOGETHER
 def test_kept_images_are_the_original_bytes_with_all_their_scores(
     local: tuple[Path, Any], shards: dict[str, bytes]
 ) -> None:
@@ -118,7 +115,6 @@ def test_kept_images_are_the_original_bytes_with_all_their_scores(
     assert not rejected & set(kept)
 
 
-@TOGETHER
 def test_several_processes_write_the_same_as_one(
     local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:

@@ -146,7 +146,8 @@ def numbers(ids: Any, batches: int = 10) -> Any:
         # So little memory takes many small files.
         pytest.param("chain", 500, 1_500, marks=pytest.mark.thorough),
         pytest.param("star", 20_000, 30_000, marks=pytest.mark.thorough),
-        ("line", 1_000, 10_000),
+        # A chain (above) whose numbers are in order.
+        pytest.param("line", 1_000, 10_000, marks=pytest.mark.thorough),
     ],
 )
 def test_a_long_chain_and_a_large_star_become_one_group_in_rounds(tmp_path, shape, nodes, memory):
