@@ -32,7 +32,6 @@ ENGINES = [
 ]
 # For tests of code that is the same on both engines: `make test-engines` also tests the other engine.
 ON_RAY_DATA = [ENGINES[0], pytest.param("XennaExecutor", marks=[pytest.mark.xenna, pytest.mark.thorough])]
-ON_XENNA = [pytest.param("RayDataExecutor", marks=[pytest.mark.ray, pytest.mark.thorough]), ENGINES[1]]
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +191,10 @@ def test_a_run_killed_on_an_engine_has_the_same_result(
     assert written(engine(name), data, tmp_path, resume=True) == expected
 
 
-# On Ray Data, the run that is killed (above) has the same steps. On Xenna, `make test` kills a smaller run: see the check
-# of a killed driver in test_conformance.py.
-@pytest.mark.parametrize("name", ON_XENNA)
+# On Ray Data, the run that is killed (above) has the same steps. For Xenna, `make test` runs a smaller workflow in
+# test_workflow_on_engines.py, and kills a driver in test_conformance.py.
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_makes_the_same_decisions_as_one_process(
     name: str, data: str, expected: dict[str, bytes], tmp_path: Path
 ) -> None:

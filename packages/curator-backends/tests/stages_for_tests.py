@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,3 +157,24 @@ class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
         task = task.append_column("node", pa.array([ray.get_runtime_context().get_node_id()] * rows))
         task = task.append_column("devices", pa.array([os.environ.get("CUDA_VISIBLE_DEVICES", "")] * rows))
         return task.append_column("gpus", pa.array([self._gpus] * rows, pa.list_(pa.int64())))
+
+
+@dataclass
+class KeepsAnException(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Keeps an exception that it has caught, and with it the frames of all callers; leaves a file when it is torn down."""
+
+    folder: str = ""
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        gc.disable()  # otherwise the frames are released whenever garbage happens to be collected
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        try:
+            raise ValueError("caught")
+        except ValueError as error:
+            self._last = error
+        return task
+
+    def teardown(self) -> None:
+        gc.enable()
+        (Path(self.folder) / f"down-{os.getpid()}").touch()

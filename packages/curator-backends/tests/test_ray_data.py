@@ -165,3 +165,9 @@ def test_nothing_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
     Pipeline([s.Where(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
     assert list(tmp_path.glob("node-*")), "the node was to be set up"
     assert marks() <= before
+
+
+def test_a_stage_that_keeps_an_exception_is_torn_down_before_the_run_ends(tmp_path: Path) -> None:
+    result = Pipeline([s.KeepsAnException(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
+    assert len(result.tasks) == 2
+    assert list(tmp_path.glob("down-*"))

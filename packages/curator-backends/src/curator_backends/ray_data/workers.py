@@ -24,21 +24,27 @@ def group_actor(job: Job, link: Link) -> type:
         self._worker = _start_worker(job, link)
 
     def __call__(self: Any, batch: pa.Table) -> Iterator[pa.Table]:  # noqa: N807
-        try:
-            yield from encode_stream(self._worker.run(decode(batch)))
-        except Exception:
-            # The run is over, and the error's frames would keep this object alive beyond the end of the actor.
-            self._worker.close()
-            raise
+        return _results(self._worker, batch)
 
     def __del__(self: Any) -> None:  # noqa: N807
-        # Ray Data deletes the object when the pool releases the actor: an actor gets no other notice of its end.
+        # Ray Data releases the object when the pool releases the actor: an actor gets no other notice of its end.
         worker = self.__dict__.pop("_worker", None)
         if worker is not None:
             worker.close()
 
     name = f"{job.label}Actor"
     return type(name, (), {"__init__": __init__, "__call__": __call__, "__del__": __del__, "__module__": __name__})
+
+
+def _results(worker: GroupWorker, batch: pa.Table) -> Iterator[pa.Table]:
+    """The results of a batch. This is no method of the actor: a stage may keep an exception, its traceback keeps the frames
+    of all callers, and a frame with the actor's object would keep it beyond the end of the actor.
+    """
+    try:
+        yield from encode_stream(worker.run(decode(batch)))
+    except Exception:
+        worker.close()  # the run is over
+        raise
 
 
 def group_task(job: Job, link: Link) -> Callable[[pa.Table], Iterator[pa.Table]]:
