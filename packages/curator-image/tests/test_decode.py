@@ -471,6 +471,7 @@ def batch(images: list[bytes]) -> ImageBatch:
     return ImageBatch(data=pa.table({"key": keys, "shard": ["s.tar"] * len(images), "bytes": images}))
 
 
+@pytest.mark.slow
 def test_the_stage_adds_both_pictures_and_rejects_images_by_key() -> None:
     stage = ImageDecode(size=48, thumb_size=16)
     stage.setup(WorkerMetadata())

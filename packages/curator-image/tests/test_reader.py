@@ -416,6 +416,7 @@ def test_json_in_parquet_is_odd_only_if_it_is_broken(tmp_path: Path) -> None:
     assert [row["odd"] for row in rows] == [None] * 4
 
 
+@pytest.mark.slow
 def test_parquet_with_a_broken_footer_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"bytes": [picture()], "a column with a long name": [1]}), path)

@@ -147,6 +147,7 @@ def test_overlaps_equal_those_of_a_naive_search(documents, items, lengths, frequ
         assert [item.share for item in overlap.found] == sorted((item.share for item in overlap.found), reverse=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.text(

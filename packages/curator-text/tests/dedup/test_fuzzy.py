@@ -545,6 +545,7 @@ def test_meaningless_parameters_are_refused(parameters: dict[str, Any], says: st
         FuzzyDedup(**parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ExactDedup, FuzzyDedup])
 def test_a_source_that_disappears_during_deduplication_is_detected(tmp_path: Path, kind: type[ExactDedup]) -> None:
     """Documents of other files may have been removed for a document in it."""
