@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from more_examples import with_more_examples
 
 from curator_core import DocumentBatch, FanOut, Merge, Pipeline, ProcessingStage
 from curator_core.accounts.accounts import Accounts
@@ -279,12 +280,7 @@ quick = settings(
 )
 
 
-def with_more_examples(test: Any, *strategies: Any) -> Any:
-    """The same test for `make test-engines`."""
-    more = settings(quick, max_examples=30)(given(*strategies)(test.hypothesis.inner_test))
-    return pytest.mark.slow(pytest.mark.thorough(more))
-
-
+MORE = settings(quick, max_examples=30)
 VERDICTS = (pipelines(), inputs(), st.integers(0, 10**6), st.integers(1, 3))
 
 
@@ -303,7 +299,7 @@ def test_the_verdict_is_correct_however_often_and_in_which_order_tasks_run(
 
 
 test_the_verdict_is_correct_in_more_examples = with_more_examples(
-    test_the_verdict_is_correct_however_often_and_in_which_order_tasks_run, *VERDICTS
+    test_the_verdict_is_correct_however_often_and_in_which_order_tasks_run, MORE, *VERDICTS
 )
 ATTEMPTS = (pipelines(), inputs(), st.integers(0, 10**6), st.lists(st.integers(0, 12), max_size=3))
 
@@ -335,7 +331,7 @@ def test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict(
 
 
 test_a_ledger_of_several_attempts_in_more_examples = with_more_examples(
-    test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict, *ATTEMPTS
+    test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict, MORE, *ATTEMPTS
 )
 FIXES = (pipelines(), inputs(), st.integers(0, 10**6), st.booleans())
 
@@ -362,7 +358,9 @@ def test_a_failed_run_continues_after_the_fix(
         assert_true(result, whole, sources)
 
 
-test_a_failed_run_continues_in_more_examples = with_more_examples(test_a_failed_run_continues_after_the_fix, *FIXES)
+test_a_failed_run_continues_in_more_examples = with_more_examples(
+    test_a_failed_run_continues_after_the_fix, MORE, *FIXES
+)
 RETRIES = (pipelines(), inputs(), st.integers(0, 10**6))
 
 
@@ -385,7 +383,7 @@ def test_a_retry_after_the_fix_completes_the_quarantined_work(
 
 
 test_a_retry_completes_the_work_in_more_examples = with_more_examples(
-    test_a_retry_after_the_fix_completes_the_quarantined_work, *RETRIES
+    test_a_retry_after_the_fix_completes_the_quarantined_work, MORE, *RETRIES
 )
 
 

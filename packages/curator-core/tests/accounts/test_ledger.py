@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from more_examples import with_more_examples
 
 from curator_core import LocalExecutor, Pipeline, storage
 from curator_core.accounts import ledger as ledger_module
@@ -70,10 +71,7 @@ def events(draw: Any) -> Event:
 patient = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def with_more_examples(test: Any, *strategies: Any) -> Any:
-    """The same test for `make test-engines`."""
-    more = settings(patient, max_examples=100)(given(*strategies)(test.hypothesis.inner_test))
-    return pytest.mark.slow(pytest.mark.thorough(more))
+MORE = settings(patient, max_examples=100)
 
 
 @pytest.mark.slow
@@ -87,7 +85,7 @@ def test_events_are_read_as_they_were_written(given_events: list[Event]) -> None
 
 
 test_events_are_read_as_written_in_more_examples = with_more_examples(
-    test_events_are_read_as_they_were_written, st.lists(events(), max_size=5)
+    test_events_are_read_as_they_were_written, MORE, st.lists(events(), max_size=5)
 )
 
 
@@ -120,7 +118,7 @@ def test_totals_of_a_table_equal_those_of_its_events(given_events: list[Event]) 
 
 
 test_totals_of_a_table_in_more_examples = with_more_examples(
-    test_totals_of_a_table_equal_those_of_its_events, st.lists(events(), max_size=6)
+    test_totals_of_a_table_equal_those_of_its_events, MORE, st.lists(events(), max_size=6)
 )
 PIECES = (st.lists(events(), max_size=12), st.integers(0, 20), st.integers(1, 4))
 
@@ -144,7 +142,7 @@ def test_counts_passed_on_in_pieces_add_up_to_the_total(given_events: list[Event
 
 
 test_counts_passed_on_in_pieces_in_more_examples = with_more_examples(
-    test_counts_passed_on_in_pieces_add_up_to_the_total, *PIECES
+    test_counts_passed_on_in_pieces_add_up_to_the_total, MORE, *PIECES
 )
 
 

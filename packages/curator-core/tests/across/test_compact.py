@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from more_examples import with_more_examples
 
 from curator_core import storage
 from curator_core.across import compact as module
@@ -84,14 +85,11 @@ def test_the_reader_finds_the_same_rows_in_the_same_order_with_the_same_numbers(
     assert seen(str(folder / "fewer")) == seen(before)
 
 
-@pytest.mark.slow
-@pytest.mark.thorough
-@settings(max_examples=30, deadline=None)
-@given(**SHUFFLES)
-def test_the_reader_finds_the_same_in_more_examples(tmp_path_factory, batches, partitions, size):
-    test_the_reader_finds_the_same_rows_in_the_same_order_with_the_same_numbers.hypothesis.inner_test(
-        tmp_path_factory, batches, partitions, size
-    )
+test_the_reader_finds_the_same_in_more_examples = with_more_examples(
+    test_the_reader_finds_the_same_rows_in_the_same_order_with_the_same_numbers,
+    settings(max_examples=30, deadline=None),
+    **SHUFFLES,
+)
 
 
 def test_a_file_of_large_partitions_records_where_each_row_comes_from(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from more_examples import with_more_examples
 
 from curator_core import FileRecord, RunRefused, UsageError
 from curator_core.across import decisions as module
@@ -65,12 +66,6 @@ def at(batch: int, row: int) -> int:
     return batch << 32 | row
 
 
-def with_more_examples(test: Any, count: int, **strategies: Any) -> Any:
-    """The same test for `make test-engines`."""
-    more = settings(max_examples=count, deadline=None)(given(**strategies)(test.hypothesis.inner_test))
-    return pytest.mark.slow(pytest.mark.thorough(more))
-
-
 DIVIDED = {
     "chosen": st.sets(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60),
     "parts": st.integers(1, 14),
@@ -101,7 +96,9 @@ def test_the_part_of_a_batch_has_its_decisions_however_the_table_is_divided(tmp_
 
 
 test_the_part_of_a_batch_has_its_decisions_in_more_examples = with_more_examples(
-    test_the_part_of_a_batch_has_its_decisions_however_the_table_is_divided, 60, **DIVIDED
+    test_the_part_of_a_batch_has_its_decisions_however_the_table_is_divided,
+    settings(max_examples=60, deadline=None),
+    **DIVIDED,
 )
 
 
@@ -255,7 +252,10 @@ def test_stricter_limits_undo_only_removals_that_do_not_meet_them(tmp_path_facto
 
 
 test_stricter_limits_undo_only_such_removals_in_more_examples = with_more_examples(
-    test_stricter_limits_undo_only_removals_that_do_not_meet_them, 100, data=st.data(), parts=st.integers(1, 6)
+    test_stricter_limits_undo_only_removals_that_do_not_meet_them,
+    settings(max_examples=100, deadline=None),
+    data=st.data(),
+    parts=st.integers(1, 6),
 )
 
 

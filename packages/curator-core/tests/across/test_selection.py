@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from more_examples import with_more_examples
 
 from curator_core import DocumentBatch, UsageError, WorkerMetadata
 from curator_core.across import selection
@@ -208,14 +209,9 @@ def test_the_search_finds_the_same_as_sorting_in_every_group(tmp_path_factory, d
                 assert found.low[number] == expected[1]
 
 
-@pytest.mark.slow
-@pytest.mark.thorough
-@settings(max_examples=100, deadline=None)
-@given(**SEARCHES)
-def test_the_search_finds_the_same_in_more_examples(tmp_path_factory, data, few, bins, weighted, keys_alone):
-    test_the_search_finds_the_same_as_sorting_in_every_group.hypothesis.inner_test(
-        tmp_path_factory, data, few, bins, weighted, keys_alone
-    )
+test_the_search_finds_the_same_in_more_examples = with_more_examples(
+    test_the_search_finds_the_same_as_sorting_in_every_group, settings(max_examples=100, deadline=None), **SEARCHES
+)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from more_examples import with_more_examples
 
 from curator_core.across.shuffle import (
     Partitions,
@@ -91,14 +92,9 @@ def test_rows_are_read_in_the_order_of_place_file_and_row(tmp_path_factory, batc
         assert ranged == [(number, place, text) for place, number, text in in_order if place >= low]
 
 
-@pytest.mark.slow
-@pytest.mark.thorough
-@settings(max_examples=100, deadline=None)
-@given(**SHUFFLES)
-def test_rows_are_read_in_order_in_more_examples(tmp_path_factory, batches, partitions, memory):
-    test_rows_are_read_in_the_order_of_place_file_and_row.hypothesis.inner_test(
-        tmp_path_factory, batches, partitions, memory
-    )
+test_rows_are_read_in_order_in_more_examples = with_more_examples(
+    test_rows_are_read_in_the_order_of_place_file_and_row, settings(max_examples=100, deadline=None), **SHUFFLES
+)
 
 
 @settings(max_examples=100, deadline=None)

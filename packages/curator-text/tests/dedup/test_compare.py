@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
+from more_examples import with_more_examples
 
 from curator_core.errors import UsageError
 from curator_text.dedup import compare
@@ -66,12 +66,6 @@ def check(
             assert (made.jaccard[row], made.containment[row], made.new_words[row]) == found
 
 
-def with_more_examples(test: Any, count: int, **strategies: Any) -> Any:
-    """The test with more examples, which `make test-engines` runs."""
-    more = settings(max_examples=count, deadline=None)(given(**strategies)(test.hypothesis.inner_test))
-    return pytest.mark.slow(pytest.mark.thorough(more))
-
-
 RULES = st.builds(
     Rule,
     kind=st.sampled_from(["nothing_new", "containment", "jaccard"]),
@@ -92,7 +86,11 @@ def test_decisions_equal_those_of_the_rule(texts: list[str], rule: Rule, data: s
 
 
 test_decisions_equal_those_of_the_rule_in_more_examples = with_more_examples(
-    test_decisions_equal_those_of_the_rule, 400, texts=families(), rule=RULES, data=st.data()
+    test_decisions_equal_those_of_the_rule,
+    settings(max_examples=400, deadline=None),
+    texts=families(),
+    rule=RULES,
+    data=st.data(),
 )
 
 
@@ -115,7 +113,7 @@ def test_old_documents_come_first_and_stay(
 
 test_old_documents_come_first_and_stay_in_more_examples = with_more_examples(
     test_old_documents_come_first_and_stay,
-    300,
+    settings(max_examples=300, deadline=None),
     texts=families(),
     rule=RULES,
     data=st.data(),
@@ -137,7 +135,11 @@ def test_decisions_of_a_large_group_equal_those_of_the_rule(texts: list[str], ru
 
 
 test_decisions_of_a_large_group_equal_those_of_the_rule_in_more_examples = with_more_examples(
-    test_decisions_of_a_large_group_equal_those_of_the_rule, 400, texts=families(), rule=RULES, most=st.integers(1, 4)
+    test_decisions_of_a_large_group_equal_those_of_the_rule,
+    settings(max_examples=400, deadline=None),
+    texts=families(),
+    rule=RULES,
+    most=st.integers(1, 4),
 )
 
 
