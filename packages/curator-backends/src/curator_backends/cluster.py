@@ -167,7 +167,9 @@ def _start(ray: Any, options: RayOptions, dashboard: bool) -> None:
             return
         except Exception as error:  # Ray has no error class for a failed start; each step times out after half a minute
             ray.shutdown()
-            kill_leftovers(ray_processes(folder) - before)
+            started = ray_processes(folder) - before
+            kill(started)  # they have no work, and would not end by themselves
+            kill_leftovers(started)
             waited = time.monotonic() - began
             slow = "timed out during startup" in str(error)
             if not slow or waited >= options.start_timeout_s:
