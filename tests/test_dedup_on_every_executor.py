@@ -62,7 +62,7 @@ def expected(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 
 def engine(name: str) -> BaseExecutor:
-    """An executor of this name, with a Ray of its own: on a cluster that is shared, each step takes more processes."""
+    """An executor of this name, which starts a Ray unless this process is connected to one."""
     curator_backends = pytest.importorskip("curator_backends")
     made: BaseExecutor = getattr(curator_backends, name)(num_cpus=2)
     return made

@@ -25,11 +25,11 @@ import json, sys
 from pathlib import Path
 import ray
 import stages_for_tests as s
-from curator_backends import RayDataExecutor
-from curator_core.errors import StageError
+from curator_backends import RayDataExecutor, supervisor
 from curator_core.pipeline import Pipeline
 
 folder, until = sys.argv[1:]
+supervisor.TEARDOWN_SECONDS_AFTER_ERROR = 1.0  # the call that Ctrl-C interrupts takes longer than any limit
 
 class Known(RayDataExecutor):
     def open(self):

@@ -46,8 +46,8 @@ OF_RAY_DATA_ENOUGH = {
 XENNA_CHECKS, XENNA_BATCH_CHECKS = checks(XENNA), checks(XENNA_BATCH)
 assert {str(check) for check in XENNA_BATCH_CHECKS} >= OF_THE_MODE | OF_RAY_DATA_ENOUGH
 
-CASES = [
-    *(pytest.param(RAY_DATA, check, marks=pytest.mark.ray) for check in checks(RAY_DATA)),
+ON_RAY_DATA = [pytest.param(check, marks=pytest.mark.ray) for check in checks(RAY_DATA)]
+ON_XENNA = [
     *(
         pytest.param(
             XENNA,
@@ -67,9 +67,15 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("subject", "check"), CASES, ids=str)
-def test_the_executor_conforms(subject: Subject, check: Check, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    request.getfixturevalue("local_ray" if subject is RAY_DATA else "no_ray")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("check", ON_RAY_DATA, ids=str)
+def test_ray_data_conforms(check: Check, tmp_path: Path) -> None:
+    check.run(RAY_DATA, tmp_path)
+
+
+@pytest.mark.parametrize(("subject", "check"), ON_XENNA, ids=str)
+def test_xenna_conforms(subject: Subject, check: Check, tmp_path: Path) -> None:
     check.run(subject, tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,20 +108,16 @@ def test_work_begins_while_the_driver_is_still_listing(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def both_cpus_held() -> Iterator[Any]:
-    """The effects of another job on a run."""
+def both_cpus_held() -> Iterator[Callable[[], None]]:
+    """The effects of another job on a run: it has reserved both CPUs. Yields a function that gives them back."""
+    from ray.util import placement_group, remove_placement_group
 
-    @ray.remote(num_cpus=2)
-    class Holder:
-        def ready(self) -> bool:
-            return True
-
-    holder = Holder.remote()
-    assert ray.get(holder.ready.remote())
+    held = placement_group([{"CPU": 2}])
+    assert held.wait(60)
     try:
-        yield holder
+        yield lambda: remove_placement_group(held)
     finally:
-        ray.kill(holder)
+        remove_placement_group(held)
 
 
 def test_a_run_waits_behind_another_job_up_to_its_limit_and_says_for_what() -> None:
@@ -130,22 +126,22 @@ def test_a_run_waits_behind_another_job_up_to_its_limit_and_says_for_what() -> N
         pytest.raises(Stalled, match=r"longer than wait_for_resources_s.*Where 1 CPU.*0 CPUs.*Other jobs hold 2 CPUs"),
     ):
         Pipeline([s.Where()]).run(
-            RayDataExecutor(stall_timeout_s=1.0, wait_for_resources_s=3.0), initial_tasks=s.tasks(2)
+            RayDataExecutor(stall_timeout_s=0.5, wait_for_resources_s=1.0), initial_tasks=s.tasks(2)
         )
 
 
 def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.LogCaptureFixture) -> None:
-    with both_cpus_held() as holder:
+    with both_cpus_held() as release:
 
         def leave() -> None:
             wait_for(
                 lambda: "waiting for resources that other jobs hold" in caplog.text, "the run says that it waits", 120
             )
-            ray.kill(holder)
+            release()
 
         other = threading.Thread(target=leave)
         other.start()
-        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=8.0), initial_tasks=s.tasks(2))
+        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=4.0), initial_tasks=s.tasks(2))
         other.join()
     assert len(result) == 2
 
