@@ -8,6 +8,7 @@ import json
 
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
+from curator_core.lazy import without_collection
 from curator_core.running.directory import RunDirectory
 from curator_core.running.numbers import numbers_of
 from curator_core.running.page.html import report_page
@@ -18,12 +19,14 @@ def write_report(run_dir: str, accounts: Accounts | None = None) -> str:
     path of the page. ``accounts`` are the accounts of the run, if the caller has read them already.
     """
     directory = RunDirectory(run_dir)
-    numbers = numbers_of(run_dir, accounts)
-    # They need not be durable: they are made from records that are, and `curate report` makes them again.
-    content = json.dumps(numbers, ensure_ascii=False, allow_nan=False)
-    storage.write_bytes_atomic(
-        directory.path("report.json"), content.encode("utf-8", "backslashreplace"), durable=False
-    )
     path = directory.path("report.html")
-    storage.write_bytes_atomic(path, report_page(numbers).encode("utf-8", "backslashreplace"), durable=False)
+    # The numbers are many small objects, none of them in a cycle.
+    with without_collection():
+        numbers = numbers_of(run_dir, accounts)
+        # They need not be durable: they are made from records that are, and `curate report` makes them again.
+        content = json.dumps(numbers, ensure_ascii=False, allow_nan=False)
+        storage.write_bytes_atomic(
+            directory.path("report.json"), content.encode("utf-8", "backslashreplace"), durable=False
+        )
+        storage.write_bytes_atomic(path, report_page(numbers).encode("utf-8", "backslashreplace"), durable=False)
     return path
