@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 from curator_core.accounts.events import DONE, EVENT_SCHEMA, FORK
 from curator_core.accounts.ledger import open_accounts
-from curator_core.accounts.parquet import write_parquet
 from curator_core.accounts.source_list import Listed, SourceList
+from curator_core.accounts.table_files import write_parquet
 from curator_core.accounts.tally import Tally
 
 LEAVES_PER_FILE = 200_000

@@ -18,9 +18,9 @@ import numpy as np
 from ledger_size import peak_gb, write_ledger
 
 from curator_core.accounts.ledger import open_accounts
-from curator_core.accounts.parquet import write_parquet
 from curator_core.accounts.seen import sum_counts
 from curator_core.accounts.seen_rows import SeenRows, TaskKey
+from curator_core.accounts.table_files import write_parquet
 from curator_core.model.scores import Limit, Score, whole_numbers
 from curator_core.planning.plan import fingerprint
 from curator_core.running.directory import RunDirectory

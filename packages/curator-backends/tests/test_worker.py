@@ -61,7 +61,7 @@ def test_a_driver_killed_with_a_result_loses_no_reject_and_no_sample_of_its_task
     rejected = [source for _, table in read_rejects(context.run_dir or "") for source in table["task"].to_pylist()]
     assert first.task_id in rejected
     for folder in ("seen", "samples"):
-        assert list((tmp_path / "run" / folder).glob("*.parquet")), folder
+        assert list((tmp_path / "run" / folder).glob("*.arrow")), folder
     assert [task.task_id for task in results] == ["t-1", "t-2"]
     worker.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,10 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
-from curator_core.accounts import ledger, parquet, seen_rows
+from curator_core.accounts import ledger, seen_rows, table_files
 from curator_core.accounts import seen as seen_module
 from curator_core.accounts.seen import Seen, read_seen
-from curator_core.errors import CuratorError, UsageError
+from curator_core.errors import CuratorError, RunRefused, UsageError
 from curator_core.model.scores import Limit, bin_at
 from curator_core.model.seen_options import SeenOptions
 from curator_core.running.report import write_report
@@ -360,20 +361,45 @@ def test_a_row_kept_by_two_workers_is_one_sample(tmp_path: Path) -> None:
     assert read_seen(str(tmp_path / "run")).to_json() == once
 
 
+@pytest.mark.parametrize("folder", ["seen", "samples"])
+def test_a_change_anywhere_in_a_file_of_counts_or_samples_is_found(tmp_path: Path, folder: str) -> None:
+    run(tmp_path / "run", seen={"samples": 5})
+    (path,) = (tmp_path / "run" / folder).iterdir()
+    data = path.read_bytes()
+    flipped = (data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :] for at in range(0, len(data), len(data) // 100))
+    (other,) = (tmp_path / "run" / ("seen" if folder == "samples" else "samples")).iterdir()
+    for damaged in (*flipped, data[: len(data) // 2], data + b"0", b"", b"{}", other.read_bytes()):
+        path.write_bytes(damaged)
+        with pytest.raises(RunRefused, match=f"{re.escape(str(path))}' is damaged .* remove it"):
+            read_seen(str(tmp_path / "run"))
+    write_report(str(tmp_path / "run"))
+    (problem,) = json.loads((tmp_path / "run" / "report.json").read_text())["problems"]
+    assert str(path) in problem, "the page says why it has no samples"
+
+
 def test_a_report_reads_each_small_file_of_the_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file takes a millisecond or two, so a report that read each of them four times took half a second."""
     run(tmp_path / "run")
     opened: list[str] = []
-    real = parquet._opened
+    real = table_files._opened_file
 
-    def counted(path: str, *, verify: bool = True) -> AbstractContextManager[Any]:
+    def counted(path: str) -> AbstractContextManager[Any]:
         opened.append(path)
-        return real(path, verify=verify)
+        return real(path)
 
-    monkeypatch.setattr(parquet, "_opened", counted)
+    monkeypatch.setattr(table_files, "_opened_file", counted)
     write_report(str(tmp_path / "run"))
     assert {Path(path).parent.name for path in opened} == {"ledger", "samples", "seen", "sources"}
     assert len(opened) == len(set(opened))
+
+
+def test_files_of_earlier_versions_which_are_parquet_are_read(tmp_path: Path) -> None:
+    expected = run(tmp_path / "run", seen={"samples": 5}).to_json()
+    for folder, schema in (("seen", seen_rows.SEEN_SCHEMA), ("samples", seen_rows.SAMPLE_SCHEMA)):
+        (path,) = (tmp_path / "run" / folder).iterdir()
+        table_files.write_parquet(str(path.with_suffix(".parquet")), table_files.read_file(str(path), schema))
+        path.unlink()
+    assert read_seen(str(tmp_path / "run")).to_json() == expected
 
 
 @dataclass

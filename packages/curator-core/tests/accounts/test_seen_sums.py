@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from curator_core import ColumnFilter, DocumentBatch, FanOut, LocalExecutor, Pipeline, storage
 from curator_core.accounts import ledger, seen_sums
 from curator_core.accounts import seen as seen_module
-from curator_core.accounts.parquet import read_folder
 from curator_core.accounts.seen import read_seen
 from curator_core.accounts.seen_rows import SEEN_SCHEMA, SeenRows, TaskKey
 from curator_core.accounts.seen_sums import WHOLE, summed
+from curator_core.accounts.table_files import read_folder
 from curator_core.model.scores import Limit, Score, whole_numbers
 
 ROWS_IN_A_PART = 5

@@ -17,7 +17,7 @@ import pytest
 
 from curator_core import DocumentBatch, FanOut, Pipeline, ProcessingStage, Resources, Task, WorkerDied, WorkerMetadata
 from curator_core.accounts import ledger
-from curator_core.accounts.parquet import write_parquet
+from curator_core.accounts.table_files import write_parquet
 from curator_core.executors.local_gpu import AHEAD_BYTES, Answer, OwnedGroup, Server, share_of_memory
 from curator_core.executors.local_protocol import CallFile, SetUp, new_call_file
 from curator_core.executors.local_worker import _Worker

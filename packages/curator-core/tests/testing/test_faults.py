@@ -15,7 +15,6 @@ import pytest
 
 from curator_core import LocalExecutor, Pipeline
 from curator_core.accounts import ledger
-from curator_core.accounts.parquet import write_parquet
 from curator_core.accounts.rejects import group_rejects, rejects_of
 from curator_core.errors import OutputError, RunRefused, WorkerDied
 from curator_core.stages.files import FilePartitioning
@@ -199,17 +198,21 @@ def test_an_interrupted_flush_is_completed_by_the_next(
             file.write("{broken\n")
     interrupted: list[str] = []
 
-    def write(path: str, tables: Any) -> None:
-        interrupts = f"/{folder}/" in path and not interrupted
-        if interrupts:
-            interrupted.append(path)
-        if after or not interrupts:
-            write_parquet(path, tables)
-        if interrupts:
-            raise KeyboardInterrupt
+    def interrupting(write: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+        def interrupted_once(path: str, tables: Any) -> None:
+            interrupts = f"/{folder}/" in path and not interrupted
+            if interrupts:
+                interrupted.append(path)
+            if after or not interrupts:
+                write(path, tables)
+            if interrupts:
+                raise KeyboardInterrupt
+
+        return interrupted_once
 
     monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0)  # after each source
-    monkeypatch.setattr(ledger, "write_parquet", write)
+    monkeypatch.setattr(ledger, "write_parquet", interrupting(ledger.write_parquet))
+    monkeypatch.setattr(ledger, "write_stream", interrupting(ledger.write_stream))
     with pytest.raises(KeyboardInterrupt):
         trial.run()
     result = trial.run(resume=True)

@@ -1,6 +1,6 @@
 """How does a run record its work durably? Workers write events and rejects, and a resumed run reads them.
 
-A writer collects rows and publishes them as whole Parquet files under names that no other writer uses; nothing is
+A writer collects rows and publishes them as whole files under names that no other writer uses; nothing is
 appended to, locked, or shared, so it works on any file system and with any number of workers. An event is relied on
 only after the `flush` that made it durable. Small files of one writer are packed into larger ones as they add up; a
 crash in the middle leaves an event in two files, which changes nothing, because events are keyed by task.
@@ -21,11 +21,22 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import EVENT_SCHEMA, INDEX, Event, events_from, events_table
-from curator_core.accounts.parquet import read_file, read_folder, read_pieces, read_tables, size_of, write_parquet
 from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, RejectRows
 from curator_core.accounts.seen_rows import SAMPLE_SCHEMA, SEEN_SCHEMA, SeenRows
 from curator_core.accounts.seen_sums import sources_in, sums_of
 from curator_core.accounts.source_list import SourceList
+from curator_core.accounts.table_files import (
+    PARQUET,
+    STREAM,
+    is_small,
+    read_file,
+    read_folder,
+    read_pieces,
+    read_tables,
+    size_of,
+    write_parquet,
+    write_stream,
+)
 from curator_core.accounts.tally import Tally
 from curator_core.accounts.work_times import WorkTimes
 from curator_core.arrow.arrays import array
@@ -47,6 +58,8 @@ FEW_COUNTS = 32
 # A ledger of up to this many bytes is read once and held in memory; from a larger one, columns are read again when they
 # are needed.
 HELD_BYTES = 1 << 20
+# The folders of tables that only a run itself reads.
+_OWN = ("seen", "samples")
 PACK_FILES = 32
 PACK_LEVELS = 3
 
@@ -196,9 +209,11 @@ class LedgerWriter:
         return sums_of(seen, self._through - self._partly)
 
     def _write(self, folder: str, tables: pa.Table | Iterator[pa.Table]) -> str:
-        path = storage.join(self.run_dir, folder, f"{self.name}-{self._number:06d}.parquet")
+        # Only a run itself reads counts and samples; the other tables may be queried with any tool.
+        small = folder in _OWN and isinstance(tables, pa.Table) and is_small(tables)
+        path = storage.join(self.run_dir, folder, f"{self.name}-{self._number:06d}{STREAM if small else PARQUET}")
         self._number += 1
-        write_parquet(path, tables)
+        (write_stream if small else write_parquet)(path, tables)
         return path
 
     def _pack(self, folder: str, path: str, schema: pa.Schema, level: int = 0) -> None:
@@ -255,7 +270,7 @@ def read_rejects(run_dir: str) -> Iterator[tuple[str, pa.Table]]:
     """
     place = storage.join(run_dir, "rejects")
     for path in sorted(storage.list_files(place)) if storage.exists(place) else ():
-        if path.endswith(".parquet"):
+        if path.endswith(PARQUET):
             for table in read_pieces(path, REJECT_SCHEMA):
                 yield path, table
 

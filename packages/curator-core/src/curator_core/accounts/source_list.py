@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts.parquet import read_folder, write_parquet
+from curator_core.accounts.table_files import read_folder, write_parquet
 from curator_core.arrow.arrays import array
 
 # A later row of a source replaces an earlier one.

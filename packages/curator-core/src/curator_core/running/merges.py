@@ -7,7 +7,7 @@ from typing import Any
 
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import MERGE, MERGED, Event, events_table
-from curator_core.accounts.parquet import write_parquet
+from curator_core.accounts.table_files import write_parquet
 from curator_core.model.lineage import source_id
 from curator_core.model.task import Task
 from curator_core.planning.plan import PlannedStage

@@ -36,7 +36,7 @@ from curator_core.stages.found_limits import without_limits
 from curator_core.worker.first_rows import Best, Beyond, Chosen, Firsts, Verdicts
 from curator_core.worker.tokens import CountTokens, token_counter
 
-TEXT_KEPT = 2_000
+TEXT_KEPT = 1_000
 VALUE_KEPT = 200
 COLUMNS_KEPT = 16
 SPANS_KEPT = 200

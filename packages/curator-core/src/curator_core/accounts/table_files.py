@@ -1,5 +1,5 @@
-"""The Parquet files of a run directory: they are written whole and read in pieces, and a damaged one is reported by its
-name.
+"""How are the tables of a run directory stored? As Parquet, or, if they are small and only a run reads them, as Arrow
+streams. A file is written whole, and a damaged one is reported by its name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
 
+PARQUET, STREAM = ".parquet", ".arrow"
 _MARK = b"crc32 of the rest:"
 # Below this size, zstd spends more time on preparing each column than on its bytes.
 _SMALL_BYTES = 1 << 20
@@ -49,6 +50,24 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
                 file.write_table(table)
             out.hold()
         out.finish()
+
+
+def is_small(table: pa.Table) -> bool:
+    """Whether a table is written and read faster as a stream than as Parquet."""
+    return bool(table.nbytes < _SMALL_BYTES)
+
+
+def write_stream(path: str, table: pa.Table) -> None:
+    """Write a small table to a file as a stream of Arrow and a checksum, which is after the end of the stream."""
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(
+        out, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+    ) as file:
+        file.write_table(table.combine_chunks())
+    data = out.getvalue()
+    with storage.write_atomic(path) as target:
+        target.write(data)
+        target.write(_MARK + zlib.crc32(data).to_bytes(4, "little"))
 
 
 class _Summed(io.RawIOBase):
@@ -100,7 +119,7 @@ def read_folder(
     while packed:
         packed = False
         for path in sorted(storage.list_files(place)):
-            if not path.endswith(".parquet") or path in seen:
+            if not path.endswith((PARQUET, STREAM)) or path in seen:
                 continue
             seen.add(path)
             try:
@@ -123,6 +142,8 @@ def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None
     """Read a whole file, or these columns of it. ``verify=False`` skips the checksum, for files that have been read
     before.
     """
+    if path.endswith(STREAM):
+        return _read_stream(path, schema, columns)
     with _opened(path, verify=verify) as parquet:
         # No threads are used: most files are small, and waking a pool takes longer than reading one.
         table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
@@ -135,19 +156,39 @@ def read_pieces(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
             yield _as_written(parquet.read_row_group(group, use_threads=False), schema)
 
 
+def _read_stream(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
+    with _opened_file(path) as file:
+        data = file.read()
+        end = len(data) - len(_MARK) - 4
+        if end < 0 or data[end:-4] != _MARK:
+            raise pa.ArrowInvalid("it does not end with its checksum")
+        if zlib.crc32(memoryview(data)[:end]) != int.from_bytes(data[-4:], "little"):
+            raise pa.ArrowInvalid("its checksum does not match its content")
+        with pa.ipc.open_stream(pa.py_buffer(data), options=pa.ipc.IpcReadOptions(use_threads=False)) as stream:
+            table = stream.read_all()
+        return _as_written(table if columns is None else table.select(columns), schema, columns)
+
+
 @contextlib.contextmanager
 def _opened(path: str, *, verify: bool = True) -> Iterator[Any]:
-    """An open Parquet file. Damage that is found here or in the block raises an error that names the file."""
+    """An open Parquet file."""
     import pyarrow.parquet as pq
 
+    with _opened_file(path) as file:
+        if verify:
+            _compare(file)
+        # The checksums of pages are verified as well: files of earlier versions have no others, and a file may change
+        # after it was first read.
+        with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as parquet:
+            yield parquet
+
+
+@contextlib.contextmanager
+def _opened_file(path: str) -> Iterator[BinaryIO]:
+    """An open file. Damage that is found here or in the block raises an error that names the file."""
     try:
         with storage.open_input(path) as file:
-            if verify:
-                _compare(file)
-            # The checksums of pages are verified as well: files of earlier versions have no others, and a file may
-            # change after it was first read.
-            with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as parquet:
-                yield parquet
+            yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the storage failed, not the content
             raise
