@@ -42,12 +42,15 @@ def local_ray() -> None:
     import ray
 
     from curator_backends.cluster import connect
+    from curator_backends.environment import environment
     from curator_backends.options import RayOptions
     from curator_backends.preload import environment_for
     from curator_backends.ray_data import RayDataExecutor
     from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 
     if not ray.is_initialized():
-        environment = {**CLUSTER_ENVIRONMENT, **environment_for(RayDataExecutor.worker_modules)}
+        variables = {**CLUSTER_ENVIRONMENT, **environment_for(RayDataExecutor.worker_modules)}
         options = RayOptions(num_cpus=2, num_gpus=2, start_timeout_s=300.0)
-        _SHARED.enter_context(connect(options, extra_environment=environment))
+        _SHARED.enter_context(connect(options, extra_environment=variables))
+        # An actor that counts what this process uses of Ray Data, for a report to Ray's makers.
+        _SHARED.enter_context(environment({"RAY_DATA_USAGE_DISABLED": "1"}))

@@ -114,7 +114,8 @@ cluster.shutdown()
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    of_the_shared_ray = ("RAY_ADDRESS", "RAY_DATA_USAGE_DISABLED")
+    environment = {key: value for key, value in os.environ.items() if key not in of_the_shared_ray}
     environment["PYTHONPATH"] = str(HERE)
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments],

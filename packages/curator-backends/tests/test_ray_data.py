@@ -15,7 +15,7 @@ import stages_for_tests as s
 from curator_backends.cluster import Cluster, Node
 from curator_backends.links import WorkerLink
 from curator_backends.ray_data import RayDataExecutor
-from curator_backends.ray_data.operators import SPLITTING_TASKS, add_group, split_blocks
+from curator_backends.ray_data.operators import SPLITTING_TASKS, add_group, split_blocks, splitting_tasks
 from curator_backends.ray_data.placement import place
 from curator_backends.ray_data.source import source_dataset
 from curator_backends.supervisor import Stalled
@@ -100,6 +100,7 @@ def test_splitting_without_listing_is_done_by_a_few_tasks() -> None:
     dataset = split_blocks(dataset_of(s.tasks(2)), 1)
     operator = dataset._logical_plan.dag
     assert (operator.ray_remote_args["num_cpus"], operator.compute.size) == (0, SPLITTING_TASKS)
+    assert [splitting_tasks(cpus) for cpus in (0.5, 2, 3, 64)] == [2, 2, 3, SPLITTING_TASKS]
 
 
 def test_work_begins_while_the_driver_is_still_listing(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.L
 
         other = threading.Thread(target=leave)
         other.start()
-        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=4.0), initial_tasks=s.tasks(2))
+        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=6.0), initial_tasks=s.tasks(2))
         other.join()
     assert len(result) == 2
 

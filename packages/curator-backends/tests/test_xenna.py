@@ -21,6 +21,7 @@ from curator_backends.xenna.executor import (
     _explained,
     _require_cpus,
     _shape,
+    _workers,
 )
 from curator_core.errors import PlanError, StageError, WorkerDied
 from curator_core.model.resources import Resources
@@ -71,6 +72,16 @@ def test_a_node_without_cpus_is_refused_before_xenna_fails_on_it() -> None:
     assert _allocated(cluster((1, 0), (8, 0)), XennaOptions(cpu_allocation=0.99)) == 7, "none of them on the head"
 
 
+def test_a_single_task_gets_one_worker_of_each_group_up_to_the_first_fan_out() -> None:
+    def of(stage: Any) -> Group:
+        return Group((PlannedStage(stage, stage.name),), stage.resources, stage.num_workers())
+
+    groups = [of(Same()), of(Same().with_(xenna_stage_spec={"num_workers_per_node": 2})), of(SplitRows()), of(Same())]
+    assert _workers(groups, single=True) == [1, None, 1, None]
+    assert _workers(groups, single=False) == [None] * 4
+    assert _workers([of(Same().with_(num_workers=3))], single=True) == [3]
+
+
 @pytest.mark.xenna
 def test_workers_are_balanced_again_as_soon_as_a_stage_has_ended() -> None:
     streaming = pytest.importorskip("cosmos_xenna.pipelines.private.streaming")
@@ -91,7 +102,7 @@ def test_workers_are_balanced_again_as_soon_as_a_stage_has_ended() -> None:
 @pytest.mark.xenna
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_dashboard_lists_the_workers_of_a_run(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dashboard_lists_the_workers_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monitoring = pytest.importorskip("cosmos_xenna.pipelines.private.monitoring")
     ask, listed = monitoring.get_ray_actors, []
 

@@ -15,7 +15,7 @@ from curator_backends.cluster import Cluster
 from curator_backends.coordinator import Standing
 from curator_backends.executor import RayExecutor, RaySegment
 from curator_backends.options import RayOptions
-from curator_backends.ray_data.operators import add_group, split_blocks
+from curator_backends.ray_data.operators import add_group, split_blocks, splitting_tasks
 from curator_backends.ray_data.placement import Placement, place, start_no_more
 from curator_backends.sources import Feeder, SourceBlocks
 from curator_backends.supervisor import Need
@@ -139,8 +139,9 @@ class RayDataSegment(RaySegment[RayDataOptions]):
     def dataset(self) -> Any:
         """The dataset, not yet running."""
         dataset = self._sources()
+        splitting = splitting_tasks(self.cluster.cpus)
         for job, placement in zip(self.jobs, self.placements, strict=True):
-            dataset = add_group(dataset, job, placement, self.link, self.settings.tasks_in_flight)
+            dataset = add_group(dataset, job, placement, self.link, self.settings.tasks_in_flight, splitting)
         return dataset
 
     def _sources(self) -> Any:

@@ -17,15 +17,26 @@ _turns = itertools.count()
 # limits how many bytes wait for all workers.
 IN_FLIGHT_ON_GPU = 4
 
-# How many tasks may split blocks at the same time if they reserve no CPU.
+# How many tasks may split blocks at the same time if they reserve no CPU. Each takes a process, and a machine with few
+# CPUs takes longer to start it than to split the blocks of a short run.
 SPLITTING_TASKS = 4
+LEAST_SPLITTING_TASKS = 2
 
 
-def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in_flight: int | None = None) -> Any:
-    """The dataset of encoded tasks with a group applied; after a fan-out each task is a block, so that workers share them."""
+def add_group(
+    dataset: Any,
+    job: Job,
+    placement: Placement,
+    link: Link,
+    tasks_in_flight: int | None = None,
+    splitting: int = SPLITTING_TASKS,
+) -> Any:
+    """The dataset of encoded tasks with a group applied; after a fan-out each task is a block, so that workers share them.
+    ``splitting``: see `split_blocks`.
+    """
     if placement.max_calls is not None:
         # A worker processes one block per call, so a block has as many tasks as one call takes.
-        dataset = split_blocks(dataset, placement.batch_size or 1)
+        dataset = split_blocks(dataset, placement.batch_size or 1, splitting)
     make = group_actor if placement.mode == "actor" else group_task
     options = {
         "batch_size": placement.batch_size,
@@ -33,7 +44,7 @@ def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in
         **operator_options(placement, tasks_in_flight),
     }
     dataset = dataset.map_batches(make(job, link), zero_copy_batch=True, **options)
-    return split_blocks(dataset, 1) if job.group.is_fanout else dataset
+    return split_blocks(dataset, 1, splitting) if job.group.is_fanout else dataset
 
 
 def operator_options(placement: Placement, tasks_in_flight: int | None = None) -> dict[str, Any]:
@@ -58,9 +69,14 @@ def operator_options(placement: Placement, tasks_in_flight: int | None = None) -
     return options
 
 
-def split_blocks(dataset: Any, rows: int) -> Any:
+def splitting_tasks(cpus: float) -> int:
+    """How many tasks may split blocks at the same time on a cluster with so many CPUs."""
+    return max(LEAST_SPLITTING_TASKS, min(SPLITTING_TASKS, int(cpus)))
+
+
+def split_blocks(dataset: Any, rows: int, most: int = SPLITTING_TASKS) -> Any:
     """Split into blocks of ``rows`` tasks. The operator before it does the splitting if it can; otherwise the splitting
-    reserves no CPU.
+    reserves no CPU, and takes at most so many tasks at the same time.
 
     By default, the splitting requests one CPU, and Ray Data fuses it with the operator before it only if that operator
     requests one CPU and nothing else. A separate splitting would then never run on a machine that is full of actors.
@@ -77,7 +93,7 @@ def split_blocks(dataset: Any, rows: int) -> Any:
         else:
             asked.update({"num_cpus": 0}, **{key: theirs[key] for key in ("label_selector",) if key in theirs})
             if hasattr(splitting, "compute"):
-                object.__setattr__(splitting, "compute", _task_pool(SPLITTING_TASKS))
+                object.__setattr__(splitting, "compute", _task_pool(most))
     return dataset
 
 

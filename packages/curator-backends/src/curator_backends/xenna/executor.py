@@ -207,7 +207,8 @@ class XennaSegment(RaySegment[XennaOptions]):
         from curator_backends.xenna.stage import named_stage
 
         specs = []
-        for job, (cpus, gpus) in zip(self.jobs, self.shapes, strict=True):
+        workers = _workers(self.run.groups, single=self.blocks.complete and self.blocks.seen == 1)
+        for job, (cpus, gpus), number in zip(self.jobs, self.shapes, workers, strict=True):
             stage = named_stage(
                 job.label,
                 job=job,
@@ -217,7 +218,7 @@ class XennaSegment(RaySegment[XennaOptions]):
                 environment=job.group.runtime_env,
                 poll=self.poll if self.settings.mode == "streaming" else None,
             )
-            specs.append(xenna.StageSpec(stage, num_workers=job.group.num_workers, **_stage_options(job.group)))
+            specs.append(xenna.StageSpec(stage, num_workers=number, **_stage_options(job.group)))
         return specs
 
     def _config(self) -> Any:
@@ -374,6 +375,19 @@ def _check_gpus(groups: list[Group], shapes: list[tuple[float, float]], cluster:
             f"stages {names} hold {held:g} GPUs at once, but {cluster.name} has {cluster.gpus:g}: ask for a share with "
             "gpu_memory_gb=…, or run with mode='batch'"
         )
+
+
+def _workers(groups: Sequence[Group], *, single: bool) -> list[int | None]:
+    """The number of workers of each group, or None if Xenna decides. A ``single`` task needs one worker of each group up
+    to the first fan-out, and another one would only take time to start.
+    """
+    numbers: list[int | None] = []
+    for group in groups:
+        specs = [planned.stage.xenna_stage_spec() for planned in group.stages]
+        asked = group.num_workers is not None or any(XennaStageSpecKeys.NUM_WORKERS_PER_NODE in spec for spec in specs)
+        numbers.append(1 if single and not asked else group.num_workers)
+        single = single and not group.is_fanout
+    return numbers
 
 
 def _stage_options(group: Group) -> dict[str, Any]:
