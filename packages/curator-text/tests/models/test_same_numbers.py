@@ -21,9 +21,12 @@ TOLERANCE, LARGER_TOLERANCE = 1e-5, 1e-4
 WORDS = [f"word{number}" for number in range(200)]
 
 
-def documents() -> DocumentBatch:
+LENGTHS = (20, 1, 120, 8, 50, 3)
+
+
+def documents(count: int = 12) -> DocumentBatch:
     random_ = random.Random(3)
-    texts = [" ".join(random_.choices(WORDS, k=random_.choice([1, 3, 8, 20, 50, 120]))) for _ in range(20)]
+    texts = [" ".join(random_.choices(WORDS, k=LENGTHS[number % len(LENGTHS)])) for number in range(count - 2)]
     return DocumentBatch(data=pa.table({"text": ["", None, *texts]}))
 
 
@@ -33,10 +36,10 @@ def threads_of(numbers: tuple[int, ...]) -> dict[str, Environment]:
 
 @pytest.mark.slow
 @pytest.mark.models
-# A process for each number takes ten seconds, most of them to import torch and transformers.
-@pytest.mark.parametrize("threads", [(1, 4), pytest.param((1, 2, 4), marks=pytest.mark.thorough)], ids=str)
+# A process for each number takes eight seconds, most of them to import torch and transformers.
+@pytest.mark.parametrize(("count", "threads"), [(12, (1, 4)), pytest.param(22, (1, 2, 4), marks=pytest.mark.thorough)])
 def test_no_model_stage_depends_on_threads_or_batches(
-    tmp_path: Path, save_model: Any, threads: tuple[int, ...]
+    tmp_path: Path, save_model: Any, count: int, threads: tuple[int, ...]
 ) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
@@ -60,12 +63,13 @@ def test_no_model_stage_depends_on_threads_or_batches(
     assert given.keys() == models.keys(), "a model stage that is registered is run here"
     # Three are the same class under other names, so only one of them is run with every batch size.
     short = {"QualityClassifier", "ContentTypeClassifier"}
+    texts = documents(count)
     cases = [
-        Case(name, [cls(**given[name])], documents(), (7, None) if name in short else (1, 7, None))
+        Case(name, [cls(**given[name])], texts, (7, None) if name in short else (1, 7, None))
         for name, cls in models.items()
     ]
     cases += [
-        Case(f"pooled by {how}", [TextEmbedding(model=encoder, pooling=how, normalize=False)], documents(), (7, None))
+        Case(f"pooled by {how}", [TextEmbedding(model=encoder, pooling=how, normalize=False)], texts, (7, None))
         for how in ("mean", "cls", "last", "max")
     ]
     found = run_cases(cases, tmp_path / "runs", {**threads_of(threads), **TORCH_PROCESSORS})

@@ -18,6 +18,7 @@ processor (torch has other kernels there), ``tolerance`` gives the allowed diffe
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pickle
@@ -216,16 +217,21 @@ def _outputs(stages: Sequence[ProcessingStage[Any, Any]], task: Any) -> Iterable
 
 
 def _main(pickled: Path, place: Path) -> None:
+    # The process ends soon, and most of its objects are those of imported modules: stages that collect garbage when they
+    # end need not visit them.
+    gc.disable()
     cases: list[Case] = pickle.loads(pickled.read_bytes())  # noqa: S301 - written by the process that started this one
     for index, case in enumerate(cases):
         try:
             for stage in case.stages:
                 stage.setup(WorkerMetadata())
+            gc.freeze()
             for size in case.batches:
                 table = _rows(case, size)
                 with pa.ipc.new_file(place / f"{index}-{size or 'all'}.arrow", table.schema) as file:
                     file.write_table(table)
         except Exception as error:
+            gc.unfreeze()  # else extensions may fill the end of the report with objects that nobody freed
             error.add_note(f"in the case {case.name!r}")
             raise
         finally:
