@@ -66,7 +66,7 @@ def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
 
 
 def test_workers_with_half_a_gpu_each_compute_on_the_device_that_ray_assigned(tmp_path: Path) -> None:
-    stage = s.Where(meet=str(tmp_path)).with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=4)
+    stage = s.Where(meet=str(tmp_path)).with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=3)
     result = Pipeline([stage]).run(RayDataExecutor(gpu_memory_gb=20.0), initial_tasks=s.tasks(24))
     seen = {(pid, devices, tuple(gpus)) for pid, devices, gpus in _places(result)}
     assert {devices for _, devices, _ in seen} == {"0", "1"}

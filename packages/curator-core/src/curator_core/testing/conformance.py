@@ -409,7 +409,7 @@ def num_workers_is_kept_to(subject: Subject) -> None:
 
 @_check("calls")
 def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
-    def calls(stage: ProcessingStage[Any, Any], count: int = 6) -> list[int]:
+    def calls(stage: ProcessingStage[Any, Any], count: int = 4) -> list[int]:
         result = run(subject, [stage.with_(num_workers=1)], tasks=batches(count=count, rows=1))
         pids = [row["pid"] for row in rows_of(result.tasks)]
         return sorted(pids.count(pid) for pid in set(pids))
