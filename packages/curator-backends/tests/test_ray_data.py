@@ -168,3 +168,32 @@ def test_a_stage_that_keeps_an_exception_is_torn_down_before_the_run_ends(tmp_pa
     result = Pipeline([s.KeepsAnException(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
     assert len(result.tasks) == 2
     assert list(tmp_path.glob("down-*"))
+
+
+class Starts:
+    """Starts when there is a file ``go``; leaves a file when it is torn down, after Ray could have killed it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        (self.folder / "starts").touch()
+        wait_for((self.folder / "go").exists, "nothing lets the actor start")
+
+    def __ray_shutdown__(self) -> None:
+        wait_for((self.folder / "end").exists, "nothing lets the actor end")
+        (self.folder / "down").touch()
+
+
+def test_an_actor_that_is_not_needed_any_more_is_torn_down_when_it_has_started(tmp_path: Path) -> None:
+    from curator_backends.ray_data.guard import StartingActors
+
+    starting = StartingActors()
+    actor = ray.remote(Starts).options(num_cpus=0).remote(str(tmp_path))
+    starting.add(actor)
+    wait_for((tmp_path / "starts").exists, "the actor does not start")
+    del actor
+    starting.release()
+    assert len(starting) == 1, "an actor is let go while it starts, and Ray kills it"
+    (tmp_path / "go").touch()
+    wait_for(lambda: starting.release() or not len(starting), "the actor is not let go")
+    (tmp_path / "end").touch()
+    wait_for((tmp_path / "down").exists, "the actor was killed before its teardown")

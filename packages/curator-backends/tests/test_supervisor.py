@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from curator_backends import supervisor as module
 from curator_backends.coordinator import Status
+from curator_backends.links import DriverLink
 from curator_backends.options import RayOptions
 from curator_backends.supervisor import RATED_AFTER, Need, Standstill, Supervisor
 from curator_backends.worker import Facts
@@ -60,3 +64,28 @@ def test_groups_are_rated_when_all_have_done_enough_work_and_again_later() -> No
         supervisor._take(Status(first=supervisor._received, facts=facts))
         seen.append(supervisor.rated)
     assert seen == [0, 0, 1, 2]
+
+
+def test_a_worker_that_does_not_report_its_teardown_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TEARDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(Supervisor, "_clean_nodes", lambda _: None)  # it asks Ray
+    run: Any = SimpleNamespace(
+        groups=[SimpleNamespace(name="Read"), SimpleNamespace(name="Embed")], staffed=lambda _: None
+    )
+    ray: Any = SimpleNamespace(exceptions=SimpleNamespace(RayError=RuntimeError))
+    link = DriverLink(tmp_path / "run")
+    try:
+        for worker in ("0:one", "1:two", "1:three"):
+            link.call("up", worker, True)
+        supervisor = Supervisor(ray, link, run, RayOptions(), "run")
+        with caplog.at_level(logging.WARNING):
+            supervisor.conclude(False, lambda: link.call("down", "1:two"))
+        (message,) = caplog.messages
+        assert "Read (worker one), Embed (worker three)" in message
+        link.call("down", "0:one")
+        supervisor.conclude(False, lambda: link.call("down", "1:three"))
+        assert caplog.messages == [message]
+    finally:
+        link.close()

@@ -38,6 +38,7 @@ class Status:
     up: int = 0  # workers that are set up and not yet torn down
     pools: dict[int, int] = field(default_factory=dict)  # ``up`` by group
     failures: list[bytes] = field(default_factory=list)  # failures of teardowns, see curator_core.worker.sending
+    standing: list[str] = field(default_factory=list)  # the workers that ``up`` counts
     nodes: list[str] = field(default_factory=list)  # nodes on which a worker has set up
 
 
@@ -241,6 +242,7 @@ class Coordinator:
             len(self._up),
             dict(pools),
             failures,
+            sorted(self._up),
             sorted(self._nodes),
         )
 

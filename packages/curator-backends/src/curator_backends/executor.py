@@ -214,8 +214,9 @@ class RaySegment[Options: RayOptions](ABC):
                 self.stop()
                 gc.collect()  # workers end when the last reference to them goes, and engines have many reference cycles
                 try:
-                    self.supervisor.conclude(failed)
+                    self.supervisor.conclude(failed, self.release_workers)
                 finally:
+                    self.release_workers(every=True)
                     self.link.close()
 
     def _explained(self, error: BaseException) -> BaseException:
@@ -237,6 +238,11 @@ class RaySegment[Options: RayOptions](ABC):
 
     def stop(self) -> None:  # noqa: B027 - optional
         """Stop what the segment started in the driver."""
+
+    def release_workers(self, every: bool = False) -> None:  # noqa: B027 - optional
+        """Let go of workers that may end by now, or of ``every`` worker; this is called again and again while the run waits
+        for their teardown.
+        """
 
     def poll(self) -> None:
         """Process the workers' reports without waiting; raise `Stalled` when no progress is possible."""

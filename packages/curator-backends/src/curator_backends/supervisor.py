@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from curator_backends.cluster import Cluster
@@ -184,8 +184,10 @@ class Supervisor:
             return None if packed is None else unpacked_error(packed)
         return None
 
-    def conclude(self, failed: bool) -> None:
-        """Wait until every worker is torn down, collect the last facts, and clean up the nodes."""
+    def conclude(self, failed: bool, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Wait until every worker is torn down, collect the last facts, and clean up the nodes. ``meanwhile`` is called
+        again and again during the wait.
+        """
         deadline = time.monotonic() + (TEARDOWN_SECONDS_AFTER_ERROR if failed else TEARDOWN_SECONDS)
         with self._lock:
             self._concluding = True
@@ -198,13 +200,29 @@ class Supervisor:
             while True:
                 status: Status = self._link.call("status", self._received, timeout=TEARDOWN_SECONDS)
                 self._take(status)
-                if not status.up or time.monotonic() > deadline:
+                if not status.up:
                     break
+                if time.monotonic() > deadline:
+                    if not failed:
+                        logger.warning(self._not_torn_down(status))
+                    break
+                meanwhile()
                 time.sleep(0.02)
             self._clean_nodes()
         self.hand_over()
         if self._failures and not failed:
             raise self._failures[0]
+
+    def _not_torn_down(self, status: Status) -> str:
+        workers = ", ".join(
+            f"{self._run.groups[int(group)].name} (worker {name})"
+            for group, _, name in (worker.partition(":") for worker in status.standing)
+        )
+        return (
+            f"no teardown was reported within {TEARDOWN_SECONDS:g} seconds after the end of the run: {workers}. The results "
+            "are complete, but what teardown() was to write or release may be missing: check whether it takes longer, and "
+            "whether something has killed the worker, such as a lack of memory"
+        )
 
     def _take(self, status: Status) -> None:
         for fact in status.facts[max(0, self._received - status.first) :]:

@@ -91,23 +91,29 @@ class RayDataSegment(RaySegment[RayDataOptions]):
         self.placements = placements
         self.blocks = blocks
         self.feeder: Feeder | None = None
+        self.starting: Any = None  # the `StartingActors` of the dataset, whose module imports Ray Data
 
     def stream(self) -> Iterator[Task[Any]]:
         # These modules import Ray Data.
-        from curator_backends.ray_data.guard import guarded, polling_every
+        from curator_backends.ray_data.guard import StartingActors, guarded, polling_every
         from curator_backends.ray_data.services import no_services
 
+        self.starting = StartingActors()
         with (
             _silence_logs(self.settings.verbose),
             no_services(self.cluster.minimal, all(placement.mode == "task" for placement in self.placements)),
             polling_every(self.settings.poll_interval_s),
-            guarded(self.token, self.poll) as callback,
+            guarded(self.token, self.poll, self.starting) as callback,
         ):
             yield from self._stream(callback)
 
     def stop(self) -> None:
         if self.feeder is not None:
             self.feeder.stop()
+
+    def release_workers(self, every: bool = False) -> None:
+        if self.starting is not None:
+            self.starting.release(every)
 
     def needs(self) -> list[Need]:
         return [

@@ -11,13 +11,52 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import ray
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 POLL_SECONDS = 1.0
 
+
+class StartingActors:
+    """Keeps actors until they have started, even if Ray Data no longer needs them.
+
+    Ray kills an actor whose last reference goes while it starts, even if its stage is set up by then and is being torn
+    down. An actor that has started may finish its teardown.
+    """
+
+    def __init__(self) -> None:
+        self._actors: dict[Any, Any] = {}  # the reference to the answer that an actor gives when it has started
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def keep(self, executor: Any) -> None:
+        """Keep the actors that a running dataset is starting. A Ray version with other names keeps none."""
+        for operator in getattr(executor, "_topology", None) or ():
+            pending = getattr(getattr(operator, "_actor_pool", None), "_pending_actors", None) or {}
+            for actor in pending.values():
+                self.add(actor)
+
+    def add(self, actor: Any) -> None:
+        """Keep this actor. It gets a call of ours: Ray Data cancels its own when it no longer needs the actor."""
+        if actor not in self._actors:
+            self._actors[actor] = actor.__ray_ready__.remote()
+
+    def release(self, every: bool = False) -> None:
+        """Let those go that have started, or have failed to, or ``every`` actor; this method does not wait."""
+        if every:
+            self._actors.clear()
+        if self._actors:
+            references = list(self._actors.values())
+            started, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
+            done = set(started)
+            self._actors = {actor: answer for actor, answer in self._actors.items() if answer not in done}
+
+
 # Guards by token: Ray Data creates the callback itself and sends its class to workers, where there is nothing to guard.
 _polls: dict[str, Callable[[], None]] = {}
+_starting: dict[str, StartingActors] = {}
 
 
 class GuardCallback(ExecutionCallback):
@@ -30,6 +69,10 @@ class GuardCallback(ExecutionCallback):
 
     def on_execution_step(self, executor: Any) -> None:
         """Poll if it is time; an error from the poll ends the run."""
+        starting = _starting.get(self.token)
+        if starting is not None:
+            starting.keep(executor)
+            starting.release()
         now = time.monotonic()
         poll = _polls.get(self.token)
         if poll is not None and now >= self._next:
@@ -38,13 +81,15 @@ class GuardCallback(ExecutionCallback):
 
 
 @contextlib.contextmanager
-def guarded(token: str, poll: Callable[[], None]) -> Iterator[type]:
-    """A callback class that calls ``poll``, valid for the length of a ``with`` block."""
+def guarded(token: str, poll: Callable[[], None], starting: StartingActors) -> Iterator[type]:
+    """A callback class that calls ``poll`` and keeps actors that start, valid for the length of a ``with`` block."""
     _polls[token] = poll
+    _starting[token] = starting
     try:
         yield type("CuratorGuard", (GuardCallback,), {"token": token})
     finally:
         _polls.pop(token, None)
+        _starting.pop(token, None)
 
 
 @contextlib.contextmanager
