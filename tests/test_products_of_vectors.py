@@ -14,9 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("curator_text")
-pytest.importorskip("torch")
-
-import torch
 
 from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
@@ -31,18 +28,19 @@ from curator_core.workflows.negatives import HardNegatives
 from curator_core.workflows.semantic import SemanticDedup
 from curator_text.models import products as products_of_text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.models, pytest.mark.slow]
 
 
 @pytest.fixture
-def by_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every stage computes with torch, in a process that has allowed lower precision."""
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Torch, with which every stage computes, in a process that has allowed lower precision."""
+    torch = pytest.importorskip("torch")
     monkeypatch.setattr(pieces, "LEAST_PIECES", 2)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     for module in (alike, centres, negatives):
         monkeypatch.setattr(module, "products_for", lambda *_: products_of_text.make("cpu"))
-    yield
+    yield torch
     assert torch.get_float32_matmul_precision() == "medium"
     torch.set_float32_matmul_precision(before)
 
@@ -54,9 +52,9 @@ def whole(count: int, seed: int) -> np.ndarray:
     return Whole.of(np.concatenate([made, made]).astype(np.float32)).numbers
 
 
-def test_torch_finds_the_same_as_numpy(by_torch: None) -> None:
+def test_torch_finds_the_same_as_numpy(by_torch: Any) -> None:
     one, other = whole(60, 1), whole(300, 2)
-    numpys, torchs = NumpyProducts(), TorchProducts(torch, "cpu")
+    numpys, torchs = NumpyProducts(), TorchProducts(by_torch, "cpu")
     put = torchs.put(other)
     for count in (1, 4):
         expected = numpys.nearest(one, np.ascontiguousarray(other.T), count)
@@ -111,7 +109,7 @@ def by_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str,
 
 
 def test_output_computed_with_torch_has_the_same_bytes(
-    by_numpy: tuple[str, str, dict[str, bytes]], by_torch: None, tmp_path: Path
+    by_numpy: tuple[str, str, dict[str, bytes]], by_torch: Any, tmp_path: Path
 ) -> None:
     data, pairs, expected = by_numpy
     assert written(tmp_path / "torch", data, pairs) == expected
