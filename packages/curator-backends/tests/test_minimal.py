@@ -80,6 +80,7 @@ def test_the_installed_ray_data_has_the_actors_that_are_left_out(
 
     from curator_backends.ray_data.services import no_services
 
+    monkeypatch.delenv("RAY_DATA_USAGE_DISABLED", raising=False)  # the shared Ray of the tests sets it
     names = [
         (stats, "get_or_create_stats_actor"),
         (stats._StatsManager, "gen_dataset_id_from_stats_actor"),
