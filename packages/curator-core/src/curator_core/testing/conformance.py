@@ -273,8 +273,8 @@ def what_is_rejected_and_said_is_the_same(subject: Subject, folder: Path) -> Non
 def an_error_is_the_same_in_whatever_hook_it_was_raised(subject: Subject) -> None:
     """Errors have the same class and text on all executors: an engine must not add words, advice or colours."""
     for hook in ("setup_on_node", "setup", "process", "teardown"):
-        # Errors of Python's classes, and in one hook one of Curator's.
-        _same_error(subject, s.FailIn(hook=hook, missing=hook == "setup_on_node"))
+        _same_error(subject, s.FailIn(hook=hook))
+    _same_error(subject, s.FailIn(hook="setup", missing=True))
 
 
 def _same_error(subject: Subject, stage: ProcessingStage[Any, Any]) -> None:
