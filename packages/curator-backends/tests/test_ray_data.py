@@ -192,8 +192,21 @@ def test_an_actor_that_is_not_needed_any_more_is_torn_down_when_it_has_started(t
     wait_for((tmp_path / "starts").exists, "the actor does not start")
     del actor
     starting.release()
-    assert len(starting) == 1, "an actor is let go while it starts, and Ray kills it"
+    assert starting._actors, "an actor is let go while it starts, and Ray kills it"
     (tmp_path / "go").touch()
-    wait_for(lambda: starting.release() or not len(starting), "the actor is not let go")
+    wait_for(lambda: starting.release() or not starting._actors, "the actor is not let go")
     (tmp_path / "end").touch()
     wait_for((tmp_path / "down").exists, "the actor was killed before its teardown")
+
+
+def test_a_run_keeps_the_actors_that_it_starts_until_they_have_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds them under private names of Ray Data, and would keep none if these changed."""
+    from curator_backends.ray_data.guard import StartingActors
+
+    kept: list[Any] = []
+    add = StartingActors.add
+    monkeypatch.setattr(StartingActors, "add", lambda starting, actor: kept.append(starting) or add(starting, actor))
+    stage = s.Where().with_(num_workers=1)  # in an actor
+    assert len(Pipeline([stage]).run(RayDataExecutor(), initial_tasks=s.tasks(2))) == 2
+    assert kept, "no actor was kept while it started"
+    assert not kept[0]._actors, "all are let go when the run has ended"

@@ -38,7 +38,6 @@ class Status:
     up: int = 0  # workers that are set up and not yet torn down
     pools: dict[int, int] = field(default_factory=dict)  # ``up`` by group
     failures: list[bytes] = field(default_factory=list)  # failures of teardowns, see curator_core.worker.sending
-    standing: list[str] = field(default_factory=list)  # the workers that ``up`` counts
     nodes: list[str] = field(default_factory=list)  # nodes on which a worker has set up
 
 
@@ -224,6 +223,10 @@ class Coordinator:
         """The first error of a worker that no later attempt has overcome."""
         return next(iter(self._raised.values()), None)
 
+    def workers_up(self) -> list[str]:
+        """The workers that are set up and not yet torn down."""
+        return sorted(self._up)
+
     def status(self, received: int) -> Status:
         """The state of the segment. The driver already has the facts below ``received``; all others are sent, even if
         they were sent before.
@@ -242,7 +245,6 @@ class Coordinator:
             len(self._up),
             dict(pools),
             failures,
-            sorted(self._up),
             sorted(self._nodes),
         )
 

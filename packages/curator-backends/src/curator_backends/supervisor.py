@@ -204,7 +204,7 @@ class Supervisor:
                     break
                 if time.monotonic() > deadline:
                     if not failed:
-                        logger.warning(self._not_torn_down(status))
+                        self._warn_of(self._link.call("workers_up", timeout=TEARDOWN_SECONDS))
                     break
                 meanwhile()
                 time.sleep(0.02)
@@ -213,16 +213,19 @@ class Supervisor:
         if self._failures and not failed:
             raise self._failures[0]
 
-    def _not_torn_down(self, status: Status) -> str:
-        workers = ", ".join(
-            f"{self._run.groups[int(group)].name} (worker {name})"
-            for group, _, name in (worker.partition(":") for worker in status.standing)
-        )
-        return (
-            f"no teardown was reported within {TEARDOWN_SECONDS:g} seconds after the end of the run: {workers}. The results "
-            "are complete, but what teardown() was to write or release may be missing: check whether it takes longer, and "
-            "whether something has killed the worker, such as a lack of memory"
-        )
+    def _warn_of(self, workers: Sequence[str]) -> None:
+        """Name the workers that are not torn down, unless the last of them has reported it just now."""
+        if workers:
+            logger.warning(
+                "no teardown was reported within %g seconds after the end of the run: %s. The results are complete, but what "
+                "teardown() was to write or release may be missing: check whether it takes longer, and whether something has "
+                "killed the worker, such as a lack of memory",
+                TEARDOWN_SECONDS,
+                ", ".join(
+                    f"{self._run.groups[int(group)].name} (worker {name})"
+                    for group, _, name in (worker.partition(":") for worker in workers)
+                ),
+            )
 
     def _take(self, status: Status) -> None:
         for fact in status.facts[max(0, self._received - status.first) :]:

@@ -28,9 +28,6 @@ class StartingActors:
     def __init__(self) -> None:
         self._actors: dict[Any, Any] = {}  # the reference to the answer that an actor gives when it has started
 
-    def __len__(self) -> int:
-        return len(self._actors)
-
     def keep(self, executor: Any) -> None:
         """Keep the actors that a running dataset is starting. A Ray version with other names keeps none."""
         for operator in getattr(executor, "_topology", None) or ():
