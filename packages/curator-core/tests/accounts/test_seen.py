@@ -361,6 +361,7 @@ def test_a_row_kept_by_two_workers_is_one_sample(tmp_path: Path) -> None:
     assert read_seen(str(tmp_path / "run")).to_json() == once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["seen", "samples"])
 def test_a_change_anywhere_in_a_file_of_counts_or_samples_is_found(tmp_path: Path, folder: str) -> None:
     run(tmp_path / "run", seen={"samples": 5})
@@ -391,6 +392,15 @@ def test_a_report_reads_each_small_file_of_the_run_once(tmp_path: Path, monkeypa
     write_report(str(tmp_path / "run"))
     assert {Path(path).parent.name for path in opened} == {"ledger", "samples", "seen", "sources"}
     assert len(opened) == len(set(opened))
+
+
+def test_only_small_tables_are_streams_which_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(tmp_path / "small", seen={"samples": 5}).to_json()
+    monkeypatch.setattr(table_files, "_SMALL_BYTES", 1)
+    assert run(tmp_path / "large", seen={"samples": 5}).to_json() == expected
+    for size, ending in (("small", ".arrow"), ("large", ".parquet")):
+        for folder in ("seen", "samples"):
+            assert {path.suffix for path in (tmp_path / size / folder).iterdir()} == {ending}
 
 
 def test_files_of_earlier_versions_which_are_parquet_are_read(tmp_path: Path) -> None:

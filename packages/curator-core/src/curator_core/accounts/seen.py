@@ -23,7 +23,7 @@ from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.seen_rows import MOST_PICTURES, MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
 from curator_core.accounts.seen_sums import WHOLE, summed
-from curator_core.accounts.table_files import PARQUET, STREAM, read_folder, size_of, write_parquet
+from curator_core.accounts.table_files import ENDINGS, read_folder, size_of, write_parquet
 from curator_core.arrow.arrays import array, distinct, grouped, null, to_numpy
 from curator_core.errors import RunRefused
 from curator_core.model.scores import Limit
@@ -256,7 +256,7 @@ def sum_counts(run_dir: str, accounts: Accounts, attempt: int) -> None:
     folder = storage.join(run_dir, "seen")
     if size_of(run_dir, "seen") <= SUM_BYTES:
         return
-    before = [path for path in storage.list_files(folder) if path.endswith((PARQUET, STREAM))]
+    before = [path for path in storage.list_files(folder) if path.endswith(ENDINGS)]
     sums: list[pa.Table] = []
     rest: list[pa.Table] = []
     rows = 0

@@ -16,8 +16,9 @@ from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
 
 PARQUET, STREAM = ".parquet", ".arrow"
+ENDINGS = (PARQUET, STREAM)
 _MARK = b"crc32 of the rest:"
-# Below this size, zstd spends more time on preparing each column than on its bytes.
+# Below this size, zstd spends more time on preparing each column than on its bytes, and Parquet more than a stream.
 _SMALL_BYTES = 1 << 20
 # Columns that files of earlier versions lack: rows from there have no value.
 LATER = frozenset({"picture", "vector"})
@@ -32,7 +33,7 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
     first = next(given)
     with storage.write_atomic(path) as target:
         out = _Summed(target)
-        small = isinstance(tables, pa.Table) and tables.nbytes < _SMALL_BYTES
+        small = isinstance(tables, pa.Table) and is_small(tables)
         words = [field.name for field in first.schema if pa.types.is_dictionary(field.type)]
         with pq.ParquetWriter(
             out,
@@ -53,7 +54,7 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
 
 
 def is_small(table: pa.Table) -> bool:
-    """Whether a table is written and read faster as a stream than as Parquet."""
+    """Whether most of the time of writing and reading a table does not depend on its rows."""
     return bool(table.nbytes < _SMALL_BYTES)
 
 
@@ -119,7 +120,7 @@ def read_folder(
     while packed:
         packed = False
         for path in sorted(storage.list_files(place)):
-            if not path.endswith((PARQUET, STREAM)) or path in seen:
+            if not path.endswith(ENDINGS) or path in seen:
                 continue
             seen.add(path)
             try:
