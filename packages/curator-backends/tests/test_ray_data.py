@@ -199,6 +199,27 @@ def test_an_actor_that_is_not_needed_any_more_is_torn_down_when_it_has_started(t
     wait_for((tmp_path / "down").exists, "the actor was killed before its teardown")
 
 
+class FailsToStart:
+    def __init__(self, folder: str) -> None:
+        wait_for((Path(folder) / "go").exists, "nothing lets the actor start")
+        raise FileNotFoundError("the run has ended")
+
+
+def test_an_actor_that_fails_to_start_when_the_run_has_ended_is_let_go_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from curator_backends.ray_data.guard import StartingActors
+
+    starting = StartingActors()
+    # Ray Data sets these options.
+    starting.add(
+        ray.remote(FailsToStart).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote(str(tmp_path))
+    )
+    (tmp_path / "go").touch()
+    wait_for(lambda: starting.release() or not starting._actors, "its call is repeated, and Ray prints each error")
+    assert "run has ended" not in "".join(capfd.readouterr())
+
+
 def test_a_run_keeps_the_actors_that_it_starts_until_they_have_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """It finds them under private names of Ray Data, and would keep none if these changed."""
     from curator_backends.ray_data.guard import StartingActors

@@ -36,9 +36,11 @@ class StartingActors:
                 self.add(actor)
 
     def add(self, actor: Any) -> None:
-        """Keep this actor. It gets a call of ours: Ray Data cancels its own when it no longer needs the actor."""
+        """Keep this actor. It gets a call of ours: Ray Data cancels its own when it no longer needs the actor. The call is
+        not repeated, as calls of Ray Data's actors are: Ray prints the error of an actor that fails to start with each.
+        """
         if actor not in self._actors:
-            self._actors[actor] = actor.__ray_ready__.remote()
+            self._actors[actor] = actor.__ray_ready__.options(max_task_retries=0).remote()
 
     def release(self, every: bool = False) -> None:
         """Let those go that have started, or have failed to, or ``every`` actor; this method does not wait."""
