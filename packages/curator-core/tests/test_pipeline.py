@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from curator_core import (
     ProcessingStage,
     SelectColumns,
     SourceStage,
+    StageError,
     UsageError,
     stage,
 )
@@ -106,6 +109,32 @@ def test_a_run_records_when_its_executor_was_ready_and_when_work_was_done(folder
     summary = Pipeline(stages(folder)).run(Slow(workers=0)).summary
     assert summary.worked_after is not None
     assert 0.1 <= summary.opened_after <= summary.worked_after <= summary.seconds
+
+
+@pytest.mark.parametrize(("set_before", "during"), [((700, 10, 10), (700, 10, 100)), ((900, 8, 7), (900, 8, 7))])
+def test_a_run_rarely_visits_old_objects_unless_a_user_has_decided_how_often(
+    set_before: tuple[int, int, int], during: tuple[int, int, int]
+) -> None:
+    found = []
+
+    @stage(name="Look")
+    def look(batch: DocumentBatch) -> DocumentBatch:
+        found.append(gc.get_threshold())
+        if batch.num_rows > 1:
+            raise ValueError("two rows")
+        return batch
+
+    usual = gc.get_threshold()
+    gc.set_threshold(*set_before)
+    try:
+        for rows in (1, 2):
+            batch = DocumentBatch(data=pa.table({"text": ["a"] * rows}), task_id="a")
+            with pytest.raises(StageError) if rows > 1 else contextlib.nullcontext():
+                Pipeline([look()]).run(LocalExecutor(workers=0), initial_tasks=[batch])
+            assert gc.get_threshold() == set_before
+    finally:
+        gc.set_threshold(*usual)
+    assert set(found) == {during}
 
 
 def test_a_limit_takes_the_first_sources(folder: Path) -> None:

@@ -47,10 +47,10 @@ RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("dat
 
 # A flush waits for a disk, and prepares counts and samples. It is due when it takes a small part of the time since the last
 # one, or after this time.
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 10.0
 FLUSH_SHARE = 250
 # The assumed seconds of a flush before the first one is measured.
-_FIRST_FLUSH = 0.02
+_FIRST_FLUSH = 0.04
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 # The counts of up to this many calls are passed on one by one; those of more calls are summed by stage.

@@ -21,6 +21,7 @@ from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.formatting import count
+from curator_core.lazy import with_rare_full_collections
 from curator_core.model.seen_options import seen_options
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
@@ -82,12 +83,13 @@ class Order:
 def run_stages(order: Order) -> RunResult:
     """Run stages on an executor and account for everything."""
     running = _running(order, keep=True)
-    try:
-        while True:
-            next(running)
-    except StopIteration as end:
-        result: RunResult = end.value
-        return result
+    with with_rare_full_collections():
+        try:
+            while True:
+                next(running)
+        except StopIteration as end:
+            result: RunResult = end.value
+            return result
 
 
 def iterate_stages(order: Order) -> RunStream:
