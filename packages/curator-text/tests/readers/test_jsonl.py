@@ -347,6 +347,25 @@ def test_spans_of_any_size_give_each_line_exactly_once(lines, closed, step, bloc
     assert got == data
 
 
+@pytest.mark.parametrize(
+    ("widths", "expected"),
+    [
+        ([10] * 10, [99]),  # the last line has no line end
+        ([10] * 15, [149]),
+        ([10] * 16, [100, 59]),
+        ([10] * 35, [100, 100, 149]),
+        ([10, 190, 10, 90, 40], [10, 190, 139]),  # a line that is longer than a block
+        ([10, 400, 10], [10, 409]),  # the buffer has grown, and holds the rest
+    ],
+)
+def test_a_rest_of_less_than_half_a_block_joins_the_block_before_it(widths, expected):
+    import io
+
+    data = b"\n".join(b"x" * (width - 1) for width in widths)
+    blocks = line_blocks(io.BytesIO(data), block_bytes=100, max_line_bytes=1 << 20)
+    assert [len(block.data) for block in blocks if isinstance(block, Block)] == expected
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 40) | st.integers(2_000, 5_000), max_size=60), st.integers(0, 3))
 def test_every_line_end_is_found_in_long_and_in_short_lines(widths, behind):

@@ -305,7 +305,8 @@ def line_blocks(
     max_line_bytes: int,
     span: tuple[int, int] | None = None,
 ) -> Iterator[Block | LongLine | Truncated]:
-    """Yield blocks of complete lines of about ``block_bytes``; the last line of a file may lack its line end.
+    """Yield blocks of complete lines of about ``block_bytes``; the last line of a file may lack its line end. A rest of
+    less than half a block joins the block before it, since every block becomes a task.
 
     A line belongs to the ``span`` of bytes that contains its first byte, so the spans of a file together yield each
     line exactly once. A line of more than ``max_line_bytes`` is yielded as a `LongLine`. For a damaged stream, the last
@@ -322,11 +323,12 @@ def line_blocks(
             return
         file.seek(start)
     # If there is a span, its last line is the one that contains byte end - 1.
-    buffer = _Buffer(file, bytearray(block_bytes), start, None if end is None else end - 1)
+    last = None if end is None else end - 1
+    buffer = _Buffer(file, bytearray(block_bytes + block_bytes // 2), start, last)
     line = 1
     while True:
         buffer.fill()
-        if cut := buffer.complete():
+        if cut := buffer.complete(block_bytes):
             number = line if counting else None
             block = Block(memoryview(buffer.data)[:cut], buffer.offset, number, last=buffer.finished)
             yield block
@@ -373,15 +375,19 @@ class _Buffer:
             if close >= 0:
                 self._filled, self.finished = close + 1, True
 
-    def complete(self) -> int:
-        """How many bytes at the front are complete lines. The last line of a file needs no line end, but a line that
-        damage has truncated is reported with the damage and not parsed.
+    def complete(self, most: int) -> int:
+        """How many bytes at the front are complete lines: all that are left if nothing follows them, otherwise up to
+        ``most``, or a single longer line. The last line of a file needs no line end, but a line that damage has truncated
+        is reported with the damage and not parsed.
         """
         if self._ended:
             self.finished = True
             if self.damage is None:
                 return self._filled
-        return self.data.rfind(b"\n", 0, self._filled) + 1
+        if self.finished:
+            return self.data.rfind(b"\n", 0, self._filled) + 1
+        most = min(most, self._filled)
+        return (self.data.rfind(b"\n", 0, most) + 1) or (self.data.find(b"\n", most, self._filled) + 1)
 
     def head(self) -> bytes:
         return bytes(self.data[: min(self._filled, _RAW_KEPT)])

@@ -203,8 +203,8 @@ class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     first appears later becomes a column from there on. A broken line is rejected with its file and line.
 
     ``columns`` names the columns to read. Files larger than ``split_bytes`` are read in ranges, by several workers,
-    unless their ``encoding`` is not UTF-8. ``batch_bytes`` is the amount of text in one batch. ``path_column`` adds a
-    column of that name with the path of the file.
+    unless their ``encoding`` is not UTF-8. ``batch_bytes`` is the amount of text in one batch; a rest of less than half
+    of it joins the last batch. ``path_column`` adds a column of that name with the path of the file.
     """
 
     split_bytes: int | str | None = "128MiB"
