@@ -361,6 +361,17 @@ def test_a_row_kept_by_two_workers_is_one_sample(tmp_path: Path) -> None:
     assert read_seen(str(tmp_path / "run")).to_json() == once
 
 
+@pytest.mark.parametrize("edges", ["no!", "AAAA", 7, None])
+def test_edges_that_cannot_be_read_are_named(tmp_path: Path, edges: Any) -> None:
+    run(tmp_path / "run", seen={"samples": 5})
+    (path,) = (tmp_path / "run" / "declared").iterdir()
+    content = json.loads(path.read_text())
+    next(stage for stage in content["stages"] if stage.get("scores"))["scores"][0]["edges"] = edges
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunRefused, match=f"{re.escape(str(path))}' is damaged .* remove it"):
+        read_seen(str(tmp_path / "run"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", ["seen", "samples"])
 def test_a_change_anywhere_in_a_file_of_counts_or_samples_is_found(tmp_path: Path, folder: str) -> None:

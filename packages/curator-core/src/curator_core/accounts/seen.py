@@ -26,7 +26,7 @@ from curator_core.accounts.seen_sums import WHOLE, summed
 from curator_core.accounts.table_files import ENDINGS, read_folder, size_of, write_parquet
 from curator_core.arrow.arrays import array, distinct, grouped, null, to_numpy
 from curator_core.errors import RunRefused
-from curator_core.model.scores import Limit
+from curator_core.model.scores import Limit, unpacked_edges
 from curator_core.model.seen_options import rows_kept
 
 _INDEX = ["run_source", "generation", "attempt", "path", "stage", "kind", "name", "scale"]
@@ -860,7 +860,9 @@ def _declared(run_dir: str) -> list[dict[str, Any]]:
             content = json.loads(storage.read_bytes(path))
             if not {"attempt", "options", "stages"} <= content.keys():
                 raise ValueError("it does not name the stages")
-        except (ValueError, AttributeError) as error:
+            for score in (score for stage in content["stages"] for score in stage.get("scores", ())):
+                score["edges"] = unpacked_edges(score["edges"])
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise RunRefused(
                 f"{path!r} is damaged ({type(error).__name__}: {error}): it is written whole or not at all, so something else "
                 "changed it; remove it and lose the scores that it describes, or start over with fresh=True (--fresh)"

@@ -7,6 +7,7 @@ values around it.
 
 from __future__ import annotations
 
+import base64
 import bisect
 import functools
 import hashlib
@@ -154,6 +155,18 @@ def _shares() -> tuple[float, ...]:
     """Edges for shares, and some for numbers outside of 0 to 1."""
     outside = (edge for edge in magnitudes() if edge < 0 or edge > 1)
     return merged(fractions(), (edge for edge in outside if abs(edge) >= 2**-4))
+
+
+def packed_edges(edges: Sequence[float]) -> str:
+    """Edges as text for a file: a list of hundreds of numbers would take as long to write as all else in it."""
+    return base64.b64encode(np.array(edges, "<f8").tobytes()).decode()
+
+
+def unpacked_edges(packed: str | list[float]) -> list[float]:
+    """The edges from such a text. Earlier versions wrote a list."""
+    if isinstance(packed, list):
+        return packed
+    return np.frombuffer(base64.b64decode(packed, validate=True), "<f8").tolist()
 
 
 def bins_of(values: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

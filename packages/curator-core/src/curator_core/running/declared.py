@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curator_core import storage
-from curator_core.model.scores import Score
+from curator_core.model.scores import Score, packed_edges
 from curator_core.model.seen_options import SeenOptions
 from curator_core.planning.plan import Plan
 from curator_core.stages.column_filter import ColumnFilter
@@ -47,7 +47,7 @@ def write_declared(
                     "name": score.name,
                     "scale": score.scale,
                     "integers": score.integers,
-                    "edges": list(score.edges),
+                    "edges": packed_edges(score.edges),
                     "limits": [limit.as_dict() for limit in score.limits],
                 }
                 for score in scores[planned.name]
