@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import time
 from pathlib import Path
 from typing import Any
+
+from processor_time import processor_seconds
 
 from curator_core import LocalExecutor
 from curator_text import LineDedup, SubstringDedup
@@ -58,11 +59,6 @@ def main() -> None:
     }
     print("BENCH", json.dumps(metrics))
     shutil.rmtree(place)
-
-
-def processor_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 if __name__ == "__main__":

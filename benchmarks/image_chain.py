@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -31,6 +30,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from processor_time import processes, processor_seconds
 
 FEW = 16
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,23 +157,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):
-            self.peak = max(self.peak, sum(map(self._pss, self._family())))
-
-    def _family(self) -> list[int]:
-        parents: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                except (OSError, IndexError, ValueError):
-                    continue
-                parents.setdefault(parent, []).append(int(entry.name))
-        family, todo = [], [os.getpid()]
-        while todo:
-            process = todo.pop()
-            family.append(process)
-            todo += parents.get(process, [])
-        return family
+            self.peak = max(self.peak, sum(map(self._pss, processes())))
 
     def _pss(self, process: int) -> int:
         try:
@@ -221,12 +206,12 @@ def run(tars: Path, out: Path, options: argparse.Namespace) -> Run:
     from curator_core import Pipeline
 
     pipeline = Pipeline(stages(f"{tars}/*.tar", str(out), options))
-    before = os.times()
+    before = processor_seconds()
     started = time.perf_counter()
     with FirstResult(out) as first:
         result = pipeline.run(executor(options.executor, options.workers), run_dir=str(run_folder(out)))
         seconds = time.perf_counter() - started
-    cpu = sum(os.times()[:4]) - sum(before[:4])
+    cpu = processor_seconds() - before
     images = rows_in(result.summary) * (1 - first.share)
     return Run(result.summary, seconds, first.time - started, images, cpu)
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from processor_time import processor_seconds
 
 RADIUS = 10
 
@@ -188,11 +189,6 @@ def flipped(rng: Any, values: Any, most: int) -> Any:
         change = np.uint64(1) << rng.integers(2, 64, len(made), dtype=np.uint64)
         made ^= np.where(rng.integers(0, most, len(made)) >= turn, change, np.uint64(0))
     return made
-
-
-def processor_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 if __name__ == "__main__":
