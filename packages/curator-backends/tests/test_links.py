@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from curator_backends import coordinator
 from curator_backends.coordinator import Begun, Suspect
 from curator_backends.links import ActorLink, DriverLink, WorkerLink
 from curator_core.errors import CuratorError
@@ -95,7 +96,24 @@ def test_the_coordinators_of_a_driver_share_a_process_and_nothing_else() -> None
     assert second.call("status", 0).busy == 1
     # Something ends the process between two runs, such as Ray when memory runs out.
     ray.kill(second._actor)
+    with pytest.raises(ray.exceptions.RayError):  # the process does not end at once
+        wait_for(lambda: ray.get(second._actor.end.remote("another"), timeout=60) is not None, "the end of the actor")
     third = ActorLink.start(ray, "third")
     assert third._actor is not second._actor
     assert third.call("status", 0).busy == 0
     third.close()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_worker_may_ask_a_new_coordinator_before_any_call_of_the_driver_arrives() -> None:
+    ray = pytest.importorskip("ray")
+    asks = ray.remote(lambda link: link.call("workers_up"))
+    link = ActorLink.start(ray, "first")
+    assert ray.get(asks.remote(link)) == []  # a process for the worker is running from here on
+    for number in range(3):
+        coordinator._actor_of.clear()  # as in a new driver
+        link = ActorLink.start(ray, f"new-{number}")
+        assert ray.get(asks.remote(link)) == []
+    link.close()

@@ -254,8 +254,11 @@ class Coordinators:
     second of CPU time.
     """
 
-    def __init__(self) -> None:
-        self._by_token: dict[str, Coordinator] = {}
+    def __init__(self, *tokens: str) -> None:
+        """``tokens`` are those of the first segments. A worker may call before any call of the driver arrives, but not
+        before the actor is made.
+        """
+        self._by_token = {token: Coordinator() for token in tokens}
 
     def start(self, token: str) -> None:
         """Add the coordinator of a segment."""
@@ -292,8 +295,7 @@ def start_coordinator(ray: Any, token: str) -> Any:
                 ray.get(actor.start.remote(token), timeout=ANSWER_SECONDS)
                 return actor
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(driver[0], soft=False)
-        actor = ray.remote(Coordinators).options(num_cpus=0, scheduling_strategy=strategy).remote()
-        actor.start.remote(token)
+        actor = ray.remote(Coordinators).options(num_cpus=0, scheduling_strategy=strategy).remote(token)
         _actor_of.clear()
         _actor_of[driver] = actor
         return actor
