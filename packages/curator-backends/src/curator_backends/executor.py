@@ -29,10 +29,10 @@ from curator_backends.worker import Job, node_folder
 from curator_core.accounts.metrics import MetricSample
 from curator_core.errors import UsageError
 from curator_core.executors.base import BaseExecutor, SegmentRun
-from curator_core.lazy import without_collection
 from curator_core.model.machine import Machine, this_machine
 from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import Task
+from curator_core.upkeep import without_collection
 
 
 class RayExecutor[Options: RayOptions](BaseExecutor):

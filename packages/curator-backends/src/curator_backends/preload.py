@@ -11,8 +11,8 @@ import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from curator_core.lazy import without_collection
 from curator_core.model.codec import can_import
+from curator_core.upkeep import without_collection
 
 NAME = "CURATOR_PRELOAD"
 # Every worker encodes tasks and writes its part of the ledger.

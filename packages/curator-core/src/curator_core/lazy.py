@@ -1,14 +1,10 @@
-"""How do modules load late and quickly? Names of a package load on first use, and no garbage is collected during
-imports. During a run, little time is spent on it.
-"""
+"""How do the modules of a package load late? Each of its names loads its module on first use."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -31,33 +27,3 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], A
         return sorted({*content, *home})
 
     return load, names
-
-
-@contextlib.contextmanager
-def without_collection() -> Iterator[None]:
-    """Turn off Python's garbage collector in the block, which makes many objects that stay, such as those of imports:
-    visiting them takes a tenth to a fifth of the time.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@contextlib.contextmanager
-def with_rare_full_collections() -> Iterator[None]:
-    """Visit old objects a tenth as often as usual in the block, which makes many small objects that stay: Python visits
-    all objects of a process whenever their number has grown by a quarter. Other settings than Python's own are kept.
-    """
-    usual = (700, 10, 10)
-    if gc.get_threshold() != usual:
-        yield
-        return
-    gc.set_threshold(*usual[:2], 10 * usual[2])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)

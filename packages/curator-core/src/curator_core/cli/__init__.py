@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from curator_core.errors import CuratorError, MissingDependency, PlanError, RunRefused, UsageError
-from curator_core.lazy import without_collection
 from curator_core.leave import leave
+from curator_core.upkeep import without_collection
 
 DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
 # The commands by topic, each with its module.

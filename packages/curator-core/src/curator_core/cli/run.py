@@ -17,7 +17,7 @@ import click
 
 from curator_core.cli import FAILED, INTERRUPTED, as_options, exit_code_of, show_error
 from curator_core.errors import CuratorError, StageError, TooManyErrors, UsageError
-from curator_core.lazy import without_collection
+from curator_core.upkeep import without_collection
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile

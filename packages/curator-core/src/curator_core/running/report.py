@@ -8,10 +8,10 @@ import json
 
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
-from curator_core.lazy import without_collection
 from curator_core.running.directory import RunDirectory
 from curator_core.running.numbers import numbers_of
 from curator_core.running.page.html import report_page
+from curator_core.upkeep import with_small_pages, without_collection
 
 
 def write_report(run_dir: str, accounts: Accounts | None = None) -> str:
@@ -20,8 +20,8 @@ def write_report(run_dir: str, accounts: Accounts | None = None) -> str:
     """
     directory = RunDirectory(run_dir)
     path = directory.path("report.html")
-    # The numbers are many small objects, none of them in a cycle.
-    with without_collection():
+    # The numbers are many small objects, none of them in a cycle, and are made from small tables.
+    with without_collection(), with_small_pages():
         numbers = numbers_of(run_dir, accounts)
         # They need not be durable: they are made from records that are, and `curate report` makes them again.
         content = json.dumps(numbers, ensure_ascii=False, allow_nan=False)

@@ -21,7 +21,6 @@ from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.formatting import count
-from curator_core.lazy import with_rare_full_collections
 from curator_core.model.seen_options import seen_options
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
@@ -49,6 +48,7 @@ from curator_core.running.verdict import (
     shares_by_plan,
     totals,
 )
+from curator_core.upkeep import with_rare_full_collections
 from curator_core.worker.context import RunContext, format_of_dropped
 from curator_core.worker.merge import store_task
 from curator_core.worker.tokens import token_counter
