@@ -203,19 +203,22 @@ def test_a_row_that_a_worker_discards_is_not_among_the_first_of_all(
 @given(
     st.lists(
         st.lists(
-            st.tuples(st.sampled_from([-2.0, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf]), *[st.booleans()] * 3), min_size=1
+            st.tuples(st.sampled_from([-2.0, -0.0, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf]), *[st.booleans()] * 3),
+            min_size=1,
         ),
         min_size=1,
         max_size=6,
-    )
+    ),
+    st.booleans(),
 )
 def test_bins_are_the_same_for_small_and_for_large_tasks(
-    tasks: list[list[tuple[float, bool, bool, bool]]],
+    tasks: list[list[tuple[float, bool, bool, bool]]], nullable: bool
 ) -> None:
+    tasks = [[(value, null and nullable, kept, free) for value, null, kept, free in task] for task in tasks]
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        for sparse in (0, 1_000_000):
-            patch.setattr(seen_rows, "_SPARSE", sparse)
+        for large in (0, 1_000_000):
+            patch.setattr(seen_rows, "_LARGE", large)
             rows = seen_rows.SeenRows()
             for number, task in enumerate(tasks):
                 values, nulls, kept, free = (np.array(column) for column in zip(*task, strict=True))
@@ -232,6 +235,11 @@ def test_bins_are_the_same_for_small_and_for_large_tasks(
             counted = [sum(c == code and (place is None or row_[place]) for c, row_ in zip(codes, task, strict=True))
                        for code in row["keys"]]  # fmt: skip
             assert row[name] == counted
+
+
+@given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()))  # fmt: skip
+def test_words_and_numbers_are_the_same_json_either_way(values: dict[str, str | float | None]) -> None:
+    assert seen_rows.words_as_json(values) == seen_rows.as_json(values)
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ small array as for a thousand numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,8 +82,8 @@ MOST_PICTURES = 10
 OTHERS = "(others)"
 # The scores of at most this many rows wait before they are put into bins: 10 MB, and four times as much for a moment.
 WAITING = 1_000_000
-# With up to this many bins per row, over all tasks, counting bins is faster than sorting rows.
-_SPARSE = 4
+# If tasks have this many rows on average, bins are counted task by task.
+_LARGE = 200
 
 
 class TaskKey(NamedTuple):
@@ -319,56 +320,111 @@ def _scores_table(scores: dict[tuple[str, str], _Waiting]) -> pa.Table:
 
 def _binned(waiting: _Waiting) -> _Binned:
     lengths = np.array([len(values) for values in waiting.values], np.int64)
+    if int(lengths.sum()) < _LARGE * len(lengths) or any(nulls is not None for nulls in waiting.nulls):
+        return _binned_together(waiting, lengths)
+    return _binned_apart(waiting, lengths)
+
+
+def _binned_together(waiting: _Waiting, lengths: np.ndarray[Any, Any]) -> _Binned:
+    """With few calls for all tasks."""
     values = np.concatenate(waiting.values)
     starts = np.cumsum(lengths) - lengths
     nulls = _flags(waiting.nulls, lengths)
     lost = ~np.concatenate(waiting.kept)
     stopped = _flags([None if passes is None else ~passes for passes in waiting.free], lengths)
-    # There are two more bins: one for nulls, and one for NaN.
-    last, width = len(waiting.edges), len(waiting.edges) + 3
-    bases = np.repeat(np.arange(len(lengths)) * width, lengths)
-
-    def cells(numbers: np.ndarray[Any, Any], of: Any) -> np.ndarray[Any, Any]:
-        found = bins_of(numbers, waiting.edges)
-        found[np.isnan(numbers)] = last + 2
-        if nulls is not None:
-            found[nulls[of]] = last + 1
-        found += bases[of]
-        return found
-
-    size = len(lengths) * width
-    if size > _SPARSE * len(values):  # many small tasks: there are more bins than rows
-        every = cells(values, slice(None))
-        found = distinct(every)
-        rows, kept, free = (
-            np.bincount(np.searchsorted(found, chosen), minlength=len(found))
-            for chosen in (every, every[~lost], every if stopped is None else every[~stopped])
-        )
-    else:
-        # The bins of a task's numbers are found in half the time if they are in order, sorting included. For the rows
-        # that leave, which are few, they are found again.
-        ordered = values if nulls is not None else np.concatenate([np.sort(mine) for mine in waiting.values])
-        rows = kept = free = np.bincount(cells(ordered, slice(None)), minlength=size)
-        if lost.any():
-            kept = rows - np.bincount(cells(values[lost], lost), minlength=size)
-        if stopped is not None:
-            free = rows - np.bincount(cells(values[stopped], stopped), minlength=size)
-        found = rows.nonzero()[0]
-        rows, kept, free = rows[found], kept[found], free[found]
-    offsets = np.searchsorted(found, np.arange(len(lengths) + 1) * width)
+    cells = _cells(values, waiting.edges, lengths, nulls)
+    found = distinct(cells)
+    rows = kept = free = np.bincount(np.searchsorted(found, cells), minlength=len(found))
+    if lost.any():
+        kept = _without(rows, found, cells[lost])
+    if stopped is not None:
+        free = _without(rows, found, cells[stopped])
     unknown = np.isnan(values)
     if nulls is not None:
         unknown |= nulls
     some = unknown.any()
-    return _Binned(
-        found % width,
-        rows,
-        kept,
-        free,
-        np.diff(offsets),
-        np.minimum.reduceat(np.where(unknown, np.inf, values) if some else values, starts),
-        np.maximum.reduceat(np.where(unknown, -np.inf, values) if some else values, starts),
-    )
+    low = np.minimum.reduceat(np.where(unknown, np.inf, values) if some else values, starts)
+    high = np.maximum.reduceat(np.where(unknown, -np.inf, values) if some else values, starts)
+    return _by_task(found, rows, kept, free, low, high, len(waiting.edges))
+
+
+def _binned_apart(waiting: _Waiting, lengths: np.ndarray[Any, Any]) -> _Binned:
+    """Task by task. For many rows, it is quicker to find the edges among the sorted values than each value among the
+    edges; only the rows that leave, which are few, are found that way.
+    """
+    edges, width = waiting.edges, len(waiting.edges) + 3
+    cells: list[np.ndarray[Any, Any]] = []
+    counts: list[np.ndarray[Any, Any]] = []
+    low = np.full(len(lengths), np.inf)
+    high = np.full(len(lengths), -np.inf)
+    for task, values in enumerate(waiting.values):
+        ordered = np.sort(values)  # NaN is at the end
+        size = int(np.searchsorted(ordered, np.nan))
+        first = last = 0
+        if size:
+            low[task], high[task] = ordered[0], ordered[size - 1]
+            first, last = bins_of(ordered[[0, size - 1]], edges).tolist()
+        begins = np.empty(last - first + 2, np.int64)
+        begins[0], begins[-1] = 0, size
+        begins[1:-1] = np.searchsorted(ordered, edges[first:last])
+        rows = np.diff(begins)
+        bins = rows.nonzero()[0]
+        counts.append(rows[bins])
+        cells.append(bins + (first + task * width))
+        if size < len(values):
+            counts.append(np.array([len(values) - size]))
+            cells.append(np.array([len(edges) + 2 + task * width]))
+    found, rows = np.concatenate(cells), np.concatenate(counts)
+
+    def without(left: list[np.ndarray[Any, Any] | None]) -> np.ndarray[Any, Any]:
+        parts = [
+            values[:0] if passed is None else values[~passed]
+            for values, passed in zip(waiting.values, left, strict=True)
+        ]
+        sizes = np.array(list(map(len, parts)), np.int64)
+        return _without(rows, found, _cells(np.concatenate(parts), edges, sizes)) if sizes.any() else rows
+
+    return _by_task(found, rows, without([*waiting.kept]), without(waiting.free), low, high, len(edges))
+
+
+def _cells(
+    values: np.ndarray[Any, Any],
+    edges: np.ndarray[Any, Any],
+    lengths: np.ndarray[Any, Any],
+    nulls: np.ndarray[Any, Any] | None = None,
+) -> np.ndarray[Any, Any]:
+    """The bins of the values of some tasks, numbered through. Each task has two more bins: one for nulls, and one for
+    NaN.
+    """
+    found = bins_of(values, edges)
+    found[np.isnan(values)] = len(edges) + 2
+    if nulls is not None:
+        found[nulls] = len(edges) + 1
+    found += np.repeat(np.arange(len(lengths)) * (len(edges) + 3), lengths)
+    return found
+
+
+def _without(
+    rows: np.ndarray[Any, Any], found: np.ndarray[Any, Any], cells: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """The numbers of rows in the cells ``found`` without the rows in these cells."""
+    left: np.ndarray[Any, Any] = rows - np.bincount(np.searchsorted(found, cells), minlength=len(found))
+    return left
+
+
+def _by_task(
+    found: np.ndarray[Any, Any],
+    rows: np.ndarray[Any, Any],
+    kept: np.ndarray[Any, Any],
+    free: np.ndarray[Any, Any],
+    low: np.ndarray[Any, Any],
+    high: np.ndarray[Any, Any],
+    edges: int,
+) -> _Binned:
+    width = edges + 3
+    sizes = np.diff(np.searchsorted(found, np.arange(len(low) + 1) * width))
+    # Zero is added because the sign of a zero depends on how the numbers were sorted.
+    return _Binned(found % width, rows, kept, free, sizes, low + 0.0, high + 0.0)
 
 
 def _flags(flags: list[np.ndarray[Any, Any] | None], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
@@ -455,7 +511,9 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     lists = [value or [] for value in values]
     offsets = np.zeros(len(lists) + 1, np.int32)
     np.cumsum([len(value) for value in lists], out=offsets[1:])
-    return pa.ListArray.from_arrays(array(offsets), array([item for value in lists for item in value], kind.value_type))
+    items: Any = chain.from_iterable(lists)
+    items = np.fromiter(items, np.int32) if pa.types.is_int32(kind.value_type) else list(items)
+    return pa.ListArray.from_arrays(array(offsets), array(items, kind.value_type))
 
 
 def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
@@ -466,8 +524,20 @@ def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
 
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
+_QUOTED = json.encoder.encode_basestring
 
 
 def as_json(value: Any) -> str:
     """Small values as JSON that is always written the same way."""
     return _ENCODE(value)
+
+
+def words_as_json(values: Mapping[str, str | float | None]) -> str:
+    """The same as `as_json` for texts and finite numbers by name, in a third of the time."""
+    return f"{{{','.join([f'{_QUOTED(name)}:{_plain_as_json(value)}' for name, value in sorted(values.items())])}}}"
+
+
+def _plain_as_json(value: str | float | None) -> str:
+    if type(value) is str:
+        return _QUOTED(value)
+    return repr(value) if type(value) is float or type(value) is int else _ENCODE(value)

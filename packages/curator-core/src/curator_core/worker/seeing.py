@@ -21,7 +21,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.accounts.seen_rows import MOST_PICTURES, MOST_VALUES, OTHERS, Measured, SeenRows, TaskKey, as_json
+from curator_core.accounts.seen_rows import (
+    MOST_PICTURES,
+    MOST_VALUES,
+    OTHERS,
+    Measured,
+    SeenRows,
+    TaskKey,
+    as_json,
+    words_as_json,
+)
 from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.arrow.json_column import whole_as_integers
 from curator_core.arrow.row_hash import row_numbers
@@ -557,7 +566,7 @@ class _Taken:
         for place, entries in sorted(left.items()):
             source, position = self._places[place]
             scores = {name: found[place] for name, found in self._values.items() if math.isfinite(found[place])}
-            encoded = as_json(scores)
+            encoded = words_as_json(scores)
             text = columns[text_name][place] if text_name else None
             name = columns[identity][place] if identity else None
             name = None if name is None else str(whole_as_integers(name))
@@ -581,7 +590,7 @@ class _Taken:
                     continue
                 if brief is None:
                     shown = ((key, _brief(columns[key][place])) for key in self._brief)
-                    brief = as_json({key: value for key, value in shown if value is not None})
+                    brief = words_as_json({key: value for key, value in shown if value is not None})
                 fault = reason if side == "dropped" else ""
                 if fault not in parts:
                     parts[fault] = _shown(text, seer.at_fault(text, reason) if side == "dropped" else [])
