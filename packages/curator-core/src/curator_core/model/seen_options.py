@@ -23,7 +23,7 @@ class SeenOptions:
     which rows are kept.
     """
 
-    samples: int = 16
+    samples: int = 12
     by: tuple[str, ...] = ()
     tokens: str = "bytes"
     text: str = "text"
