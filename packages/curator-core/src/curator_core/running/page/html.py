@@ -480,7 +480,11 @@ def _score(sample: Mapping[str, Any]) -> str:
         return ", ".join(
             f"{name} {shown(value)}" for name, value in list(sample["scores"].items())[:3] if value is not None
         )
-    return f"{sample['score_name'] or 'score'} {shown(sample['score'])}"
+    # Rows from anywhere were chosen for no score; the one that is shown is among their scores.
+    name = sample["score_name"] or next(
+        (n for n, value in sample["scores"].items() if value == sample["score"]), "score"
+    )
+    return f"{name} {shown(sample['score'])}"
 
 
 def _example(sample: Mapping[str, Any]) -> str:
