@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -503,17 +502,8 @@ def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An array of ``type``; if it is a list type, None becomes an empty list. For lists of lists, `pa.array` would load
-    pandas.
-    """
-    if not pa.types.is_list(kind):
-        return array(values, kind)
-    lists = [value or [] for value in values]
-    offsets = np.zeros(len(lists) + 1, np.int32)
-    np.cumsum([len(value) for value in lists], out=offsets[1:])
-    items: Any = chain.from_iterable(lists)
-    items = np.fromiter(items, np.int32) if pa.types.is_int32(kind.value_type) else list(items)
-    return pa.ListArray.from_arrays(array(offsets), array(items, kind.value_type))
+    """An array of this type; if it is a list type, None becomes an empty list."""
+    return array([value or [] for value in values] if pa.types.is_list(kind) else values, kind)
 
 
 def _words(column: list[Any], kind: pa.DataType) -> list[Any]:

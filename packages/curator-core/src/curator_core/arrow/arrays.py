@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -163,7 +164,7 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
 def _lists(kind: pa.ListType, values: Sequence[list[Any] | None]) -> pa.Array:
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value or ()) for value in values], out=offsets[1:])
-    flat = array([item for value in values for item in value or ()], kind.value_type)
+    flat = array(list(chain.from_iterable(value or () for value in values)), kind.value_type)
     bits = _bits(_valid(values, None in values))
     return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(offsets)], children=[flat])
 
