@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -647,9 +647,7 @@ def _first_rows(table: pa.Table, bounds: _Bounds) -> pa.Table:
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[str, Sample | MapRow]]:
-    """The rows of a table of samples, each with its stage. They are read column by column, which takes a fraction of the
-    time.
-    """
+    """The rows of a table of samples, each with its stage."""
     columns = {name: _plain_list(column) for name, column in zip(table.column_names, table.columns, strict=True)}
     wanted = (
         "run_source", "path", "stage", "side", "reason", "near", "distance", "row", "score", "scores", "id", "source",
@@ -703,6 +701,14 @@ def _decoded(text: str) -> dict[str, Any]:
     """Decode a text from `as_json`."""
     found: dict[str, Any] = _DECODER.raw_decode(text)[0]
     return found
+
+
+def name_of_score(sample: Mapping[str, Any]) -> str:
+    """The name of the score that is shown of a sample. A row from anywhere was chosen for no score: its score is named
+    if no other of its scores has the same value.
+    """
+    names = [name for name, value in sample["scores"].items() if value == sample["score"]]
+    return sample["score_name"] or (names[0] if len(names) == 1 else "score")
 
 
 def data_uri(picture: bytes | None) -> str | None:

@@ -149,6 +149,8 @@ def _cells(was: int, then: Span | None) -> tuple[str, str]:
 
 
 def _echo_rows(found: WhatIf, examples: int) -> None:
+    from curator_core.accounts.seen import name_of_score  # imports pyarrow
+
     if not found.rows or not examples:
         return
     click.echo(
@@ -156,9 +158,7 @@ def _echo_rows(found: WhatIf, examples: int) -> None:
     )
     for row in found.rows[:examples]:
         place = f"{row['source']}:{row['position'].removeprefix('line ').removeprefix('row ')}".strip(":")
-        score = (
-            "" if row.get("score") is None else f"{row.get('score_name') or 'score'} {formatting.number(row['score'])}"
-        )
+        score = "" if row.get("score") is None else f"{name_of_score(row)} {formatting.number(row['score'])}"
         named = "  ".join(formatting.printable(str(text)) for text in (row.get("id"), place, score) if text)
         click.echo(f"  {row['was']} → {row['then']} by {formatting.printable(row['stage'])}: {named}")
         text = formatting.printable((row.get("text") or "")[:200])

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from curator_core import formatting
+from curator_core.accounts.seen import name_of_score
 from curator_core.running.page.histogram import histogram, shown
 from curator_core.running.page.scatter import scatter
 from curator_core.running.page.script import SCRIPT
@@ -480,11 +481,7 @@ def _score(sample: Mapping[str, Any]) -> str:
         return ", ".join(
             f"{name} {shown(value)}" for name, value in list(sample["scores"].items())[:3] if value is not None
         )
-    # Rows from anywhere were chosen for no score; the one that is shown is among their scores.
-    name = sample["score_name"] or next(
-        (n for n, value in sample["scores"].items() if value == sample["score"]), "score"
-    )
-    return f"{name} {shown(sample['score'])}"
+    return f"{name_of_score(sample)} {shown(sample['score'])}"
 
 
 def _example(sample: Mapping[str, Any]) -> str:
